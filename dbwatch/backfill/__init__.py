@@ -1,0 +1,1 @@
+"""Move rows in batches: plan, pace, run."""

@@ -1,0 +1,1 @@
+"""Door: an embedded server, a shop under load, and a migration ready to drive."""

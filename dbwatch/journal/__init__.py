@@ -1,0 +1,1 @@
+"""What has happened here? Events, their fold, the tables, the store and its mirror."""

@@ -1,0 +1,98 @@
+"""The journal's tables, in schema `dbwatch` of the target database. Created by `journal/migrations`."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    func,
+)
+
+SCHEMA = "dbwatch"
+
+metadata = MetaData(schema=SCHEMA)
+
+window = Table(
+    "window",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("runbook_text", Text, nullable=False, comment="with ${VAR} unexpanded"),
+    Column("runbook_sha", Text, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("start_heads", Text, nullable=False, comment="Alembic heads at the opening, JSON array"),
+    Column("fingerprint", Text, nullable=False, comment="the schema at the opening, JSON"),
+    Column("baseline", Text, nullable=False, comment="counters at the opening, JSON"),
+    Column("epoch", Integer, nullable=False),
+    Column("driver", Text, nullable=False),
+    Column("lease_until", DateTime(timezone=True), nullable=False),
+    Column("last_seq", BigInteger, nullable=False, server_default="0"),
+    Column("head_hash", Text, nullable=False, server_default=""),
+    Column("closed_at", DateTime(timezone=True)),
+    Column("outcome", Text, comment="done, aborted or failed"),
+)
+# At most one open window in a database.
+Index("window_open", window.c.closed_at.is_(None), unique=True, postgresql_where=window.c.closed_at.is_(None))
+
+event = Table(
+    "event",
+    metadata,
+    Column("window_id", Uuid, ForeignKey(window.c.id), primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", Text, nullable=False, comment="canonical JSON, hashed verbatim"),
+    Column("prev_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+running = Table(
+    "running",
+    metadata,
+    Column("window_id", Uuid, ForeignKey(window.c.id), primary_key=True),
+    Column("step", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("progress", Text, nullable=False, comment="JSON"),
+)
+
+backfill = Table(
+    "backfill",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("window_id", Uuid, ForeignKey(window.c.id), comment="null: a backfill of its own, without a window"),
+    Column("step_id", Text),
+    Column("spec", Text, nullable=False, comment="canonical JSON"),
+    Column("spec_hash", Text, nullable=False),
+    Column("status", Text, nullable=False, comment="running, done or failed"),
+    Column("owner", Text, nullable=False, comment="application_name of the worker that holds the epoch"),
+    Column("epoch", Integer, nullable=False),
+    Column("cursor", Text, comment="JSON array, the last key done; null before the first batch"),
+    Column("ceiling", Text, comment="JSON array, the last key to do; null where the table was empty"),
+    Column("rows_done", BigInteger, nullable=False, server_default="0"),
+    Column("batches", BigInteger, nullable=False, server_default="0"),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("ended_at", DateTime(timezone=True)),
+)
+Index("backfill_spec", backfill.c.spec_hash)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("backfill_id", BigInteger, ForeignKey(backfill.c.id), primary_key=True),
+    Column("key", Text, primary_key=True, comment="JSON array"),
+    Column("sqlstate", Text, nullable=False),
+    Column("message", Text, nullable=False),
+)

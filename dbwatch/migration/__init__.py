@@ -1,0 +1,1 @@
+"""Run Alembic in a child process; prove the schema by fingerprint."""

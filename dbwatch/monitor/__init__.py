@@ -1,0 +1,1 @@
+"""What is happening there? Samples, collectors, the poller, and pure views of them."""

@@ -1,0 +1,227 @@
+"""What one poll saw: frozen rows, each view with its own time and status. Pure values.
+
+Columns are called what the manual's views call them. Text from the server is sanitized before it gets here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from dbwatch.postgres.facts import ServerFacts
+
+Row = TypeVar("Row", covariant=True)
+
+
+class Status(StrEnum):
+    """How far the rows of a view can be believed."""
+
+    OK = "ok"
+    HIDDEN = "hidden"
+    """Privileges hide some or all rows; the reason names the GRANT."""
+    LOCKED = "locked"
+    """A lock was in the way of some or all of it."""
+    UNSUPPORTED = "unsupported"
+    """This server or database has no such view (an extension missing, a major too old)."""
+    ERROR = "error"
+    """The last attempt failed; the rows are those of the last good one."""
+    WAITING = "waiting"
+    """Not yet asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class View(Generic[Row]):
+    """The rows of one view with their instant. After a failure the last good rows stay, with status ERROR."""
+
+    status: Status = Status.WAITING
+    reason: str = ""
+    at: datetime | None = None
+    """The server's clock when the rows were read; None before the first time."""
+    taken: float = 0.0
+    """The monotonic clock when the rows were read: the age of the data is `clock.monotonic() - taken`."""
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """A session: a row of pg_stat_activity."""
+
+    pid: int
+    backend_start: datetime | None
+    leader_pid: int | None
+    datname: str
+    usename: str
+    application_name: str
+    client: str
+    backend_type: str
+    state: str
+    wait_event_type: str
+    wait_event: str
+    xact_start: datetime | None
+    query_start: datetime | None
+    state_change: datetime | None
+    xmin_age: int | None
+    """age(backend_xmin), in transactions."""
+    query: str
+    hidden: bool = False
+    """Our role may not see this session's query and state."""
+
+    @property
+    def key(self) -> tuple[int, datetime | None]:
+        """What identifies the session: a pid alone is used again."""
+        return (self.pid, self.backend_start)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A row of pg_locks: a lock held, or waited for."""
+
+    pid: int
+    locktype: str
+    target: str
+    """What is locked: a relation's name, `tuple (0,5) of users`, `transaction 1234`, `advisory 1 2`."""
+    object_key: str
+    """Equal for two rows exactly if they are about the same lockable object."""
+    mode: str
+    """`AccessExclusiveLock`, as in pg_locks."""
+    granted: bool
+    waitstart: datetime | None
+    """From 14 on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Cumulative figures of one statement: a row of pg_stat_statements, times in milliseconds."""
+
+    userid: int
+    dbid: int
+    queryid: int
+    toplevel: bool
+    query: str
+    calls: int
+    total_exec_time: float
+    rows: int
+    temp_blks_written: int
+    wal_bytes: int
+
+    @property
+    def key(self) -> tuple[int, int, int, bool]:
+        return (self.userid, self.dbid, self.queryid, self.toplevel)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexUse:
+    """An index of this database: pg_stat_user_indexes with its catalogue state."""
+
+    indexrelid: int
+    schemaname: str
+    relname: str
+    indexrelname: str
+    idx_scan: int
+    last_idx_scan: datetime | None
+    """From 16 on."""
+    bytes: int
+    """relpages x block size: an estimate that no lock can block."""
+    is_valid: bool
+    is_ready: bool
+    is_unique: bool
+    is_primary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableUse:
+    """A table of this database: pg_stat_user_tables with its catalogue state."""
+
+    relid: int
+    schemaname: str
+    relname: str
+    bytes: int
+    """relpages x block size."""
+    n_live_tup: int
+    n_dead_tup: int
+    n_tup_upd: int
+    n_tup_hot_upd: int
+    last_vacuum: datetime | None
+    last_analyze: datetime | None
+    freeze_age: int
+    """age(relfrozenxid), in transactions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A running command that reports progress: one row of a pg_stat_progress_* view."""
+
+    pid: int
+    command: str
+    """`CREATE INDEX CONCURRENTLY`, `VACUUM`, `ANALYZE`, `COPY FROM`, ..."""
+    relation: str
+    phase: str
+    done: int
+    total: int
+    """What done counts up to: blocks, tuples or lockers by phase; 0 where the server does not know."""
+    index: str = ""
+    """CREATE INDEX only: the index that is built."""
+    waits_for: int | None = None
+    """CREATE INDEX only: current_locker_pid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """A standby: a row of pg_stat_replication."""
+
+    pid: int
+    application_name: str
+    client: str
+    state: str
+    sync_state: str
+    replay_lag_s: float | None
+    lag_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """Counters of the whole server at one instant; rates come from two of them."""
+
+    connections: int
+    connections_usable: int
+    """max_connections less what is reserved for superusers."""
+    active: int
+    waiting: int
+    """Sessions of clients that wait for a lock."""
+    xact_commit: int
+    xact_rollback: int
+    wal_bytes: int | None
+    """Position in the WAL, in bytes; None on a standby where it cannot be told."""
+    deadlocks: int
+    temp_bytes: int
+    oldest_xmin_s: float | None
+    """Age of the oldest transaction that holds xmin back, in seconds."""
+    oldest_xact_s: float | None
+    database_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One immutable poll of a server."""
+
+    number: int = 0
+    taken: float = 0.0
+    """The monotonic clock at the end of the poll, or of the last failed attempt."""
+    at: datetime | None = None
+    """The server's clock of the last good poll."""
+    connected: bool = False
+    trouble: str = ""
+    """Why there is no connection now, and which attempt is under way: `reconnecting, try 3: ...`."""
+    facts: ServerFacts | None = None
+    own_pids: frozenset[int] = frozenset()
+    """Backends of dbwatch's own sessions and of its migration child."""
+    vitals: View[Vitals] = View()
+    activity: View[Activity] = View()
+    locks: View[Lock] = View()
+    statements: View[Statement] = View()
+    indexes: View[IndexUse] = View()
+    tables: View[TableUse] = View()
+    progress: View[Progress] = View()
+    replication: View[Replication] = View()

@@ -1,0 +1,312 @@
+"""Sessions by role. Every call has a deadline that closes the socket, so that nothing waits on a silent server.
+
+Cancelling a psycopg task on a stopped server takes ten seconds (it asks the server first); shutting the socket
+down takes none. So a deadline that passes, or a caller that is cancelled, severs the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import class_row, tuple_row
+
+from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
+from dbwatch.text import one_line
+
+if TYPE_CHECKING:
+    from psycopg.abc import Query
+
+T = TypeVar("T")
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Params = Sequence[Any] | Mapping[str, Any] | None
+
+
+class Role(StrEnum):
+    """What a connection is for; part of its application_name."""
+
+    MONITOR = "monitor"
+    """Polling, read only."""
+    CONTROL = "control"
+    """Cancel and terminate; never waits behind polling or the journal."""
+    PROBE = "probe"
+    """Definitions and real sizes, one relation at a time, under a short lock_timeout."""
+    JOURNAL = "journal"
+    """Appends and reads events."""
+    WORKER = "worker"
+    """Runs sql and check steps, and backfill batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Server-side limits of a session, in milliseconds; 0 is none."""
+
+    lock_timeout_ms: int
+    statement_timeout_ms: int
+    idle_in_transaction_ms: int = 5_000
+
+
+LIMITS: Mapping[Role, Limits] = {
+    Role.MONITOR: Limits(lock_timeout_ms=500, statement_timeout_ms=2_000),
+    Role.CONTROL: Limits(lock_timeout_ms=500, statement_timeout_ms=2_000),
+    Role.PROBE: Limits(lock_timeout_ms=100, statement_timeout_ms=10_000),
+    Role.JOURNAL: Limits(lock_timeout_ms=2_000, statement_timeout_ms=5_000),
+    Role.WORKER: Limits(lock_timeout_ms=2_000, statement_timeout_ms=60_000),
+}
+
+_KEEPALIVE: Mapping[str, Any] = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+def describe(error: BaseException) -> str:
+    """What *error* says, on one line, harmless: the server's primary message with its SQLSTATE, or its text."""
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        state = f" ({error.sqlstate})" if error.sqlstate else ""
+        return one_line(error.diag.message_primary, 500) + state
+    return one_line(str(error), 500) or type(error).__name__
+
+
+def hide_password(conninfo: str) -> str:
+    """*conninfo* as one may show it: no password, no secret of any option that carries one."""
+    try:
+        known = conninfo_to_dict(conninfo)
+    except psycopg.Error:
+        return "(unreadable connection string)"
+    return make_conninfo(**{k: v for k, v in known.items() if "password" not in k})
+
+
+def normalize_dsn(dsn: str) -> str:
+    """*dsn* as libpq takes it: SQLAlchemy's `postgresql+driver://` loses its driver; empty means PG* variables."""
+    scheme, colon, rest = dsn.partition("://")
+    return f"{scheme.split('+')[0]}{colon}{rest}" if colon else dsn
+
+
+class Session:
+    """One connection in a role. Not for two callers at once: the second waits for the first, within its deadline."""
+
+    def __init__(self, connection: Connection, role: Role, tag: str = "") -> None:
+        self.role = role
+        self.tag = tag
+        self.pid = connection.info.backend_pid
+        """The backend as the startup packet named it; behind a pooler it is not the one that pg_backend_pid tells."""
+        self._connection = connection
+        self._busy = asyncio.Lock()
+
+    @property
+    def alive(self) -> bool:
+        """False once the connection was severed, closed or lost."""
+        return not self._connection.closed
+
+    @property
+    def server_version(self) -> int:
+        """As server_version_num: 150018 is 15.18."""
+        return self._connection.info.server_version
+
+    async def call(self, work: Callable[[Connection], Awaitable[T]], *, within: float) -> T:
+        """The result of *work* on this connection, within so many seconds.
+
+        Raises ServerSilent where the deadline passes (the connection is closed then), ConnectionLost where the
+        connection ended, and psycopg.Error where the server refused a statement.
+        """
+
+        async def alone() -> T:
+            async with self._busy:
+                return await work(self._connection)
+
+        if not self.alive:
+            raise ConnectionLost(f"the {self.role} connection is closed", next="reconnect")
+        task = asyncio.ensure_future(alone())
+        try:
+            done, _ = await asyncio.wait({task}, timeout=within)
+        except asyncio.CancelledError:
+            await self._abandon(task)
+            raise
+        if not done:
+            await self._abandon(task)
+            raise ServerSilent(
+                f"no answer on the {self.role} connection within {within:g} s",
+                why="the server or the network is stuck",
+                next="the connection was closed and will be opened again",
+            )
+        try:
+            return task.result()
+        except psycopg.OperationalError as error:
+            if self._connection.closed:
+                raise ConnectionLost(
+                    f"the {self.role} connection was lost", why=describe(error), next="reconnect"
+                ) from error
+            raise
+
+    async def _abandon(self, task: asyncio.Future[Any]) -> None:
+        self.sever()
+        await asyncio.wait({task}, timeout=0.5)
+        if not task.done():
+            task.cancel()
+        elif not task.cancelled():
+            task.exception()  # read, so that asyncio does not complain of it
+
+    async def values(self, query: Query, params: Params = None, *, within: float = 5.0) -> list[tuple[Any, ...]]:
+        """All rows of *query* as tuples. Raises as `call` does."""
+
+        async def work(connection: Connection) -> list[tuple[Any, ...]]:
+            async with connection.cursor(row_factory=tuple_row) as cursor:
+                await cursor.execute(query, params)
+                return await cursor.fetchall() if cursor.description else []
+
+        return await self.call(work, within=within)
+
+    async def fetch(self, kind: type[T], query: Query, params: Params = None, *, within: float = 5.0) -> list[T]:
+        """All rows of *query* as values of *kind*, built by column name. Raises as `call` does."""
+
+        async def work(connection: Connection) -> list[T]:
+            async with connection.cursor(row_factory=class_row(kind)) as cursor:
+                await cursor.execute(query, params)
+                return await cursor.fetchall()
+
+        return await self.call(work, within=within)
+
+    async def execute(self, query: Query, params: Params = None, *, within: float = 5.0) -> int:
+        """Runs *query*; the number of rows it touched, -1 where that has no meaning. Raises as `call` does."""
+
+        async def work(connection: Connection) -> int:
+            return (await connection.execute(query, params)).rowcount
+
+        return await self.call(work, within=within)
+
+    async def limit(self, limits: Limits, *, within: float = 5.0) -> None:
+        """Sets the session's server-side limits. Raises as `call` does."""
+        await self.execute(_settings(limits, self.server_version), within=within)
+
+    def sever(self) -> None:
+        """Shuts the socket down at once: whoever waits on it is woken with an error. Never blocks."""
+        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self._connection.fileno())) as s:
+            s.shutdown(socket.SHUT_RDWR)
+        if not self._busy.locked():
+            self._connection.pgconn.finish()
+
+    async def close(self) -> None:
+        """Ends the session politely where that is instant; severs it where a call is under way."""
+        if self._busy.locked():
+            self.sever()
+        else:
+            await self._connection.close()
+
+
+def _settings(limits: Limits, version: int) -> sql.Composed:
+    settings = {
+        "lock_timeout": limits.lock_timeout_ms,
+        "statement_timeout": limits.statement_timeout_ms,
+        "idle_in_transaction_session_timeout": limits.idle_in_transaction_ms,
+    }
+    if version >= 140_000:
+        settings["client_connection_check_interval"] = 500
+    return sql.SQL("; ").join(
+        sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(str(value)))
+        for name, value in settings.items()
+    )
+
+
+class Connector:
+    """Opens sessions to one target. *tag* follows the role in application_name: `dbwatch worker 3f9c/4`."""
+
+    def __init__(self, dsn: str, *, roles: Mapping[Role, str] | None = None, tag: str = "") -> None:
+        self._dsn = normalize_dsn(dsn)
+        self._roles = {role: normalize_dsn(text) for role, text in (roles or {}).items()}
+        self.tag = tag
+
+    def __repr__(self) -> str:
+        return f"Connector({hide_password(self._dsn)!r})"
+
+    def tagged(self, tag: str) -> Connector:
+        """The same target under another tag."""
+        return Connector(self._dsn, roles=self._roles, tag=tag)
+
+    def dsn(self, role: Role = Role.WORKER) -> str:
+        """The connection string of *role*, with whatever password it carries: never for the screen or a log."""
+        return self._roles.get(role, self._dsn)
+
+    async def open(self, role: Role, *, within: float = 10.0, limits: Limits | None = None) -> Session:
+        """A new session in *role*, autocommit, with the role's limits set.
+
+        Raises CannotConnect, with a sentence that names the cause, and never later than *within* seconds.
+        """
+        task = asyncio.ensure_future(self._connect(role, within, limits or LIMITS[role]))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=within)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            task.cancel()
+            raise self._refusal(f"no answer within {within:g} s", "check the address, the network and the server")
+        try:
+            return task.result()
+        except psycopg.Error as error:
+            raise self._explained(error) from error
+
+    async def _connect(self, role: Role, within: float, limits: Limits) -> Session:
+        name = f"dbwatch {role}" + (f" {self.tag}" if self.tag else "")
+        connection = await psycopg.AsyncConnection.connect(
+            self.dsn(role),
+            autocommit=True,
+            prepare_threshold=None,
+            application_name=name,
+            connect_timeout=max(2, round(within)),
+            **_KEEPALIVE,
+        )
+        session = Session(connection, role, self.tag)
+        try:
+            await connection.execute(_settings(limits, session.server_version))
+            if role is Role.MONITOR:
+                await connection.execute("SET default_transaction_read_only = on; SET jit = off")
+        except BaseException:
+            session.sever()
+            raise
+        return session
+
+    def _refusal(self, why: str, next: str) -> CannotConnect:
+        return CannotConnect(f"cannot connect to {one_line(hide_password(self._dsn)) or 'the server'}", why=why, next=next)
+
+    def _explained(self, error: psycopg.Error) -> CannotConnect:
+        said = describe(error)
+        for words, hint in _HINTS:
+            if words in said:
+                return self._refusal(said, hint)
+        return self._refusal(said, "check host, port and that the server runs")
+
+
+_HINTS = (
+    ("password authentication failed", "check the password (PGPASSWORD, ~/.pgpass or the service file)"),
+    ("no password supplied", "give a password (PGPASSWORD, ~/.pgpass or the service file)"),
+    ("no pg_hba.conf entry", "check the user, the address and pg_hba.conf"),
+    ("role ", "check the user's name"),
+    ("database ", "check the database's name"),
+    ("too many clients", "free a connection, or raise max_connections"),
+    ("remaining connection slots", "free a connection, or raise max_connections"),
+    ("the database system is", "the server is starting or stopping; try again"),
+)
+"""libpq gives no SQLSTATE for a failure at connect, only the server's words (in the server's language)."""
+
+
+def with_limits(role: Role, *, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None) -> Limits:
+    """The limits of *role*, with those given in place of the role's own."""
+    own = LIMITS[role]
+    return replace(
+        own,
+        lock_timeout_ms=own.lock_timeout_ms if lock_timeout_ms is None else lock_timeout_ms,
+        statement_timeout_ms=own.statement_timeout_ms if statement_timeout_ms is None else statement_timeout_ms,
+    )

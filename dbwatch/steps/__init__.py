@@ -1,0 +1,1 @@
+"""How is one kind of step done? A file per kind."""

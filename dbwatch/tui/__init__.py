@@ -1,0 +1,1 @@
+"""Door: the screens. Intents in, pictures out; no SQL here."""

@@ -1,0 +1,1 @@
+"""What are we doing, and who? The conductor, its gates, the abort."""
