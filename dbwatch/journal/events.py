@@ -1,0 +1,288 @@
+"""The window's events: one frozen class per kind, canonical JSON, and the hash chain. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, ClassVar
+
+from pydantic import TypeAdapter, ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Base of what an event says. *kind* is its name in the journal; bodies are plain JSON values."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOpened(Fact):
+    kind: ClassVar[str] = "window.opened"
+    title: str
+    database: str
+    heads: list[str]
+    runbook_sha: str
+    fingerprint: str
+    """The digest of the schema at the opening."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverTook(Fact):
+    """Somebody took the wheel; the event's epoch is the new one."""
+
+    kind: ClassVar[str] = "driver.took"
+    driver: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunbookAmended(Fact):
+    kind: ClassVar[str] = "runbook.amended"
+    runbook_sha: str
+    difference: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted(Fact):
+    kind: ClassVar[str] = "step.started"
+    step: str
+    attempt: int
+    heads: list[str] = field(default_factory=list)
+    """Alembic heads before a migrate step."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone(Fact):
+    kind: ClassVar[str] = "step.done"
+    step: str
+    attempt: int
+    result: str
+    seconds: float
+    heads: list[str] = field(default_factory=list)
+    """Alembic heads after a migrate step."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed(Fact):
+    kind: ClassVar[str] = "step.failed"
+    step: str
+    attempt: int
+    error: str
+    seconds: float
+    again: bool
+    """Whether running it once more is safe."""
+    stopped: bool = False
+    """A person stopped it; it did not fail by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepUnknown(Fact):
+    """The step was running when its driver vanished, and the database does not tell how it ended."""
+
+    kind: ClassVar[str] = "step.unknown"
+    step: str
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DdlSeen(Fact):
+    """A statement of a migrate or sql step reached the server. What it made is ours."""
+
+    kind: ClassVar[str] = "ddl.seen"
+    step: str
+    attempt: int
+    revision: str
+    sql: str
+    objects: list[dict[str, Any]] = field(default_factory=list)
+    """What the statement names, with OIDs where they are known already."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepNoted(Fact):
+    """Something worth keeping happened while the step ran: a retry, a pause of the backfill, a speed."""
+
+    kind: ClassVar[str] = "step.noted"
+    step: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noted(Fact):
+    """A person's note."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSignalled(Fact):
+    """A person cancelled or terminated somebody's session."""
+
+    kind: ClassVar[str] = "session.signalled"
+    act: str
+    """cancel or terminate."""
+    pid: int
+    who: str
+    query: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkStopped(Fact):
+    """A person stopped our own work and changed nothing else."""
+
+    kind: ClassVar[str] = "work.stopped"
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortConfirmed(Fact):
+    """The plan that was shown, confirmed by typing the database's name."""
+
+    kind: ClassVar[str] = "abort.confirmed"
+    actions: list[dict[str, Any]]
+    estimate_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AbortActionStarted(Fact):
+    kind: ClassVar[str] = "abort.action.started"
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbortActionDone(Fact):
+    kind: ClassVar[str] = "abort.action.done"
+    number: int
+    result: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AbortActionFailed(Fact):
+    kind: ClassVar[str] = "abort.action.failed"
+    number: int
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AbortFinished(Fact):
+    kind: ClassVar[str] = "abort.finished"
+    equal: bool
+    """The fingerprint is the one at the opening."""
+    differences: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRewound(Fact):
+    """The local mirror is ahead of the table: the database was restored, or lost commits in a failover."""
+
+    kind: ClassVar[str] = "journal.rewound"
+    mirror_seq: int
+    table_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowClosed(Fact):
+    kind: ClassVar[str] = "window.closed"
+    outcome: str
+    """done, aborted or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign(Fact):
+    """A kind that this version does not know; kept as it is."""
+
+    kind: ClassVar[str] = "?"
+    name: str
+    body: str
+
+
+KNOWN: dict[str, type[Fact]] = {
+    cls.kind: cls
+    for cls in (
+        WindowOpened, DriverTook, RunbookAmended, StepStarted, StepDone, StepFailed, StepUnknown, DdlSeen, StepNoted,
+        Noted, SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionDone, AbortActionFailed,
+        AbortFinished, JournalRewound, WindowClosed,
+    )
+}  # fmt: skip
+
+
+@cache
+def _adapter(cls: type[Fact]) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def encode(fact: Fact) -> str:
+    """The body of *fact* as canonical JSON text: sorted keys, no white space, UTF-8 as it is."""
+    if isinstance(fact, Foreign):
+        return fact.body
+    plain = _adapter(type(fact)).dump_python(fact, mode="json")
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def decode(kind: str, body: str) -> Fact:
+    """The fact in *body*. A kind, or a shape, that this version does not know becomes `Foreign`."""
+    cls = KNOWN.get(kind)
+    if cls is None:
+        return Foreign(kind, body)
+    try:
+        fact: Fact = _adapter(cls).validate_json(body)
+    except ValidationError:
+        return Foreign(kind, body)
+    return fact
+
+
+def kind_of(fact: Fact) -> str:
+    """The kind under which *fact* stands in the journal."""
+    return fact.name if isinstance(fact, Foreign) else fact.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a window's journal."""
+
+    seq: int
+    """From 1, without a gap."""
+    at: datetime
+    """The server's clock."""
+    actor: str
+    """`name@host`."""
+    epoch: int
+    fact: Fact
+    body: str
+    prev_hash: str
+    hash: str
+
+
+def chain_hash(prev_hash: str, seq: int, at: datetime, actor: str, epoch: int, kind: str, body: str) -> str:
+    """The hash of an event: SHA-256 over its predecessor's hash and its own columns, hexadecimal."""
+    text = json.dumps([prev_hash, seq, at.astimezone(UTC).isoformat(), actor, epoch, kind, body], ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def make(fact: Fact, *, seq: int, at: datetime, actor: str, epoch: int, prev_hash: str) -> Event:
+    """The event that says *fact*, chained to its predecessor."""
+    body = encode(fact)
+    digest = chain_hash(prev_hash, seq, at, actor, epoch, kind_of(fact), body)
+    return Event(seq, at, actor, epoch, fact, body, prev_hash, digest)
+
+
+def broken_link(events: list[Event]) -> int | None:
+    """The seq of the first event that does not follow from its predecessor; None where the chain holds."""
+    previous, expected = "", 1
+    for event in events:
+        digest = chain_hash(
+            previous, expected, event.at, event.actor, event.epoch, kind_of(event.fact), event.body
+        )
+        if event.seq != expected or event.prev_hash != previous or event.hash != digest:
+            return event.seq
+        previous, expected = event.hash, expected + 1
+    return None
