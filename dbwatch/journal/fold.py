@@ -1,0 +1,258 @@
+"""The window's state: the fold of its events. Pure; the same events give the same state, on every screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from dbwatch.journal import events as ev
+
+
+class StepStatus(StrEnum):
+    """Where a step stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    """It was running when its driver vanished; a person decides."""
+    WAIVED = "waived"
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """A step of the checklist, as the journal knows it."""
+
+    id: str
+    status: StepStatus = StepStatus.PENDING
+    attempt: int = 0
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    seconds: float | None = None
+    """How long the last attempt took, by the driver's monotonic clock."""
+    actor: str = ""
+    """Who started it."""
+    text: str = ""
+    """Its result, its error, or the latest thing noted of it."""
+    again: bool = True
+    """Whether running it (again) is safe."""
+    heads_before: tuple[str, ...] = ()
+    heads_after: tuple[str, ...] = ()
+    undone: bool = False
+    """An abort took it back."""
+
+
+class ActionStatus(StrEnum):
+    """Where an action of an abort stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionState:
+    """One action of the abort that was confirmed."""
+
+    number: int
+    body: Mapping[str, Any]
+    """The action as the plan wrote it."""
+    status: ActionStatus = ActionStatus.WAITING
+    started_at: datetime | None = None
+    seconds: float | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AbortState:
+    """An abort under way, or over."""
+
+    confirmed_at: datetime
+    actor: str
+    estimate_s: float
+    actions: tuple[ActionState, ...]
+    finished: bool = False
+    equal: bool | None = None
+    differences: tuple[str, ...] = ()
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalledDdl:
+    """A DDL statement of ours, with what it names."""
+
+    step: str
+    attempt: int
+    revision: str
+    sql: str
+    objects: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """Everything the journal says of a window."""
+
+    title: str = ""
+    database: str = ""
+    seq: int = 0
+    """The seq of the last event folded; 0: nothing yet."""
+    head_hash: str = ""
+    epoch: int = 0
+    driver: str = ""
+    opened_at: datetime | None = None
+    start_heads: tuple[str, ...] = ()
+    fingerprint: str = ""
+    runbook_sha: str = ""
+    steps: Mapping[str, StepState] = field(default_factory=lambda: MappingProxyType({}))
+    """Only steps that something happened to; ask by `step()`."""
+    ddl: tuple[JournalledDdl, ...] = ()
+    abort: AbortState | None = None
+    rewound: bool = False
+    closed_at: datetime | None = None
+    outcome: str = ""
+
+    def step(self, step_id: str) -> StepState:
+        """The state of a step; pending where nothing happened to it yet."""
+        return self.steps.get(step_id) or StepState(step_id)
+
+    @property
+    def open(self) -> bool:
+        return self.opened_at is not None and self.closed_at is None
+
+    @property
+    def running(self) -> StepState | None:
+        """The step that runs now; at most one does."""
+        return next((s for s in self.steps.values() if s.status is StepStatus.RUNNING), None)
+
+    @property
+    def aborting(self) -> bool:
+        return self.abort is not None and not self.abort.finished
+
+
+def fold(events: Iterable[ev.Event], state: WindowState | None = None) -> WindowState:
+    """*state* (or nothing yet) after *events*, in their order."""
+    result = state or WindowState()
+    for event in events:
+        result = _after(result, event)
+    return result
+
+
+def _after(state: WindowState, event: ev.Event) -> WindowState:
+    state = replace(state, seq=event.seq, head_hash=event.hash, epoch=max(state.epoch, event.epoch))
+    match event.fact:
+        case ev.WindowOpened() as fact:
+            return replace(
+                state,
+                title=fact.title,
+                database=fact.database,
+                opened_at=event.at,
+                driver=event.actor,
+                start_heads=tuple(fact.heads),
+                fingerprint=fact.fingerprint,
+                runbook_sha=fact.runbook_sha,
+            )
+        case ev.DriverTook() as fact:
+            return replace(state, driver=fact.driver)
+        case ev.RunbookAmended() as fact:
+            return replace(state, runbook_sha=fact.runbook_sha)
+        case ev.DdlSeen() as fact:
+            seen = JournalledDdl(fact.step, fact.attempt, fact.revision, fact.sql, tuple(fact.objects))
+            return replace(state, ddl=(*state.ddl, seen))
+        case ev.JournalRewound():
+            return replace(state, rewound=True)
+        case ev.WindowClosed() as fact:
+            return replace(state, closed_at=event.at, outcome=fact.outcome)
+        case ev.StepStarted() | ev.StepDone() | ev.StepFailed() | ev.StepUnknown() | ev.StepNoted() as fact:
+            return _with_step(state, _step_after(state.step(fact.step), event))
+        case ev.AbortConfirmed() | ev.AbortActionStarted() | ev.AbortActionDone() | ev.AbortActionFailed() | (
+            ev.AbortFinished()
+        ):
+            return _abort_after(state, event)
+        case _:
+            return state
+
+
+def _with_step(state: WindowState, step: StepState) -> WindowState:
+    return replace(state, steps=MappingProxyType({**state.steps, step.id: step}))
+
+
+def _step_after(step: StepState, event: ev.Event) -> StepState:
+    match event.fact:
+        case ev.StepStarted() as fact:
+            return StepState(
+                id=step.id,
+                status=StepStatus.RUNNING,
+                attempt=fact.attempt,
+                started_at=event.at,
+                actor=event.actor,
+                heads_before=tuple(fact.heads),
+            )
+        case ev.StepDone() as fact:
+            return replace(
+                step,
+                status=StepStatus.DONE,
+                attempt=fact.attempt,
+                actor=step.actor or event.actor,
+                started_at=step.started_at or event.at,
+                ended_at=event.at,
+                seconds=fact.seconds,
+                text=fact.result,
+                heads_after=tuple(fact.heads),
+            )
+        case ev.StepFailed() as fact:
+            return replace(
+                step,
+                status=StepStatus.FAILED,
+                ended_at=event.at,
+                seconds=fact.seconds,
+                text=fact.error,
+                again=fact.again,
+            )
+        case ev.StepUnknown() as fact:
+            return replace(step, status=StepStatus.UNKNOWN, ended_at=event.at, text=fact.reason, again=False)
+        case ev.StepNoted() as fact:
+            return replace(step, text=fact.text)
+        case _:
+            return step
+
+
+def _abort_after(state: WindowState, event: ev.Event) -> WindowState:
+    fact = event.fact
+    if isinstance(fact, ev.AbortConfirmed):
+        actions = tuple(ActionState(n, body) for n, body in enumerate(fact.actions, 1))
+        return replace(state, abort=AbortState(event.at, event.actor, fact.estimate_s, actions))
+    abort = state.abort
+    if abort is None:
+        return state
+    if isinstance(fact, ev.AbortFinished):
+        done = replace(
+            abort, finished=True, equal=fact.equal, differences=tuple(fact.differences), seconds=fact.seconds
+        )
+        return replace(state, abort=done)
+    if not isinstance(fact, ev.AbortActionStarted | ev.AbortActionDone | ev.AbortActionFailed):
+        return state
+    abort = replace(abort, actions=tuple(_action_after(a, event) for a in abort.actions))
+    state = replace(state, abort=abort)
+    action = next((a for a in abort.actions if a.number == fact.number), None)
+    step_id = str(action.body.get("step") or "") if action else ""
+    if isinstance(fact, ev.AbortActionDone) and step_id in state.steps:
+        return _with_step(state, replace(state.step(step_id), undone=True))
+    return state
+
+
+def _action_after(action: ActionState, event: ev.Event) -> ActionState:
+    match event.fact:
+        case ev.AbortActionStarted(number=n) if n == action.number:
+            return replace(action, status=ActionStatus.RUNNING, started_at=event.at, text="")
+        case ev.AbortActionDone(number=n, result=text, seconds=taken) if n == action.number:
+            return replace(action, status=ActionStatus.DONE, seconds=taken, text=text)
+        case ev.AbortActionFailed(number=n, error=text, seconds=taken) if n == action.number:
+            return replace(action, status=ActionStatus.FAILED, seconds=taken, text=text)
+        case _:
+            return action

@@ -1,0 +1,114 @@
+"""What a door sees: one immutable frame at a time, from a live window, a mere watch, or a recording.
+
+A screen draws frames and hands in intents; it never guesses. `Feed` and `Desk` are all that it knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from dbwatch.backfill.progress import BackfillProgress
+from dbwatch.journal.events import Event
+from dbwatch.journal.fold import WindowState
+from dbwatch.monitor.baseline import Baseline
+from dbwatch.monitor.samples import Snapshot
+from dbwatch.runbook.model import Runbook
+from dbwatch.window.abort import AbortPlan
+from dbwatch.window.intents import Answer, Intent
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """What an abort would mean now, for the status line."""
+
+    reversible: bool
+    estimate_s: float | None
+    reason: str = ""
+    """Why there is no way back, where there is none."""
+    no_return: str | None = None
+    """The first step past which there is no way back; None where every step can be taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationProgress:
+    """A migrate step that runs."""
+
+    step: str
+    revision: str
+    statement: str
+    number: int
+    """Statements sent so far."""
+    applied: tuple[str, ...]
+    """Revisions run, not yet seen committed."""
+    committed: tuple[str, ...]
+    """Revisions that the version table tells."""
+    pid: int | None
+    waits_for: str
+    """In plain words, whom the statement waits for; empty where it works."""
+    attempt: int
+    attempts: int
+    retry_in_s: float | None
+    """Seconds until the next attempt; None while one runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowView:
+    """The window's part of a frame."""
+
+    runbook: Runbook
+    state: WindowState
+    events: tuple[Event, ...]
+    """The whole journal, oldest first."""
+    actor: str
+    """Who sits at this screen."""
+    driving: bool
+    """Whether this process holds the epoch."""
+    journal_trouble: str = ""
+    """Why the journal cannot be written at the moment; events go to the local mirror."""
+    elapsed_s: float = 0.0
+    migration: MigrationProgress | None = None
+    backfill: BackfillProgress | None = None
+    backfill_step: str = ""
+    rollback: Rollback = Rollback(reversible=True, estimate_s=None)
+    baseline: Baseline | None = None
+    busy: str = ""
+    """What of ours runs now, in plain words; empty: nothing, one may leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """All that a screen shows."""
+
+    snapshot: Snapshot = Snapshot()
+    window: WindowView | None = None
+    """None: nobody runs a window here, we only watch."""
+
+
+class Feed(Protocol):
+    """A source of frames."""
+
+    @property
+    def frame(self) -> Frame:
+        """The newest one."""
+        ...
+
+    async def next(self) -> Frame:
+        """Waits for a frame newer than the last that this call returned; frames in between are dropped."""
+        ...
+
+    def set_interval(self, seconds: float) -> None:
+        """Polls every so many seconds from now on."""
+        ...
+
+
+class Desk(Protocol):
+    """Where intents are handed in. Nothing raises: the answer says what became of it."""
+
+    async def submit(self, intent: Intent) -> Answer:
+        """Carries the intent out as far as taking it on goes; long work goes on behind."""
+        ...
+
+    async def plan_abort(self) -> AbortPlan:
+        """The way back from here, as it would be carried out. Raises DbwatchError where it cannot be told."""
+        ...
