@@ -23,6 +23,10 @@ class Clock(Protocol):
         """Suspends the caller for *seconds*."""
         ...
 
+    def server_said(self, at: datetime) -> None:
+        """Takes *at*, the server's instant just received, as the present one."""
+        ...
+
 
 class SystemClock:
     """The machine's clock, corrected by what the server last said of its own."""
@@ -40,5 +44,4 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
     def server_said(self, at: datetime) -> None:
-        """Takes *at*, the server's instant just received, as the present one."""
         self._offset = at - datetime.now(UTC)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import Dialect
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.schema import DDLElement
 from sqlalchemy.sql import ClauseElement
 
-_DIALECT = PGDialect_psycopg(paramstyle="pyformat")
+_DIALECT: Dialect = PGDialect_psycopg(paramstyle="pyformat")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
 
 
 def compiled(statement: ClauseElement) -> tuple[bytes, dict[str, Any] | None]:

@@ -216,25 +216,24 @@ KNOWN: dict[str, type[Fact]] = {
 
 
 @cache
-def _adapter(cls: type[Fact]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(KNOWN[kind])
 
 
 def encode(fact: Fact) -> str:
     """The body of *fact* as canonical JSON text: sorted keys, no white space, UTF-8 as it is."""
     if isinstance(fact, Foreign):
         return fact.body
-    plain = _adapter(type(fact)).dump_python(fact, mode="json")
+    plain = _adapter(fact.kind).dump_python(fact, mode="json")
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def decode(kind: str, body: str) -> Fact:
     """The fact in *body*. A kind, or a shape, that this version does not know becomes `Foreign`."""
-    cls = KNOWN.get(kind)
-    if cls is None:
+    if kind not in KNOWN:
         return Foreign(kind, body)
     try:
-        fact: Fact = _adapter(cls).validate_json(body)
+        fact: Fact = _adapter(kind).validate_json(body)
     except ValidationError:
         return Foreign(kind, body)
     return fact
@@ -279,9 +278,7 @@ def broken_link(events: list[Event]) -> int | None:
     """The seq of the first event that does not follow from its predecessor; None where the chain holds."""
     previous, expected = "", 1
     for event in events:
-        digest = chain_hash(
-            previous, expected, event.at, event.actor, event.epoch, kind_of(event.fact), event.body
-        )
+        digest = chain_hash(previous, expected, event.at, event.actor, event.epoch, kind_of(event.fact), event.body)
         if event.seq != expected or event.prev_hash != previous or event.hash != digest:
             return event.seq
         previous, expected = event.hash, expected + 1

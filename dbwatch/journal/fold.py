@@ -170,8 +170,12 @@ def _after(state: WindowState, event: ev.Event) -> WindowState:
             return replace(state, closed_at=event.at, outcome=fact.outcome)
         case ev.StepStarted() | ev.StepDone() | ev.StepFailed() | ev.StepUnknown() | ev.StepNoted() as fact:
             return _with_step(state, _step_after(state.step(fact.step), event))
-        case ev.AbortConfirmed() | ev.AbortActionStarted() | ev.AbortActionDone() | ev.AbortActionFailed() | (
-            ev.AbortFinished()
+        case (
+            ev.AbortConfirmed()
+            | ev.AbortActionStarted()
+            | ev.AbortActionDone()
+            | ev.AbortActionFailed()
+            | (ev.AbortFinished())
         ):
             return _abort_after(state, event)
         case _:

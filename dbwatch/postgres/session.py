@@ -13,7 +13,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -23,10 +23,8 @@ from psycopg.rows import class_row, tuple_row
 from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
 from dbwatch.text import one_line
 
-if TYPE_CHECKING:
-    from psycopg.abc import Query
-
 T = TypeVar("T")
+Query = LiteralString | bytes | sql.SQL | sql.Composed
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Params = Sequence[Any] | Mapping[str, Any] | None
 
@@ -86,7 +84,7 @@ def hide_password(conninfo: str) -> str:
         known = conninfo_to_dict(conninfo)
     except psycopg.Error:
         return "(unreadable connection string)"
-    return make_conninfo(**{k: v for k, v in known.items() if "password" not in k})
+    return make_conninfo("", **{k: str(v) for k, v in known.items() if "password" not in k})
 
 
 def normalize_dsn(dsn: str) -> str:
@@ -215,8 +213,7 @@ def _settings(limits: Limits, version: int) -> sql.Composed:
     if version >= 140_000:
         settings["client_connection_check_interval"] = 500
     return sql.SQL("; ").join(
-        sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(str(value)))
-        for name, value in settings.items()
+        sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(str(value))) for name, value in settings.items()
     )
 
 
@@ -279,7 +276,9 @@ class Connector:
         return session
 
     def _refusal(self, why: str, next: str) -> CannotConnect:
-        return CannotConnect(f"cannot connect to {one_line(hide_password(self._dsn)) or 'the server'}", why=why, next=next)
+        return CannotConnect(
+            f"cannot connect to {one_line(hide_password(self._dsn)) or 'the server'}", why=why, next=next
+        )
 
     def _explained(self, error: psycopg.Error) -> CannotConnect:
         said = describe(error)

@@ -1,0 +1,91 @@
+"""Makes the journal's schema, or brings it up to date, with dbwatch's own Alembic migrations."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.resources import files
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from dbwatch.errors import CannotConnect, DbwatchError, Refused
+from dbwatch.journal.tables import SCHEMA
+from dbwatch.postgres.session import Connector, Role, Session, describe
+
+_ADVISORY_LOCK = 0x6462_7761_7463_68
+"""Two dbwatch that start at once take turns: `dbwatch` in ASCII."""
+
+
+async def present(session: Session) -> bool:
+    """Whether this database has a journal. Raises as `Session.call` does."""
+    [(found,)] = await session.values(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n"
+        " ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = 'window')",
+        [SCHEMA],
+    )
+    return bool(found)
+
+
+async def ensure(connector: Connector, *, within: float = 30.0) -> None:
+    """Creates the journal's tables, or upgrades them.
+
+    Raises Refused where our role may not, CannotConnect where the server does not let us in, and DbwatchError
+    where it takes longer than *within* seconds.
+    """
+    task = asyncio.create_task(asyncio.to_thread(_upgrade, connector.dsn(Role.JOURNAL)))
+    done, _ = await asyncio.wait({task}, timeout=within)
+    if not done:
+        raise DbwatchError(
+            "the journal's schema could not be made", why=f"no answer within {within:g} s", next="try again"
+        )
+    try:
+        task.result()
+    except psycopg.OperationalError as error:
+        raise CannotConnect("cannot make the journal's schema", why=describe(error)) from error
+    except DBAPIError as error:
+        raise _explained(error.orig or error) from error
+    except psycopg.Error as error:
+        raise _explained(error) from error
+
+
+def _explained(error: BaseException) -> DbwatchError:
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return Refused(
+            "the journal's schema could not be made",
+            why=describe(error),
+            next=f"GRANT CREATE ON DATABASE to this role, or let the owner create schema {SCHEMA} for it",
+        )
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return Refused("the journal's schema could not be made", why=describe(error), next="give the primary's DSN")
+    return DbwatchError("the journal's schema could not be made", why=describe(error), next="mend that and try again")
+
+
+def _upgrade(dsn: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    def connect() -> psycopg.Connection[tuple[object, ...]]:
+        connection = psycopg.connect(
+            dsn, connect_timeout=10, application_name="dbwatch journal schema", prepare_threshold=None
+        )
+        connection.execute("SET lock_timeout = '5s'; SET statement_timeout = '15s'")
+        connection.commit()
+        return connection
+
+    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
+    config = Config()
+    config.set_main_option("script_location", str(files("dbwatch.journal") / "migrations"))
+    with engine.begin() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+        [exists] = driver.execute(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)", [SCHEMA]
+        ).fetchone()
+        if not exists:
+            driver.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
