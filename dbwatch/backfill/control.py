@@ -1,0 +1,85 @@
+"""What a person may do to a running backfill; all of it takes effect within a batch."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dbwatch.clock import Clock
+
+SLOWEST, FASTEST = -4, 3
+"""Bounds of the manual speed; what a level means is `pace.Pace.at_level`'s to say."""
+
+
+class Control:
+    """The hand on a running backfill. Belongs to one event loop; every method but `rest` returns at once."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+        self._paused_because: str | None = None
+        self._level = 0
+        self._stopping = False
+        self._aborting = False
+
+    @property
+    def paused_because(self) -> str | None:
+        """Who or what paused it, in plain words; None where it may run."""
+        return self._paused_because
+
+    @property
+    def level(self) -> int:
+        """Manual speed, SLOWEST to FASTEST; 0 is as planned."""
+        return self._level
+
+    @property
+    def stopping(self) -> bool:
+        """The batch under way is finished, and then it ends."""
+        return self._stopping
+
+    @property
+    def aborting(self) -> bool:
+        """A cancelled batch is not to be tried again: somebody cancels the worker right now."""
+        return self._aborting
+
+    def pause(self, because: str = "paused by hand") -> None:
+        """No further batch until `resume`; the one under way is finished."""
+        self._paused_because = because
+        self._changed.set()
+
+    def resume(self) -> None:
+        """Lets it run again; where it runs, nothing happens."""
+        self._paused_because = None
+        self._changed.set()
+
+    def faster(self) -> None:
+        """One level up; at FASTEST nothing happens."""
+        self._level = min(FASTEST, self._level + 1)
+        self._changed.set()
+
+    def slower(self) -> None:
+        """One level down; at SLOWEST nothing happens."""
+        self._level = max(SLOWEST, self._level - 1)
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Finish the batch under way, then end."""
+        self._stopping = True
+        self._changed.set()
+
+    def abort(self) -> None:
+        """End at once: call this, then cancel the worker named in the progress. Its batch is rolled back."""
+        self._aborting = True
+        self.stop()
+
+    async def rest(self, clock: Clock, seconds: float) -> None:
+        """Sleeps for *seconds*, or until something above is called, whichever comes first."""
+        self._changed.clear()
+        if seconds <= 0 or self._stopping:
+            await asyncio.sleep(0)
+            return
+        sleeping = asyncio.ensure_future(clock.sleep(seconds))
+        changing = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait({sleeping, changing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            changing.cancel()

@@ -1,0 +1,87 @@
+"""What a backfill tells of itself while it runs: values for a screen, a journal line or a JSON line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+HISTORY = 300
+"""How many batch times a progress carries."""
+
+
+class State(StrEnum):
+    """What a backfill is doing."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    """A person said so."""
+    THROTTLED = "throttled"
+    """A health signal, a lock or a lost connection said so; it goes on by itself."""
+    DONE = "done"
+    INCOMPLETE = "incomplete"
+    """Walked to the end, and rows are still pending; the reason says why."""
+    STOPPED = "stopped"
+    """A person stopped it; the next run goes on from the cursor."""
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        return self in (State.DONE, State.INCOMPLETE, State.STOPPED, State.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The backend that runs the batches: what a cancel has to name."""
+
+    pid: int
+    backend_start: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillProgress:
+    """One look at a running backfill. Rates are over the last 10 s, sleeps included."""
+
+    table: str
+    state: State
+    reason: str = ""
+    """Why it is slow, paused or over, in plain words; empty at full speed."""
+    rows_done: int = 0
+    """Rows changed since the backfill was first started, earlier runs included."""
+    rows_total_estimate: int | None = None
+    """Rows that will have been changed at the end; an estimate until the end."""
+    fraction: float = 0.0
+    """How much of the table the cursor has passed, 0 to 1; 1 only when it is over."""
+    rows_per_s: float = 0.0
+    eta_s: float | None = None
+    """Seconds to the end at the present rate; None while that is unknown."""
+    batch_rows: int = 0
+    """Keys that the next batch will walk."""
+    batch_ms: float = 0.0
+    """What the last batch took on the server, COMMIT included."""
+    target_ms: float = 0.0
+    duty: float = 1.0
+    """The share of time spent working, 0 to 1; the rest is slept."""
+    batches: int = 0
+    level: int = 0
+    """Manual speed: 0 as planned, below gentler, above faster."""
+    checking: bool = False
+    """The walk is over; the final scan looks for rows that are still pending."""
+    history: tuple[float, ...] = ()
+    """The last batch times in ms, oldest first, at most HISTORY."""
+    worker: Worker | None = None
+    """None while not connected, and behind a pooler."""
+    remaining: int | None = None
+    """Rows still pending as the final scan counts them; None before it."""
+    blocked: int = 0
+    """Sessions that wait for our worker, at the last look."""
+    epoch: int = 0
+
+
+Progress = Callable[[BackfillProgress], None]
+"""Called on the event loop after each batch and each change of state; must return at once."""
+
+
+def nobody(progress: BackfillProgress) -> None:
+    """The Progress of a backfill that nobody watches."""
