@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     ForeignKey,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    false,
     func,
 )
 
@@ -76,14 +78,19 @@ backfill = Table(
     Column("step_id", Text),
     Column("spec", Text, nullable=False, comment="canonical JSON"),
     Column("spec_hash", Text, nullable=False),
-    Column("status", Text, nullable=False, comment="running, done or failed"),
+    Column("status", Text, nullable=False, comment="running, stopped, incomplete, done or failed"),
     Column("owner", Text, nullable=False, comment="application_name of the worker that holds the epoch"),
     Column("epoch", Integer, nullable=False),
     Column("cursor", Text, comment="JSON array, the last key done; null before the first batch"),
     Column("ceiling", Text, comment="JSON array, the last key to do; null where the table was empty"),
     Column("rows_done", BigInteger, nullable=False, server_default="0"),
     Column("batches", BigInteger, nullable=False, server_default="0"),
+    Column("scanned", BigInteger, nullable=False, server_default="0", comment="keys that the cursor has passed"),
+    Column("walked", Boolean, nullable=False, server_default=false(), comment="the end was reached, the final scan not"),
+    Column("pending", BigInteger, comment="rows still pending as the final scan counted them"),
+    Column("note", Text, comment="why it failed or is incomplete, one sentence"),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("beat_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("ended_at", DateTime(timezone=True)),
 )
 Index("backfill_spec", backfill.c.spec_hash)
