@@ -22,6 +22,7 @@ class FaultProxy:
         self.accepted = 0
         """Connections so far."""
         self._swallow_answers = False
+        self._awaited = b""
 
     async def start(self) -> None:
         """Listens on a free port of the loopback."""
@@ -62,6 +63,10 @@ class FaultProxy:
         """
         self._swallow_answers = True
 
+    def drop_answer_to(self, words: bytes) -> None:
+        """As `drop_next_answer`, once a client sends something that has *words* in it: `COMMIT`."""
+        self._awaited = words
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         with contextlib.suppress(OSError):
@@ -87,6 +92,8 @@ class FaultProxy:
         with contextlib.suppress(OSError):
             while piece := await reader.read(65536):
                 await self._flowing.wait()
+                if self._awaited and self._awaited in piece:
+                    self._awaited, self._swallow_answers = b"", True
                 writer.write(piece)
                 await writer.drain()
         writer.close()
