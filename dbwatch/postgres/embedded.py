@@ -8,31 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from psycopg.conninfo import make_conninfo
 
 from dbwatch.errors import DbwatchError
 from dbwatch.postgres.binaries import Binaries
+from dbwatch.postgres.reaped import Child, Reaped, open_to_all
 from dbwatch.text import one_line
 
 Progress = Callable[[str], None]
 StopMode = Literal["smart", "fast", "immediate"]
 
 _UNPRIVILEGED = "nobody"
-_LONGEST_SOCKET_FOLDER = 70
-"""Characters; the whole path of a Unix socket must stay below 104 (macOS) or 108 (Linux)."""
 _STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _IN_USE = ("could not bind", "Address already in use")
 _LINGERING = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
@@ -75,8 +69,8 @@ class EmbeddedServer:
         self._template = template
         self._listen = listen
         self._progress = progress
-        self._reaper: _ReaperClient | None = None
-        self._postmaster: _Child | None = None
+        self._reaper: Reaped | None = None
+        self._postmaster: Child | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -137,8 +131,8 @@ class EmbeddedServer:
         Raises DbwatchError where that fails.
         """
         user = _UNPRIVILEGED if os.geteuid() == 0 else None
-        self._reaper = await _ReaperClient.open(user)
-        if user and not _open_to_all(self.binaries.bin / "postgres"):
+        self._reaper = await Reaped.open(user)
+        if user and not open_to_all(self.binaries.bin / "postgres"):
             self._progress("copying the server's binaries to where its user can read them")
             self.binaries = await asyncio.to_thread(_copy_binaries, self.binaries, self.folder)
         if self._template:
@@ -149,8 +143,6 @@ class EmbeddedServer:
         self._progress(f"creating a PostgreSQL {self.binaries.version_text} server")
         options = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
         await self.run("initdb", *options, "-D", str(self.data))
-        conf = self.data / "postgresql.conf"
-        conf.write_text(conf.read_text() + "include 'dbwatch.conf'\n")
 
     async def start(self, *, within: float = 60.0) -> None:
         """Starts the server and returns once it lets people in, or once it follows its primary.
@@ -164,7 +156,7 @@ class EmbeddedServer:
             if self._listen == "tcp" and self._postmaster is None:
                 self.port = _free_port()
             self._write_conf()
-            argv = [str(self.binaries.bin / "postgres"), "-D", str(self.data)]
+            argv = [str(self.binaries.bin / "postgres"), "-D", str(self.data), "-c", f"config_file={self._conf}"]
             child = await self._owner.spawn(argv, self.log)
             if await self._came_up(child, deadline):
                 self._postmaster = child
@@ -236,7 +228,12 @@ class EmbeddedServer:
             await self._reaper.close()
 
     @property
-    def _owner(self) -> _ReaperClient:
+    def _conf(self) -> Path:
+        """Not in the data directory, which is its user's: as root we write nothing where somebody else can."""
+        return self.folder / "server.conf"
+
+    @property
+    def _owner(self) -> Reaped:
         if self._reaper is None:
             raise DbwatchError("the embedded server was not initialized")
         return self._reaper
@@ -249,11 +246,10 @@ class EmbeddedServer:
             "unix_socket_directories": "" if tcp else self.host,
         }
         quoted = {name: value.replace("'", "''") for name, value in {**self.settings, **own}.items()}
-        conf = self.data / "dbwatch.conf"
-        conf.write_text("".join(f"{name} = '{value}'\n" for name, value in quoted.items()))
-        _give(conf, self.data)
+        lines = [f"{name} = '{value}'\n" for name, value in quoted.items()]
+        self._conf.write_text(f"include '{self.data / 'postgresql.conf'}'\n" + "".join(lines))
 
-    async def _came_up(self, child: _Child, deadline: float) -> bool:
+    async def _came_up(self, child: Child, deadline: float) -> bool:
         """Whether *child* says in postmaster.pid that it is ready, as pg_ctl looks there; polled, it is a file."""
         file = self.data / "postmaster.pid"
         while not child.ended.done() and asyncio.get_running_loop().time() < deadline:
@@ -271,116 +267,6 @@ class EmbeddedServer:
         done, _ = await asyncio.wait({self._postmaster.ended}, timeout=within)
         if not done:
             raise DbwatchError(f"the embedded server did not stop within {within:g} s")
-
-
-class _Child:
-    """A process of the reaper's; *ended* becomes its exit code."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-
-class _ReaperClient:
-    """Our end of the conversation with a reaper.
-
-    Deliberately not an asyncio subprocess: when a loop dies early, that one kills its child, and here the child is
-    what cleans up. A pipe that ends is all that the reaper waits for, and that happens in every case.
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdin is not None
-        self._process = process
-        self._to = process.stdin
-        self._children: dict[int, _Child] = {}
-        self._answers: deque[asyncio.Future[_Child]] = deque()
-        self._folder: asyncio.Future[Path] = asyncio.get_running_loop().create_future()
-        self._listening: asyncio.Task[None] | None = None
-
-    @classmethod
-    async def open(cls, user: str | None) -> Self:
-        parent = _temporary_folder(private=user is None)
-        argv = [sys.executable, "-P", "-m", "dbwatch.postgres.reaper", str(parent), *([user] if user else [])]
-        process = subprocess.Popen(  # noqa: ASYNC220 - see the class; it returns after a fork
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
-        client = cls(process)
-        client._listening = asyncio.create_task(client._listen())
-        await asyncio.wait_for(asyncio.shield(client._folder), 10.0)
-        return client
-
-    @property
-    def folder(self) -> Path:
-        return self._folder.result()
-
-    async def spawn(self, argv: list[str], log: Path) -> _Child:
-        answer: asyncio.Future[_Child] = asyncio.get_running_loop().create_future()
-        self._answers.append(answer)
-        self._ask({"spawn": argv, "log": str(log)})
-        return await asyncio.wait_for(asyncio.shield(answer), 10.0)
-
-    def signal(self, pid: int, number: int) -> None:
-        self._ask({"signal": int(number), "pid": pid})
-
-    async def close(self) -> None:
-        """Lets the reaper clean up, and waits for it."""
-        with contextlib.suppress(BrokenPipeError):
-            self._to.close()
-        if self._listening:
-            await asyncio.wait({self._listening}, timeout=20.0)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(self._process.wait, 1.0)
-
-    def _ask(self, request: dict[str, Any]) -> None:
-        try:
-            self._to.write(json.dumps(request).encode() + b"\n")
-            self._to.flush()
-        except (BrokenPipeError, ValueError) as error:
-            raise DbwatchError("the embedded server is gone", why="its reaper has ended") from error
-
-    async def _listen(self) -> None:
-        reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), self._process.stdout
-        )
-        try:
-            while line := await reader.readline():
-                self._heard(json.loads(line))
-        finally:
-            transport.close()
-            gone = DbwatchError("the embedded server is gone", why="its reaper has ended")
-            for waiting in (self._folder, *self._answers):
-                if not waiting.done():
-                    waiting.set_exception(gone)
-                    waiting.exception()  # read, so that asyncio does not complain where nobody waits any more
-            for child in self._children.values():
-                if not child.ended.done():
-                    child.ended.set_result(-signal.SIGKILL)
-
-    def _heard(self, message: dict[str, Any]) -> None:
-        if "folder" in message:
-            self._folder.set_result(Path(message["folder"]))
-        elif "spawned" in message:
-            child = self._children[message["spawned"]] = _Child(message["spawned"])
-            self._answers.popleft().set_result(child)
-        elif "refused" in message:
-            self._answers.popleft().set_exception(
-                DbwatchError("a program of the embedded server did not start", why=one_line(message["refused"], 300))
-            )
-        elif "ended" in message:
-            self._children.pop(message["ended"]).ended.set_result(message["code"])
-
-
-def _temporary_folder(*, private: bool) -> Path:
-    """Where to make the folder: short enough for a socket's path and, not *private*, open to the server's user."""
-    usual = Path(tempfile.gettempdir()).resolve()
-    fits = len(str(usual)) <= _LONGEST_SOCKET_FOLDER and (private or _open_to_all(usual))
-    return usual if fits else Path("/tmp").resolve()
-
-
-def _open_to_all(path: Path) -> bool:
-    """Whether every user may enter all the folders above *path*, and enter or run it."""
-    return all(place.stat().st_mode & 0o001 for place in (path, *path.parents))
 
 
 def _copy_binaries(binaries: Binaries, folder: Path) -> Binaries:

@@ -1,13 +1,13 @@
 """A process that owns an embedded server's processes and files, and outlives nobody.
 
-Run as `python -P -m dbwatch.postgres.reaper FOLDER_PARENT [USER]`, in a session of its own. It makes the folder,
-starts what it is asked to start, and when its standard input ends, for whatever reason (exit, a signal, a crash,
-kill -9 of whoever holds the other end), it stops everything it started and removes the folder. Being the parent
-of the processes, it is never wrong about a pid.
+Run as `python -P -m dbwatch.postgres.reaper PARENT [USER]`, in a session of its own. It makes a folder in PARENT,
+starts what it is asked to start (as USER, if it is root), and when its standard input ends, for whatever reason
+(exit, a signal, a crash, kill -9 of whoever holds the other end), it stops everything it started and removes the
+folder. Being the parent of the processes, it is never wrong about a pid. reaped.py is the other side.
 
 The conversation is one JSON value a line. In: `{"spawn": argv, "log": file}`, `{"signal": number, "pid": pid}`.
-Out: `{"folder": path}` first, then `{"spawned": pid}` or `{"refused": why}` for each spawn, in order, and
-`{"ended": pid, "code": code}` as processes end (a negative code is a signal's number).
+Out: `{"folder": path}` or `{"failed": why}` first, then `{"spawned": pid}` or `{"refused": why}` for each spawn,
+in order, and `{"ended": pid, "code": code}` as processes end (a negative code is a signal's number).
 
 Only the standard library is imported: it should start fast and stay small.
 """
@@ -153,10 +153,18 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Serves whoever holds our standard input. The terminal's signals are not ours to obey."""
+    """Serves whoever holds our standard input. Signals are not ours to obey; that input's end is.
+
+    They are handled, not ignored: what is ignored stays so in every program that we start.
+    """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGTSTP):
-        signal.signal(number, signal.SIG_IGN)
-    Reaper(Path(argv[0]), argv[1] if len(argv) > 1 else None).serve()
+        signal.signal(number, lambda *_: None)
+    try:
+        reaper = Reaper(Path(argv[0]), argv[1] if len(argv) > 1 else None)
+    except (OSError, KeyError) as error:
+        _say({"failed": str(error)})
+    else:
+        reaper.serve()
 
 
 if __name__ == "__main__":
