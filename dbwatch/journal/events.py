@@ -91,15 +91,25 @@ class StepUnknown(Fact):
 
 @dataclass(frozen=True, slots=True)
 class DdlSeen(Fact):
-    """A statement of a migrate or sql step reached the server. What it made is ours."""
+    """A DDL statement of a migrate or sql step: written when it is sent, and again with OIDs when it is through.
+
+    What such a statement made is ours; nothing else is ever dropped by an abort.
+    """
 
     kind: ClassVar[str] = "ddl.seen"
     step: str
     attempt: int
+    n: int
+    """The statement's number within the attempt."""
     revision: str
     sql: str
+    autocommit: bool
+    """It commits by itself: no rollback takes it back."""
+    done: bool
+    known: bool
+    """False where the grammar could not tell what it touches."""
     objects: list[dict[str, Any]] = field(default_factory=list)
-    """What the statement names, with OIDs where they are known already."""
+    """What it names, with OIDs where they are known."""
 
 
 @dataclass(frozen=True, slots=True)

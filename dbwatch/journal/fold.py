@@ -84,17 +84,6 @@ class AbortState:
 
 
 @dataclass(frozen=True, slots=True)
-class JournalledDdl:
-    """A DDL statement of ours, with what it names."""
-
-    step: str
-    attempt: int
-    revision: str
-    sql: str
-    objects: tuple[Mapping[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class WindowState:
     """Everything the journal says of a window."""
 
@@ -111,7 +100,8 @@ class WindowState:
     runbook_sha: str = ""
     steps: Mapping[str, StepState] = field(default_factory=lambda: MappingProxyType({}))
     """Only steps that something happened to; ask by `step()`."""
-    ddl: tuple[JournalledDdl, ...] = ()
+    ddl: tuple[ev.DdlSeen, ...] = ()
+    """Our DDL in the order in which it was sent, each statement as it was last heard of."""
     abort: AbortState | None = None
     rewound: bool = False
     closed_at: datetime | None = None
@@ -162,8 +152,7 @@ def _after(state: WindowState, event: ev.Event) -> WindowState:
         case ev.RunbookAmended() as fact:
             return replace(state, runbook_sha=fact.runbook_sha)
         case ev.DdlSeen() as fact:
-            seen = JournalledDdl(fact.step, fact.attempt, fact.revision, fact.sql, tuple(fact.objects))
-            return replace(state, ddl=(*state.ddl, seen))
+            return replace(state, ddl=_ddl_after(state.ddl, fact))
         case ev.JournalRewound():
             return replace(state, rewound=True)
         case ev.WindowClosed() as fact:
@@ -180,6 +169,15 @@ def _after(state: WindowState, event: ev.Event) -> WindowState:
             return _abort_after(state, event)
         case _:
             return state
+
+
+def _ddl_after(seen: tuple[ev.DdlSeen, ...], fact: ev.DdlSeen) -> tuple[ev.DdlSeen, ...]:
+    def same(other: ev.DdlSeen) -> bool:
+        return (other.step, other.attempt, other.n) == (fact.step, fact.attempt, fact.n)
+
+    if any(same(other) for other in seen):
+        return tuple(fact if same(other) else other for other in seen)
+    return (*seen, fact)
 
 
 def _with_step(state: WindowState, step: StepState) -> WindowState:

@@ -52,6 +52,11 @@ class Limits:
     statement_timeout_ms: int
     idle_in_transaction_ms: int = 5_000
 
+    def without_timeouts(self) -> Limits:
+        """For CONCURRENTLY and its like: they obey lock_timeout while they wait for old transactions, and fail
+        half-way; the screen shows whom they wait for, and a person ends them."""
+        return replace(self, lock_timeout_ms=0, statement_timeout_ms=0)
+
 
 LIMITS: Mapping[Role, Limits] = {
     Role.MONITOR: Limits(lock_timeout_ms=500, statement_timeout_ms=2_000),

@@ -14,6 +14,7 @@ from dbwatch.journal.fold import WindowState
 from dbwatch.monitor.baseline import Baseline
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.runbook.model import Runbook
+from dbwatch.steps.progress import MigrationProgress as MigrationProgress
 from dbwatch.window.abort import AbortPlan
 from dbwatch.window.intents import Answer, Intent
 
@@ -28,28 +29,6 @@ class Rollback:
     """Why there is no way back, where there is none."""
     no_return: str | None = None
     """The first step past which there is no way back; None where every step can be taken back."""
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationProgress:
-    """A migrate step that runs."""
-
-    step: str
-    revision: str
-    statement: str
-    number: int
-    """Statements sent so far."""
-    applied: tuple[str, ...]
-    """Revisions run, not yet seen committed."""
-    committed: tuple[str, ...]
-    """Revisions that the version table tells."""
-    pid: int | None
-    waits_for: str
-    """In plain words, whom the statement waits for; empty where it works."""
-    attempt: int
-    attempts: int
-    retry_in_s: float | None
-    """Seconds until the next attempt; None while one runs."""
 
 
 @dataclass(frozen=True, slots=True)

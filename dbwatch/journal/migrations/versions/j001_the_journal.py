@@ -93,7 +93,9 @@ def upgrade() -> None:
         Column("rows_done", BigInteger, nullable=False, server_default="0"),
         Column("batches", BigInteger, nullable=False, server_default="0"),
         Column("scanned", BigInteger, nullable=False, server_default="0", comment="keys that the cursor has passed"),
-        Column("walked", Boolean, nullable=False, server_default=false(), comment="the end was reached, the final scan not"),
+        Column(
+            "walked", Boolean, nullable=False, server_default=false(), comment="the end was reached, the final scan not"
+        ),
         Column("pending", BigInteger, comment="rows still pending as the final scan counted them"),
         Column("note", Text, comment="why it failed or is incomplete, one sentence"),
         Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),

@@ -1,0 +1,141 @@
+"""Alembic to a revision, in its child process; every statement journalled, so that an abort knows what is ours."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, replace
+from typing import Any
+
+from dbwatch.errors import DbwatchError, Fenced
+from dbwatch.journal.events import DdlSeen, Fact, StepNoted
+from dbwatch.migration import events as me
+from dbwatch.migration import runner
+from dbwatch.migration.events import Cause, Direction, Outcome
+from dbwatch.migration.request import Job, Project
+from dbwatch.runbook.model import Migrate
+from dbwatch.steps import progress as shown
+from dbwatch.steps import step
+from dbwatch.steps.step import Done, Failed, Kit
+
+
+def job(spec: Migrate, kit: Kit) -> Job:
+    """What the engine is asked to do."""
+    return Job(
+        project=project(kit),
+        direction=Direction.UP,
+        to=spec.to,
+        fence=kit.fence,
+        lock_timeout_ms=kit.limits.lock_timeout_ms,
+        statement_timeout_ms=kit.limits.statement_timeout_ms,
+        attempts=spec.retries + 1,
+    )
+
+
+def project(kit: Kit) -> Project:
+    """The runbook's Alembic project. Raises DbwatchError where it names none."""
+    if kit.alembic is None:
+        raise DbwatchError("the runbook names no Alembic project", next='write alembic = "alembic.ini" at its top')
+    return Project(kit.alembic)
+
+
+async def run(spec: Migrate, kit: Kit) -> step.Outcome:
+    """Upgrades to the revision; retries where a lock was in the way and nothing was left behind."""
+    scribe = _Scribe(spec, kit)
+    writing = asyncio.create_task(scribe.write())
+    try:
+        outcome = await runner.run(job(spec, kit), kit.connector, clock=kit.clock, on_event=scribe.hear, stop=kit.stop)
+    finally:
+        await scribe.end(writing)
+    return ended(outcome)
+
+
+def ended(outcome: Outcome) -> step.Outcome:
+    """What a migration's outcome means for its step. Pure."""
+    if outcome.failure is None:
+        heads = tuple(sorted(outcome.heads_after or ()))
+        return Done(f"at {', '.join(heads) or 'base'}", heads)
+    stopped = outcome.failure.cause is Cause.STOPPED
+    if outcome.failure.cause is Cause.FENCED:
+        raise Fenced(outcome.failure.message)
+    parts = [outcome.failure.message]
+    if outcome.committed:
+        parts.append(f"committed before: {', '.join(outcome.committed)}")
+    if outcome.residue is None:
+        parts.append("what it left behind could not be read")
+        return Failed("; ".join(parts), again=False, stopped=stopped)
+    left = [o.difference.key for o in outcome.residue.ours if o.revision not in outcome.committed]
+    if left:
+        parts.append(f"left behind: {', '.join(left)}")
+    return Failed("; ".join(parts), again=not left and outcome.heads_after is not None, stopped=stopped)
+
+
+async def recover(spec: Migrate, kit: Kit) -> step.Outcome:
+    """The version table and the catalogue tell how it ended."""
+    chain = await runner.inspect(project(kit), kit.connector, to=spec.to)
+    now = tuple(sorted(chain.current))
+    if not chain.steps and not chain.trouble:
+        return Done(f"found at {', '.join(now) or 'base'} after its driver vanished", now)
+    left = await kit.left_behind()
+    why = "the driver vanished while it ran; "
+    why += "nothing of it was committed" if now == kit.previous.heads_before else f"it got to {', '.join(now)}"
+    return Failed(why + (f"; left behind: {', '.join(left)}" if left else ""), again=not left)
+
+
+class _Scribe:
+    """Turns the engine's events into what is shown and what is journalled, in their order."""
+
+    def __init__(self, spec: Migrate, kit: Kit) -> None:
+        self._spec, self._kit = spec, kit
+        self._progress = shown.started(spec.id, spec.retries + 1)
+        self._sent: dict[int, DdlSeen] = {}
+        self._facts: asyncio.Queue[Fact | None] = asyncio.Queue()
+        kit.show_migration(self._progress)
+
+    def hear(self, event: me.Event) -> None:
+        """Called by the engine; returns at once."""
+        self._progress = shown.after(self._progress, event)
+        self._kit.show_migration(self._progress)
+        match event:
+            case me.StatementStarted() as e if e.objects or not e.known:
+                seen = DdlSeen(
+                    self._spec.id,
+                    self._kit.attempt,
+                    e.n + 1000 * (self._progress.attempt - 1),
+                    e.revision or "",
+                    e.sql,
+                    e.autocommit,
+                    False,
+                    e.known,
+                    [_plain(asdict(o)) for o in e.objects],
+                )
+                self._sent[e.n] = seen
+                self._facts.put_nowait(seen)
+            case me.StatementDone() as e if e.n in self._sent:
+                seen = self._sent[e.n]
+                made = [_plain(asdict(o)) for o in e.objects]
+                objects = [o for o in seen.objects if not any(_same(o, m) for m in made)] + made
+                self._facts.put_nowait(replace(seen, done=True, objects=objects))
+            case me.Retrying() | me.Stopping():
+                self._facts.put_nowait(StepNoted(self._spec.id, self._progress.note))
+            case me.Committed(revision=revision):
+                self._facts.put_nowait(StepNoted(self._spec.id, f"committed {revision}"))
+            case _:
+                pass
+
+    async def write(self) -> None:
+        """Journals what was heard, until `end`."""
+        while (fact := await self._facts.get()) is not None:
+            await self._kit.record(fact)
+
+    async def end(self, writing: asyncio.Task[None]) -> None:
+        """Waits until everything heard is journalled. Raises Fenced where our epoch is over."""
+        self._facts.put_nowait(None)
+        await writing
+
+
+def _plain(body: dict[str, Any]) -> dict[str, Any]:
+    return {**body, "action": str(body["action"])}
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one[k] == other[k] for k in ("action", "kind", "name", "parent"))
