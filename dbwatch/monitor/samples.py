@@ -67,6 +67,8 @@ class Activity:
     query: str
     hidden: bool = False
     """Our role may not see this session's query and state."""
+    client_port: int | None = None
+    """Tells the application's connections on `client` apart; None for a Unix socket."""
 
     @property
     def key(self) -> tuple[int, datetime | None]:
@@ -79,6 +81,7 @@ class Lock:
     """A row of pg_locks: a lock held, or waited for."""
 
     pid: int
+    """0 for a prepared transaction: it holds its locks without a session."""
     locktype: str
     target: str
     """What is locked: a relation's name, `tuple (0,5) of users`, `transaction 1234`, `advisory 1 2`."""
@@ -89,6 +92,17 @@ class Lock:
     granted: bool
     waitstart: datetime | None
     """From 14 on."""
+    gid: str = ""
+    """The name of the prepared transaction; it ends with COMMIT PREPARED or ROLLBACK PREPARED."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Whom one session waits for, as pg_blocking_pids says: holders and those ahead of it in the queue."""
+
+    pid: int
+    by: tuple[int, ...]
+    """0 stands for a prepared transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +119,10 @@ class Statement:
     rows: int
     temp_blks_written: int
     wal_bytes: int
+    stats_since: datetime | None = None
+    """When the server began to count it; from 17 on."""
+    ours: bool = False
+    """One of dbwatch's own: its text begins with the comment that all of them carry."""
 
     @property
     def key(self) -> tuple[int, int, int, bool]:
@@ -138,7 +156,7 @@ class TableUse:
     schemaname: str
     relname: str
     bytes: int
-    """relpages x block size."""
+    """relpages x block size, TOAST included."""
     n_live_tup: int
     n_dead_tup: int
     n_tup_upd: int
@@ -182,7 +200,10 @@ class Replication:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """Counters of the whole server at one instant; rates come from two of them."""
+    """How busy a server is at one instant, and its counters: rates come from two of them.
+
+    Sessions and WAL are the whole server's; transactions, deadlocks and temporary files this database's.
+    """
 
     connections: int
     connections_usable: int
@@ -193,13 +214,16 @@ class Vitals:
     xact_commit: int
     xact_rollback: int
     wal_bytes: int | None
-    """Position in the WAL, in bytes; None on a standby where it cannot be told."""
+    """Position in the WAL, in bytes (on a standby: replayed); None where it cannot be told."""
     deadlocks: int
     temp_bytes: int
     oldest_xmin_s: float | None
     """Age of the oldest transaction that holds xmin back, in seconds."""
     oldest_xact_s: float | None
     database_bytes: int | None
+    """pg_database_size, looked at once a minute; None until then, or where it took too long."""
+    own_xacts: int = 0
+    """Transactions that polling itself has caused so far: rates leave them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +241,18 @@ class Snapshot:
     facts: ServerFacts | None = None
     own_pids: frozenset[int] = frozenset()
     """Backends of dbwatch's own sessions and of its migration child."""
+    notice: str = ""
+    """For a minute after a reconnect: that the server restarted, was promoted, or is another one."""
+    took_s: float = 0.0
+    """How long the poll took, in seconds."""
     vitals: View[Vitals] = View()
     activity: View[Activity] = View()
     locks: View[Lock] = View()
+    blockers: View[Blocked] = View()
+    """Asked for a few sessions only, and only while somebody waits: those that have waited longest."""
     statements: View[Statement] = View()
+    statements_before: View[Statement] = View()
+    """The good reading before the one in `statements`: the change between them is that of the last poll."""
     indexes: View[IndexUse] = View()
     tables: View[TableUse] = View()
     progress: View[Progress] = View()

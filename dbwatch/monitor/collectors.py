@@ -1,0 +1,243 @@
+"""One collector per view: asks, turns rows into samples, sanitizes their text (here, and nowhere after).
+
+A collector raises what the server said; what that means for its view is decided in `verdict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from dbwatch.monitor.samples import (
+    Activity,
+    Blocked,
+    IndexUse,
+    Lock,
+    Progress,
+    Replication,
+    Snapshot,
+    Statement,
+    Status,
+    TableUse,
+    Vitals,
+)
+from dbwatch.monitor.source import OURS, Source, clean
+from dbwatch.monitor.verdict import cut, hidden
+from dbwatch.postgres.roles import grant
+
+BLOCKERS_ASKED = 10
+"""Sessions that pg_blocking_pids is asked for in one poll: its cost grows with the square of the waiters
+(153 ms for 900 of them, where pg_locks took 2 ms)."""
+
+_SIZE_EVERY_S = 60.0
+_LAST = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a collector brought: rows, and what is to be said about them."""
+
+    rows: Sequence[object]
+    status: Status = Status.OK
+    reason: str = ""
+    at: datetime | None = None
+    """The server's clock, where the collector asked for it."""
+
+
+Collect = Callable[[Source, Snapshot], Awaitable[Reading]]
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """How one view of a Snapshot is filled."""
+
+    name: str
+    """The field of Snapshot that it fills."""
+    collect: Collect
+    """Gets the snapshot as far as this poll has filled it. Raises as `Session.call` does."""
+    every: int = 1
+    """Asked in every so many polls."""
+
+
+def _believed(rows: Sequence[object], hidden_rows: int, total: int, noun: str, source: Source) -> Reading:
+    if hidden_rows:
+        return Reading(rows, Status.HIDDEN, hidden(hidden_rows, noun, source.facts))
+    return Reading(rows, Status.OK, cut(len(rows), total, noun))
+
+
+async def vitals(source: Source, so_far: Snapshot) -> Reading:
+    """One row: how busy the server is. The size of the database is looked at once a minute."""
+    here = {"database": source.facts.database_oid}
+    if so_far.taken >= source.database_bytes_due:
+        source.database_bytes_due = so_far.taken + _SIZE_EVERY_S
+        try:
+            [(source.database_bytes,)] = await source.rows("database-size", here)
+        except psycopg.Error:
+            if not source.session.alive:
+                raise
+            source.database_bytes = None  # too slow or not allowed: it is not known, the rest is
+    [row] = await source.rows("vitals", here)
+    (at, connections, active, waiting, commits, rollbacks, wal, deadlocks, temp, xmin_s, xact_s, unseen) = row
+    sample = Vitals(
+        connections=connections,
+        connections_usable=source.facts.max_connections - source.facts.reserved_connections,
+        active=active,
+        waiting=waiting,
+        xact_commit=commits,
+        xact_rollback=rollbacks,
+        wal_bytes=wal,
+        deadlocks=deadlocks,
+        temp_bytes=temp,
+        oldest_xmin_s=xmin_s,
+        oldest_xact_s=xact_s,
+        database_bytes=source.database_bytes,
+        own_xacts=source.asked,
+    )
+    return replace(_believed((sample,), unseen, 1, "sessions", source), at=at)
+
+
+async def activity(source: Source, so_far: Snapshot) -> Reading:
+    """The sessions, at most 1,000: working ones first, by the age of their transaction."""
+    rows = await source.rows("activity")
+    await source.names({row[4] for row in rows if row[4]}, {row[3] for row in rows if row[3]})
+    return _believed(
+        [_session(row, source) for row in rows],
+        sum(row[17] for row in rows),
+        rows[0][18] if rows else 0,
+        "sessions",
+        source,
+    )
+
+
+def _session(row: tuple[Any, ...], source: Source) -> Activity:
+    pid, start, leader, database, role, application, address, port, kind, state, wait_type, wait = row[:12]
+    xact_start, query_start, state_change, xmin_age, text, unseen, _ = row[12:]
+    return Activity(
+        pid=pid,
+        backend_start=start,
+        leader_pid=leader,
+        datname=source.database(database),
+        usename=source.role(role),
+        application_name=clean(application),
+        client=address or ("local" if port == -1 else ""),
+        backend_type=clean(kind),
+        state=clean(state),
+        wait_event_type=clean(wait_type),
+        wait_event=clean(wait),
+        xact_start=xact_start,
+        query_start=query_start,
+        state_change=state_change,
+        xmin_age=xmin_age,
+        query="" if unseen else clean(text),
+        hidden=unseen,
+        client_port=port if port and port > 0 else None,
+    )
+
+
+async def locks(source: Source, so_far: Snapshot) -> Reading:
+    """The locks, at most 5,000: those waited for first, and all that stand on the same object."""
+    rows = await source.rows("locks", {"database": source.facts.database_oid})
+    samples = [
+        Lock(pid, kind, clean(target), key, mode, granted, waitstart, clean(gid))
+        for pid, kind, target, key, mode, granted, waitstart, gid, _ in rows
+    ]
+    return _believed(samples, 0, rows[0][8] if rows else 0, "locks", source)
+
+
+async def blockers(source: Source, so_far: Snapshot) -> Reading:
+    """Whom those sessions wait for that have waited longest; nothing is asked where nobody waits."""
+    started = {session.pid: session.query_start for session in so_far.activity.rows}
+    waits = {
+        lock.pid: lock.waitstart or started.get(lock.pid) or _LAST
+        for lock in so_far.locks.rows
+        if lock.pid and not lock.granted
+    }
+    first = sorted(waits, key=lambda pid: (waits[pid], pid))[:BLOCKERS_ASKED]
+    if not first:
+        return Reading(())
+    rows = await source.rows("blockers", {"pids": first})
+    return Reading([Blocked(pid, tuple(by)) for pid, by in rows])
+
+
+async def progress(source: Source, so_far: Snapshot) -> Reading:
+    """Commands of this database that report progress."""
+    rows = await source.rows("progress")
+    samples = [
+        Progress(pid, clean(command), clean(relation), clean(phase), done, total, clean(index), waits_for)
+        for pid, command, relation, phase, done, total, index, waits_for in rows
+    ]
+    unseen = 0 if source.facts.sees_all else sum(not sample.phase for sample in samples)
+    return _believed(samples, unseen, len(samples), "commands", source)
+
+
+async def replication(source: Source, so_far: Snapshot) -> Reading:
+    """Standbys and receivers that follow this server."""
+    rows = await source.rows("replication")
+    samples = [
+        Replication(pid, clean(name), clean(client) or "local", clean(state), clean(sync), lag_s, lag_bytes)
+        for pid, name, client, state, sync, lag_s, lag_bytes in rows
+    ]
+    unseen = sum(not sample.state for sample in samples)
+    return _believed(samples, unseen, len(samples), "standbys", source)
+
+
+async def statements(source: Source, so_far: Snapshot) -> Reading:
+    """The 500 statements of this database that took most time, all users' together."""
+    schema = source.facts.statements_schema
+    if schema is None:
+        why = "pg_stat_statements is not installed in this database: CREATE EXTENSION pg_stat_statements"
+        return Reading((), Status.UNSUPPORTED, why)
+    try:
+        rows = await source.statements(schema)
+        texts = await source.texts(schema, {row[2] for row in rows if row[2] is not None})
+    except psycopg.errors.InsufficientPrivilege:
+        why = f"the statements are hidden: {grant(f'USAGE ON SCHEMA {clean(schema)}', source.facts.user)}"
+        return Reading((), Status.HIDDEN, why)
+    samples = [
+        Statement(
+            userid, dbid, queryid, toplevel, clean(texts.get(queryid)), calls, ms, count, temp, wal, since,
+            ours=texts.get(queryid, "").startswith(OURS),
+        )
+        for userid, dbid, queryid, toplevel, calls, ms, count, temp, wal, since, _, _ in rows
+        if queryid is not None
+    ]  # fmt: skip
+    unseen, total = rows[0][10:12] if rows else (0, 0)
+    return _believed(samples, unseen, total, "statements", source)
+
+
+async def indexes(source: Source, so_far: Snapshot) -> Reading:
+    """Indexes of this database, at most 1,000: invalid ones first, then the largest."""
+    rows = await source.rows("indexes")
+    samples = [
+        IndexUse(oid, clean(schema), clean(table), clean(index), scans, last, octets, valid, ready, unique, primary)
+        for oid, schema, table, index, scans, last, octets, valid, ready, unique, primary, _ in rows
+    ]
+    return _believed(samples, 0, rows[0][11] if rows else 0, "indexes", source)
+
+
+async def tables(source: Source, so_far: Snapshot) -> Reading:
+    """Tables and materialized views of this database, at most 1,000: the largest."""
+    rows = await source.rows("tables")
+    samples = [
+        TableUse(oid, clean(schema), clean(name), octets, live, dead, updated, hot, vacuumed, analyzed, freeze_age)
+        for oid, schema, name, octets, live, dead, updated, hot, vacuumed, analyzed, freeze_age, _ in rows
+    ]
+    return _believed(samples, 0, rows[0][11] if rows else 0, "tables", source)
+
+
+COLLECTORS: tuple[Collector, ...] = (
+    Collector("vitals", vitals),
+    Collector("activity", activity),
+    Collector("locks", locks),
+    Collector("blockers", blockers),
+    Collector("progress", progress),
+    Collector("replication", replication, every=2),
+    Collector("statements", statements, every=5),
+    Collector("indexes", indexes, every=10),
+    Collector("tables", tables, every=10),
+)
+"""In the order in which they are asked: the server's clock first, then what matters most in a jam."""

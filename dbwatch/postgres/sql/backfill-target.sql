@@ -1,0 +1,28 @@
+-- What the relation to be filled is, from the catalogue alone: nothing here waits for a lock on it.
+SELECT
+    c.oid::bigint AS oid,
+    n.nspname AS schema,
+    c.relname AS name,
+    c.relkind::text AS kind,
+    c.relpages::bigint AS pages,
+    c.relhasrules AS has_rules,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_inherits AS i
+        WHERE i.inhparent = c.oid
+    ) AS has_children,
+    pg_catalog.row_security_active(c.oid) AS hides_rows,
+    coalesce(
+        (
+            SELECT array_agg(t.tgname::text ORDER BY t.tgname)
+            FROM pg_catalog.pg_trigger AS t
+            WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 > 0
+        ),
+        '{}'
+    ) AS update_triggers,
+    pg_catalog.pg_is_in_recovery() AS in_recovery,
+    pg_catalog.current_setting('default_transaction_read_only')::boolean AS read_only,
+    current_user::text AS role,
+    pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all
+FROM pg_catalog.pg_class AS c
+INNER JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.oid = pg_catalog.to_regclass(%(table)s);
