@@ -1,0 +1,21 @@
+"""Expand: users.phone, which is to replace legacy_phone_field."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "3f1c"
+down_revision = "9a20"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("users", sa.Column("phone", sa.String(20)))
+    with op.get_context().autocommit_block():
+        op.create_index("idx_users_phone", "users", ["phone"], postgresql_concurrently=True)
+
+
+def downgrade() -> None:
+    with op.get_context().autocommit_block():
+        op.drop_index("idx_users_phone", "users", postgresql_concurrently=True)
+    op.drop_column("users", "phone")
