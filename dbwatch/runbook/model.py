@@ -1,91 +1,112 @@
 """What a runbook may say: one spec per kind of step. Values, checked as they are made.
 
-The loader (`runbook/loader.py`) turns every violation into a file, a line and a mend.
+The loader (`runbook/loader.py`) turns every violation into a file, a line and a mend. `examples` of a field that
+must be there is what that mend shows.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from dbwatch.text import seconds
+from dbwatch.runbook.values import (
+    Assignments,
+    Condition,
+    Conninfo,
+    Duration,
+    Exact,
+    Expected,
+    Line,
+    OptionalLine,
+    OptionalStatement,
+    Prose,
+    Revision,
+    Statement,
+    Timeout,
+    Word,
+    filled,
+    refuse,
+)
+from dbwatch.runbook.whole import breaches
 
 
-def _duration(value: Any) -> Any:
-    if isinstance(value, str):
-        return seconds(value)
-    raise ValueError("a duration is text with a unit: write \"500ms\", \"2s\", \"60min\", \"24h\" or \"14d\"")
+class Spec(BaseModel):
+    """What all tables of a runbook share: unknown keys and values of the wrong type are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
-Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0)]
-"""Seconds; written with a unit."""
-
-Text = Annotated[str, Field(min_length=1)]
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
-
-
-class Target(_Spec):
+class Target(Spec):
     """The database that the window is about."""
 
-    dsn: str = ""
+    dsn: Conninfo = Field(default="", repr=False)
     """Anything libpq takes; empty means the PG* variables. ${VAR} is taken from the environment."""
-    monitor_dsn: str | None = None
+    monitor_dsn: Exact | None = Field(default=None, repr=False)
     """A role of its own for polling, with pg_monitor."""
-    migrate_dsn: str | None = None
+    migrate_dsn: Exact | None = Field(default=None, repr=False)
     """A role of its own for DDL, used by Alembic."""
-    lock_timeout: Duration = 2.0
-    statement_timeout: Duration = 60.0
+    lock_timeout: Timeout = 2.0
+    """How long a statement of ours may wait for a lock, and make others wait behind it."""
+    statement_timeout: Timeout = 60.0
+    """How long a statement of ours may take."""
+
+    @model_validator(mode="after")
+    def _lock_timeout_can_fire(self) -> Target:
+        if self.lock_timeout >= self.statement_timeout:
+            raise refuse(
+                f"a lock_timeout of {self.lock_timeout:g} s never fires before"
+                f" a statement_timeout of {self.statement_timeout:g} s",
+                "make lock_timeout the shorter one: a migrate step is repeated only after a lock_timeout",
+                at="lock_timeout" if "lock_timeout" in self.model_fields_set else "statement_timeout",
+            )
+        return self
 
 
-class Contact(_Spec):
+class Contact(Spec):
     """Whom to call."""
 
-    role: Text
-    name: Text
-    phone: str = ""
+    role: Line = Field(examples=["DBA on call"])
+    """What they are called for."""
+    name: Line = Field(examples=["Lin Wei"])
+    """Who they are."""
+    phone: OptionalLine = ""
+    """How they are reached."""
 
 
-class _Step(_Spec):
-    id: Text
+class _Step(Spec):
+    id: Word = Field(examples=["fill"])
+    """Its short name, once in a runbook; the journal knows the step by it."""
     planned: Duration | None = None
     """How long the step is expected to take; shown against what it took."""
-    rollback: str = ""
+    rollback: OptionalLine = ""
     """What a person does to undo this step; signed off during an abort."""
-
-    @field_validator("id")
-    @classmethod
-    def _word(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", value):
-            raise ValueError("an id is 1 to 40 letters, digits, dots, dashes or underscores")
-        return value
 
 
 class Manual(_Step):
     """A person does it and signs it off with a note."""
 
     kind: Literal["manual"]
-    text: Text
+    text: Prose = Field(examples=["deploy v0.8.0"])
+    """What the person is to do."""
 
 
 class Check(_Step):
     """A query with an expectation: one value. The step fails where it does not hold."""
 
     kind: Literal["check"]
-    sql: Text
-    expect: int | float | str | bool
+    sql: Statement = Field(examples=["SELECT count(*) FROM users WHERE phone IS NULL"])
+    """A query; the first column of its first row counts. Read only."""
+    expect: Expected = Field(examples=[0])
+    """The value it has to give: a number, text, true or false."""
 
 
 class Migrate(_Step):
     """Alembic to a revision, in a child process."""
 
     kind: Literal["migrate"]
-    to: Text
+    to: Revision = Field(examples=["head"])
     """A revision, `head`, or `heads`."""
     retries: int = Field(default=5, ge=0, le=100)
     """Further attempts after a lock_timeout that left nothing behind."""
@@ -95,55 +116,63 @@ class Backfill(_Step):
     """Rows changed in batches."""
 
     kind: Literal["backfill"]
-    table: Text
-    set: Text
-    where: Text
-    key: str | None = None
+    table: Exact = Field(examples=["users"])
+    """The table, with its schema where the search path does not find it."""
+    set: Assignments = Field(examples=["phone = legacy_phone_field"])
+    """What follows SET in the UPDATE."""
+    where: Condition = Field(examples=["phone IS NULL"])
+    """What follows WHERE: the rows still to do."""
+    key: Exact | None = None
+    """The unique key to walk along; found from the catalogue where it is not said."""
     mode: Literal["pending", "once"] = "pending"
+    """`pending`: a changed row no longer meets `where`. `once`: it still does; each row is changed exactly once."""
     batch_time: Duration = 0.1
+    """How long a batch should take."""
 
 
 class Sql(_Step):
     """One statement in one transaction together with the journal's entry."""
 
     kind: Literal["sql"]
-    sql: Text
-    undo: str = ""
+    sql: Statement = Field(examples=["ALTER TABLE users VALIDATE CONSTRAINT phone_given"])
+    """The statement."""
+    undo: OptionalStatement = ""
     """SQL that takes it back, run by an abort in the same manner."""
 
 
 Step = Annotated[Manual | Check | Migrate | Backfill | Sql, Field(discriminator="kind")]
 KINDS: tuple[str, ...] = ("manual", "check", "migrate", "backfill", "sql")
+SPECS: Mapping[str, type[Spec]] = dict(zip(KINDS, (Manual, Check, Migrate, Backfill, Sql), strict=True))
+"""The spec of each kind."""
 
 
-class Phase(_Spec):
+class Phase(Spec):
     """A part of the window with its steps, in order."""
 
-    name: Text
-    step: tuple[Step, ...] = Field(min_length=1, strict=False)
+    name: Line = Field(examples=["expand"])
+    """What the phase is called, once in a runbook."""
+    step: Annotated[tuple[Step, ...], AfterValidator(filled)] = Field(strict=False)
 
 
-class Runbook(_Spec):
+class Runbook(Spec):
     """A window's plan."""
 
-    title: Text
-    alembic: str | None = None
+    title: Line = Field(examples=["users.phone replaces legacy_phone_field"])
+    """What the window is for."""
+    alembic: Exact | None = None
     """Alembic's configuration file, relative to the runbook's folder."""
     budget: Duration | None = None
+    """How long the window may take."""
     rollback_budget: Duration | None = None
+    """How long the way back may take."""
     target: Target = Target()
     contact: tuple[Contact, ...] = Field(default=(), strict=False)
-    phase: tuple[Phase, ...] = Field(min_length=1, strict=False)
+    phase: Annotated[tuple[Phase, ...], AfterValidator(filled)] = Field(strict=False)
 
     @model_validator(mode="after")
     def _whole(self) -> Runbook:
-        seen: set[str] = set()
-        for step in self.steps():
-            if step.id in seen:
-                raise ValueError(f"the id {step.id!r} stands twice; give each step its own")
-            seen.add(step.id)
-            if isinstance(step, Migrate) and self.alembic is None:
-                raise ValueError('a migrate step needs alembic = "alembic.ini" at the top of the runbook')
+        for breach in breaches(self.model_dump(include={"alembic", "phase"})):
+            raise refuse(breach.what, breach.mend)
         return self
 
     def steps(self) -> Iterator[Manual | Check | Migrate | Backfill | Sql]:
@@ -157,3 +186,15 @@ class Runbook(_Spec):
             if step.id == step_id:
                 return step
         raise KeyError(step_id)
+
+
+def table_of(path: tuple[str | int, ...], kind: str = "") -> type[Spec]:
+    """The spec of the table at *path* in a runbook's data; *kind* where it is a step. Raises KeyError."""
+    tables: Mapping[tuple[str, ...], type[Spec]] = {
+        (): Runbook,
+        ("target",): Target,
+        ("contact",): Contact,
+        ("phase",): Phase,
+        ("phase", "step"): SPECS.get(kind, _Step),
+    }
+    return tables[tuple(part for part in path if isinstance(part, str))]
