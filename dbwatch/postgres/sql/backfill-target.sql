@@ -20,7 +20,10 @@ SELECT
         '{}'
     ) AS update_triggers,
     pg_catalog.pg_is_in_recovery() AS in_recovery,
-    pg_catalog.current_setting('default_transaction_read_only')::boolean AS read_only,
+    (
+        SELECT s.reset_val = 'on' FROM pg_catalog.pg_settings AS s
+        WHERE s.name = 'default_transaction_read_only'
+    ) AS read_only,
     current_user::text AS role,
     pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all
 FROM pg_catalog.pg_class AS c

@@ -1,0 +1,126 @@
+"""How much there is to do: the planner's word for it, and a look at a part of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql
+
+from dbwatch.backfill.statements import Statements
+from dbwatch.backfill.target import Target
+from dbwatch.errors import DbwatchError, Refused, UsageError
+from dbwatch.postgres.queries import query
+from dbwatch.postgres.session import Connection, Session, describe
+from dbwatch.text import one_line
+
+Estimator = Literal["planner", "sample", "count"]
+
+SAMPLED_PAGES = 200
+"""How much of the table the sample may read: some 10,000 rows, and at worst as many random reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Rows, estimated."""
+
+    rows: int
+    pending: int
+    unfillable: int
+    """Pending rows that SET leaves pending; 0 where that cannot be told."""
+    by: Estimator
+
+
+async def estimate(session: Session, target: Target, statements: Statements, *, within: float) -> Sizes:
+    """Lets the server plan the whole UPDATE, which proves that it can be run, then counts in a sample of pages.
+
+    Waits for no lock longer than 100 ms. Raises UsageError where the server cannot plan it, Refused where the table is
+    locked or our role may not, and as `Session.call` does.
+    """
+
+    async def work(connection: Connection) -> Sizes:
+        async with connection.transaction(force_rollback=True):
+            await connection.execute(_LIMITS)
+            rows = _planned(await _one(connection, _ROWS, statements))
+            pending = min(rows, _planned(await _one(connection, _PENDING, statements)))
+        sample = await _sample(connection, target, statements)
+        if sample is None or sample[0] == 0:
+            return Sizes(rows, pending, 0, "planner")
+        seen, taken, left = sample
+        if target.pages <= SAMPLED_PAGES:
+            return Sizes(seen, taken, left, "count")
+        return Sizes(rows, round(rows * taken / seen), round(rows * left / seen), "sample")
+
+    try:
+        return await session.call(work, within=within)
+    except psycopg.errors.LockNotAvailable as error:
+        raise await _locked(session, target, within) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Refused(
+            f"our role {target.role} may not fill {target.display}",
+            why=describe(error),
+            next=f"GRANT SELECT, UPDATE ON {target.display} TO {target.role}",
+        ) from error
+    except psycopg.OperationalError as error:
+        raise DbwatchError("the backfill cannot be planned", why=describe(error), next="try again") from error
+    except psycopg.Error as error:
+        raise UsageError(
+            "the backfill cannot be run as it is written", why=describe(error), next="correct SET or WHERE"
+        ) from error
+
+
+_LIMITS = "SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '3s'; SET LOCAL row_security = off"
+_ROWS = sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {table}")
+_PENDING = sql.SQL("EXPLAIN (FORMAT JSON) UPDATE {table} SET {assignments} WHERE ({where})")
+_SAMPLE = sql.SQL(
+    "SELECT count(*), count(*) FILTER (WHERE ({where})), count(*) FILTER (WHERE ({where}) AND ({stays}))"
+    " FROM {table} TABLESAMPLE SYSTEM ({percent})"
+)
+
+
+async def _sample(connection: Connection, target: Target, statements: Statements) -> tuple[int, int, int] | None:
+    """Rows seen, pending, and unfillable in a sample; None where it took too long, or there is nothing to sample."""
+    if target.kind != "r" or target.pages == 0:
+        return None
+    percent = sql.Literal(min(100.0, 100 * SAMPLED_PAGES / target.pages))
+    try:
+        async with connection.transaction(force_rollback=True):
+            await connection.execute(_LIMITS)
+            seen, taken, left = await _one(connection, _SAMPLE, statements, percent)
+    except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
+        return None
+    return seen, taken, left
+
+
+async def _one(
+    connection: Connection, template: sql.SQL, statements: Statements, percent: sql.Literal | None = None
+) -> tuple[Any, ...]:
+    text = template.format(
+        table=sql.Identifier(statements.schema, statements.table),
+        assignments=sql.SQL(statements.assignments),
+        where=sql.SQL(statements.where),
+        stays=sql.SQL(statements.stays_pending or "false"),
+        percent=percent or sql.SQL("100"),
+    )
+    row = await (await connection.execute(text)).fetchone()
+    assert row is not None
+    return row
+
+
+def _planned(row: tuple[Any, ...]) -> int:
+    """The rows of the topmost scan in an EXPLAIN."""
+    node = row[0][0]["Plan"]
+    while node["Node Type"] == "ModifyTable":
+        [node, *_] = node["Plans"]
+    return int(node["Plan Rows"])
+
+
+async def _locked(session: Session, target: Target, within: float) -> Refused:
+    rows = await session.values(query("backfill-holders", session.server_version), {"oid": target.oid}, within=within)
+    held = ", ".join(f"{pid} ({one_line(who) or 'unnamed'}: {mode})" for pid, who, mode, _ in rows)
+    return Refused(
+        f"{target.display} is locked",
+        why=f"by {held}" if held else "a lock was not to be had within 100 ms",
+        next="wait until that is over, or end it, then try again",
+    )

@@ -1,0 +1,157 @@
+"""How large the next batch is, and how long to sleep before it. Pure: values in, a new value out.
+
+The law and its constants were found by simulation and measurement (see ARCHITECTURE.md, "Backfill"): the size follows
+the dearest recent rows, sparse stretches teach nothing, and the duty follows what others feel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+FIRST, LEAST, MOST = 500, 10, 50_000
+"""Keys in a batch: the first one, and the bounds."""
+GROWTH = 1.5
+"""How much larger than the last one a batch may be."""
+WAL_PER_BATCH = 16 * 2**20
+"""Bytes of WAL a batch may write: one segment."""
+HOLD = 5
+"""Batches without growth after one that took far too long."""
+FAR_TOO_LONG = 3.0
+"""Times the target: then the size is quartered."""
+DUTY_MOST, DUTY_LEAST, DUTY_AFTER_PAUSE = 0.95, 0.05, 0.25
+DUTY_UP, DUTY_UP_EVERY_S = 0.05, 15.0
+DUTY_DOWN, DUTY_DOWN_EVERY_S = 0.1, 5.0
+CALM, BUSY = 0.4, 0.7
+"""Load, as a share of the threshold that pauses: below CALM the duty rises, above BUSY it falls."""
+LOAD_MEMORY_S = 10.0
+"""Time constant of the load's moving average."""
+GENTLER, FASTER = 0.7, 1.5
+"""What one level of manual speed does to the target time and to the duty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One committed batch as the law sees it."""
+
+    rows: int
+    """Rows changed."""
+    seconds: float
+    """On the server, COMMIT included."""
+    wal_bytes: int = 0
+    """Written by the whole server meanwhile: an upper bound of ours."""
+    waited_s: float = 0.0
+    """Of *seconds*, spent waiting for locks, as far as it was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The state of the control law."""
+
+    base_target_s: float = 0.1
+    size: int = FIRST
+    """Keys that the next batch walks."""
+    cost: float | None = None
+    """Seconds a row, moving average; None until a batch has taught it."""
+    recent: tuple[float, ...] = ()
+    """Seconds a row of the last 10 batches that count."""
+    wal_per_row: float | None = None
+    hold: int = 0
+    """Batches yet to come without growth."""
+    auto_duty: float = DUTY_MOST
+    """The share of time spent working that the load allows."""
+    load: float = 0.0
+    """The highest signal over its threshold, moving average."""
+    felt_at: float | None = None
+    duty_at: float | None = None
+    level: int = 0
+    """Manual speed."""
+
+    @property
+    def target_s(self) -> float:
+        """What a batch should take at the present manual speed."""
+        factor = GENTLER**-self.level if self.level < 0 else FASTER**self.level
+        return self.base_target_s * factor
+
+    @property
+    def duty(self) -> float:
+        """The share of time spent working, manual speed included."""
+        factor = GENTLER**-self.level if self.level < 0 else FASTER**self.level
+        return min(1.0, max(DUTY_LEAST, self.auto_duty * factor))
+
+    def sleep_s(self, worked_s: float) -> float:
+        """The rest that a batch of *worked_s* seconds calls for."""
+        return worked_s * (1 / self.duty - 1)
+
+    def at_level(self, level: int) -> Pace:
+        """The same at another manual speed; the size follows at once where that is gentler."""
+        changed = replace(self, level=level)
+        return replace(changed, size=max(LEAST, round(self.size * min(1.0, changed.target_s / self.target_s))))
+
+    def after(self, batch: Batch) -> Pace:
+        """What *batch* teaches. One that waited for a lock, or changed under half of its keys, teaches no cost."""
+        hold = max(0, self.hold - 1)
+        seconds = batch.seconds - batch.waited_s
+        if seconds > FAR_TOO_LONG * self.target_s:
+            return replace(self._learned(batch, seconds), size=max(LEAST, self.size // 4), hold=HOLD)
+        if batch.rows < self.size / 2 or batch.waited_s > 0:
+            return replace(self, hold=hold)
+        learned = self._learned(batch, seconds)
+        return replace(learned, size=learned._next_size(growing=hold == 0), hold=hold)
+
+    def after_timeout(self) -> Pace:
+        """A batch was given up on a lock_timeout, a statement_timeout or a cancel."""
+        return replace(self, size=max(LEAST, self.size // 4), hold=HOLD)
+
+    def after_deadlock(self) -> Pace:
+        """A batch was the victim of a deadlock, or could not be serialized."""
+        return replace(self, size=max(LEAST, self.size // 2))
+
+    def after_pause(self) -> Pace:
+        """The health gate opened again: half the size, a quarter of the time."""
+        return replace(self, size=max(LEAST, self.size // 2), auto_duty=DUTY_AFTER_PAUSE)
+
+    def feel(self, load: float, at: float) -> Pace:
+        """Takes in a health reading: *load* is the highest signal over its threshold, *at* in monotonic seconds."""
+        if self.felt_at is None or self.duty_at is None:
+            return replace(self, load=load, felt_at=at, duty_at=at)
+        weight = min(1.0, (at - self.felt_at) / LOAD_MEMORY_S)
+        felt = replace(self, load=self.load + weight * (load - self.load), felt_at=at)
+        since = at - self.duty_at
+        if felt.load < CALM and since >= DUTY_UP_EVERY_S:
+            return replace(felt, auto_duty=min(DUTY_MOST, self.auto_duty + DUTY_UP), duty_at=at)
+        if felt.load > BUSY and since >= DUTY_DOWN_EVERY_S:
+            return replace(felt, auto_duty=max(DUTY_LEAST, self.auto_duty - DUTY_DOWN), duty_at=at)
+        return felt
+
+    def _learned(self, batch: Batch, seconds: float) -> Pace:
+        if batch.rows == 0:
+            return self
+        each = seconds / batch.rows
+        wal = batch.wal_bytes / batch.rows
+        # What others write counts in the WAL figure too: it can only be too high, so it falls fast and rises slowly.
+        return replace(
+            self,
+            cost=_moved(self.cost, each, rising=0.6, falling=0.2),
+            recent=(*self.recent, each)[-10:],
+            wal_per_row=_moved(self.wal_per_row, wal, rising=0.2, falling=0.6),
+        )
+
+    def _next_size(self, *, growing: bool) -> int:
+        dear = max(self.cost or 0.0, _p90(self.recent))
+        bounds = [float(MOST), self.size * (GROWTH if growing else 1.0)]
+        if dear > 0:
+            bounds.append(0.8 * self.target_s / dear)
+        if self.wal_per_row:
+            bounds.append(WAL_PER_BATCH / self.wal_per_row)
+        return max(LEAST, int(min(bounds)))
+
+
+def _moved(old: float | None, new: float, *, rising: float, falling: float) -> float:
+    if old is None:
+        return new
+    return old + (rising if new > old else falling) * (new - old)
+
+
+def _p90(values: tuple[float, ...]) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))] if ordered else 0.0

@@ -1,0 +1,167 @@
+"""What a backfill will do: decided once, shown, and then done exactly so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from dbwatch.backfill import fragments
+from dbwatch.backfill.estimate import Estimator, Sizes, estimate
+from dbwatch.backfill.keys import KeyColumn, UniqueIndex, choose
+from dbwatch.backfill.statements import Statements, shown
+from dbwatch.backfill.target import Column, Target, columns_of, describe_table, unique_indexes
+from dbwatch.errors import Refused, UsageError
+from dbwatch.postgres.session import Session
+from dbwatch.text import one_line
+
+Mode = Literal["pending", "once"]
+
+SAMPLED_PAGES = 200
+"""How much of the table the estimate of pending rows may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What is asked for. SET, WHERE and the rest are the DBA's SQL."""
+
+    table: str
+    set: str
+    where: str
+    key: str | None = None
+    """The columns to walk by, `id` or `shop, number`; None chooses."""
+    mode: Mode = "pending"
+    """pending: SET makes WHERE untrue, so that a row done twice is harmless, and in the end none is left.
+    once: WHERE stays true, and only the cursor keeps a row from being set twice."""
+    batch_time_ms: int = 100
+    """What a batch should take."""
+    lock_timeout_ms: int | None = None
+    """How long a batch may wait for a row; None derives it from batch_time_ms."""
+    statement_timeout_ms: int | None = None
+    """How long a statement of ours may take; None derives it from batch_time_ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be run, and what is known of it beforehand."""
+
+    spec: Spec
+    spec_json: str
+    """Table, SET, WHERE, key and mode as canonical JSON."""
+    spec_hash: str
+    """The identity by which an unfinished backfill is found again."""
+    table: str
+    """schema.table, quoted where it has to be."""
+    index: str
+    """The unique index that the walk goes by."""
+    key: tuple[KeyColumn, ...]
+    statements: Statements
+    rows_estimate: int
+    """Rows in the table."""
+    pending_estimate: int
+    """Rows that WHERE takes."""
+    estimated_by: Estimator
+    notes: tuple[str, ...]
+    """What a person should know before it starts, one sentence each."""
+
+    @property
+    def batch_sql(self) -> str:
+        """The UPDATE of a batch, for a person to read."""
+        return shown(self.statements.update(after=True))
+
+
+async def plan(session: Session, spec: Spec, *, within: float = 20.0) -> Plan:
+    """Decides how *spec* will be run; changes nothing, and waits for no lock longer than 100 ms.
+
+    Raises UsageError where the fragments cannot be run as they are written, Refused where the table, our role or the
+    server does not allow it, with the way out, and as `Session.call` does.
+    """
+    if not 10 <= spec.batch_time_ms <= 10_000:
+        raise UsageError(f"a batch time of {spec.batch_time_ms} ms is out of range", next="choose 10 ms to 10 s")
+    read = fragments.read(spec.table, spec.set, spec.where)
+    wanted = fragments.read_key(spec.key) if spec.key is not None else None
+    target = await describe_table(session, read.table, within=within)
+    columns = await columns_of(session, target, within=within)
+    _check_targets(spec, read, target, columns)
+    index = choose(await unique_indexes(session, target, within=within), read.targets, wanted, target.display)
+    statements = Statements(target.schema, target.name, index.key, spec.set, spec.where, read.stays_pending)
+    sizes = await estimate(session, target, statements, within=within)
+    spec_json = _canonical(spec, target, index)
+    return Plan(
+        spec=spec,
+        spec_json=spec_json,
+        spec_hash=hashlib.sha256(spec_json.encode()).hexdigest(),
+        table=target.display,
+        index=index.index,
+        key=index.key,
+        statements=statements,
+        rows_estimate=sizes.rows,
+        pending_estimate=sizes.pending,
+        estimated_by=sizes.by,
+        notes=tuple(_notes(spec, read, target, columns, sizes)),
+    )
+
+
+def _canonical(spec: Spec, target: Target, index: UniqueIndex) -> str:
+    identity = {
+        "table": [target.schema, target.name],
+        "set": spec.set.strip(),
+        "where": spec.where.strip(),
+        "key": index.columns,
+        "mode": spec.mode,
+    }
+    return json.dumps(identity, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def _check_targets(spec: Spec, read: fragments.Fragments, target: Target, columns: Mapping[str, Column]) -> None:
+    for assigned in read.targets:
+        column = columns.get(assigned)
+        if column is None:
+            raise UsageError(
+                f"{target.display} has no column {one_line(assigned)!r}",
+                next="correct SET, or run the migration that adds it",
+            )
+        if column.generated:
+            raise Refused(
+                f"{target.display}.{assigned} is a generated column",
+                why="the server computes it",
+                next="set the columns that it is generated from",
+            )
+        if column.always_identity:
+            raise Refused(
+                f"{target.display}.{assigned} is an identity column GENERATED ALWAYS",
+                why="an UPDATE may set it to DEFAULT only",
+                next="leave it out of SET",
+            )
+    if spec.mode == "pending" and not {*read.targets, "*"} & read.where_columns:
+        raise Refused(
+            f"WHERE does not look at {', '.join(read.targets)}",
+            why="rows would stay pending for ever",
+            next="add a condition that SET makes untrue, or choose mode once",
+        )
+
+
+def _notes(
+    spec: Spec, read: fragments.Fragments, target: Target, columns: Mapping[str, Column], sizes: Sizes
+) -> Iterator[str]:
+    if target.update_triggers:
+        yield f"each row fires: {', '.join(map(one_line, target.update_triggers))}"
+    if sizes.unfillable:
+        yield (
+            f"about {sizes.unfillable} rows stay pending, since SET leaves them so; if that is meant, add to WHERE: "
+            f"{extra_condition(read.stays_pending)}"
+        )
+    named = read.set_columns | read.where_columns | set(read.targets)
+    if any(c.type == "timestamp with time zone" for c in columns.values() if c.name in named or "*" in named):
+        yield "batches run with TimeZone UTC and DateStyle ISO: casts of timestamps in SET and WHERE follow them"
+    if not target.sees_all:
+        yield f"replica lag and waiting sessions are partly hidden from {target.role}: GRANT pg_monitor TO it"
+    if spec.mode == "once":
+        yield "only the cursor keeps a row from being set twice; rows above the highest key at the start stay out"
+
+
+def extra_condition(stays_pending: str | None) -> str:
+    """What to add to WHERE so that it takes only rows that SET clears; empty where that cannot be told."""
+    return f"AND ({stays_pending}) IS NOT TRUE" if stays_pending else ""

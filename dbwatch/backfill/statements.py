@@ -1,0 +1,124 @@
+"""The SQL of a backfill: built once, shown by the plan, run as it is shown. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from dbwatch.backfill.keys import Key, KeyColumn
+
+PINNED: Mapping[str, str] = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+}
+"""Under these settings the text of a key is its value exactly. Part of each transaction, so that they hold behind a
+pooler too, and for the DBA's expressions as well, whatever a terminal's environment says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """The statements of one backfill, in psycopg's form: `%(lo_1)s` is the first column of the last key done."""
+
+    schema: str
+    table: str
+    key: tuple[KeyColumn, ...]
+    assignments: str
+    where: str
+    stays_pending: str | None
+
+    def update(self, *, after: bool, fillable: bool = False) -> str:
+        """Fills the keys above `lo` (with *after*) up to `hi`; with *fillable* only rows that SET will clear."""
+        condition = self._condition(stays=False if fillable else None)
+        return self._text(
+            "UPDATE {table}\nSET {assignments}\nWHERE {range}\n    AND {condition}",
+            assignments=literally(self.assignments),
+            range=self._range(after=after, upto="hi"),
+            condition=condition,
+        )
+
+    def edge(self, *, after: bool, upto: bool) -> str:
+        """The key that stands `n` keys above `lo` (with *after*), and not above `top` (with *upto*)."""
+        return self._text(
+            "SELECT {texts}\nFROM {table}\nWHERE {range}\nORDER BY {keys}\nOFFSET %(n)s - 1 LIMIT 1",
+            range=self._range(after=after, upto="top" if upto else None),
+            keys=sql.SQL(", ").join(map(_ordered, self.key)),
+        )
+
+    def last(self, *, after: bool, upto: bool) -> str:
+        """The highest key, within the same bounds as `edge`."""
+        return self._text(
+            "SELECT {texts}\nFROM {table}\nWHERE {range}\nORDER BY {keys}\nLIMIT 1",
+            range=self._range(after=after, upto="top" if upto else None),
+            keys=sql.SQL(", ").join(sql.SQL("{} DESC").format(_ordered(column)) for column in self.key),
+        )
+
+    def count(self, *, after: bool) -> str:
+        """Rows still pending above `lo` up to `hi`, and those of them that SET leaves pending."""
+        return self._text(
+            "SELECT count(*), count(*) FILTER (WHERE {stays})\nFROM {table}\nWHERE {range}\n    AND {condition}",
+            stays=literally(self.stays_pending) if self.stays_pending else sql.SQL("false"),
+            range=self._range(after=after, upto="hi"),
+            condition=self._condition(stays=None),
+        )
+
+    def _text(self, template: str, **parts: sql.Composable) -> str:
+        texts = (sql.SQL("{}::text").format(name(column.name)) for column in self.key)
+        known = {"table": name(self.schema, self.table), "texts": sql.SQL(", ").join(texts)}
+        return sql.SQL(template).format(**known, **parts).as_string()
+
+    def _condition(self, *, stays: bool | None) -> sql.Composable:
+        condition = sql.SQL("({})").format(literally(self.where))
+        if stays is None or self.stays_pending is None:
+            return condition
+        return sql.SQL("{}\n    AND ({}) IS NOT TRUE").format(condition, literally(self.stays_pending))
+
+    def _range(self, *, after: bool, upto: str | None) -> sql.Composable:
+        bounds = [(">", "lo")] if after else []
+        if upto is not None:
+            bounds.append(("<=", upto))
+        row = self._row([_ordered(column) for column in self.key])
+        sides = (
+            sql.SQL("{} {} {}").format(row, sql.SQL(operator), self._row(list(self._values(bound))))
+            for operator, bound in bounds
+        )
+        return sql.SQL("\n    AND ").join(sides) if bounds else sql.SQL("true")
+
+    def _values(self, bound: str) -> Iterator[sql.Composable]:
+        for number, column in enumerate(self.key, 1):
+            yield sql.SQL("CAST({} AS {})").format(sql.Placeholder(f"{bound}_{number}"), literally(column.type))
+
+    def _row(self, columns: list[sql.Composable]) -> sql.Composable:
+        return columns[0] if len(columns) == 1 else sql.SQL("({})").format(sql.SQL(", ").join(columns))
+
+
+def _ordered(column: KeyColumn) -> sql.Composable:
+    """The column as the index orders it."""
+    if column.collation is None:
+        return name(column.name)
+    return sql.SQL("{} COLLATE {}").format(name(column.name), literally(column.collation))
+
+
+def bound(which: str, key: Key | None) -> dict[str, str]:
+    """The parameters of bound *which*; none where there is no *key*."""
+    return {f"{which}_{number}": value for number, value in enumerate(key or (), 1)}
+
+
+def shown(statement: str) -> str:
+    """*statement* for a person: `%(lo_1)s` as `:lo_1`, and `%%` as `%`."""
+    return re.sub(r"%(?:\((\w+)\)s|%)", lambda found: f":{found[1]}" if found[1] else "%", statement)
+
+
+def literally(fragment: str) -> sql.Composable:
+    """SQL of somebody else's as a part of a psycopg query: its percent signs are no placeholders."""
+    return sql.SQL(fragment.replace("%", "%%"))
+
+
+def name(*parts: str) -> sql.Composable:
+    """An identifier as a part of a psycopg query."""
+    return sql.Identifier(*(part.replace("%", "%%") for part in parts))

@@ -1,0 +1,126 @@
+"""The table to be filled, as the catalogue tells of it; none of this waits for a lock on the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from dbwatch.backfill.keys import UniqueIndex
+from dbwatch.errors import Refused, UsageError
+from dbwatch.journal.tables import SCHEMA
+from dbwatch.postgres.queries import query
+from dbwatch.postgres.session import Session, describe
+from dbwatch.text import one_line
+
+_NO_TABLES = {
+    "v": ("a view", "name the table behind it"),
+    "m": ("a materialized view", "REFRESH it, or name the table behind it"),
+    "f": ("a foreign table", "run the backfill on the server that holds its rows"),
+    "i": ("an index", "name its table"),
+    "S": ("a sequence", "name a table"),
+    "c": ("a composite type", "name a table"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table that can be filled."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    """pg_class.relkind: r, or p for a partitioned one."""
+    pages: int
+    has_rules: bool
+    has_children: bool
+    hides_rows: bool
+    """Row-level security would hide rows from our role."""
+    update_triggers: list[str]
+    in_recovery: bool
+    read_only: bool
+    role: str
+    sees_all: bool
+
+    @property
+    def display(self) -> str:
+        """schema.table, for a person."""
+        return one_line(f"{self.schema}.{self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of it."""
+
+    name: str
+    type: str
+    generated: bool
+    always_identity: bool
+
+
+async def describe_table(session: Session, table: Sequence[str], *, within: float) -> Target:
+    """The relation that *table* names.
+
+    Raises UsageError where there is none, Refused where it cannot be filled, and as `Session.call` does.
+    """
+    quoted = sql.Identifier(*table).as_string()
+    try:
+        found = await session.fetch(
+            Target, query("backfill-target", session.server_version), {"table": quoted}, within=within
+        )
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Refused(f"our role may not look at {one_line(quoted)}", why=describe(error)) from error
+    if not found:
+        raise UsageError(
+            f"there is no table {one_line(quoted)} here", next="check the name, its schema and the database in the DSN"
+        )
+    _refuse(found[0])
+    return found[0]
+
+
+async def columns_of(session: Session, target: Target, *, within: float) -> Mapping[str, Column]:
+    """Its columns by name, in order. Raises as `Session.call` does."""
+    text = query("backfill-columns", session.server_version)
+    return {c.name: c for c in await session.fetch(Column, text, {"oid": target.oid}, within=within)}
+
+
+async def unique_indexes(session: Session, target: Target, *, within: float) -> list[UniqueIndex]:
+    """Its unique indexes, the primary key first. Raises as `Session.call` does."""
+    text = query("backfill-keys", session.server_version)
+    return await session.fetch(UniqueIndex, text, {"oid": target.oid}, within=within)
+
+
+def _refuse(target: Target) -> None:
+    if target.kind not in ("r", "p"):
+        what, way_out = _NO_TABLES.get(target.kind, ("no table", "name a table"))
+        raise Refused(f"{target.display} is {what}", next=way_out)
+    if target.schema in ("pg_catalog", "information_schema", "pg_toast", SCHEMA):
+        raise Refused(f"{target.display} is a system table", next="name a table of yours")
+    if target.in_recovery:
+        raise Refused("the server is a standby", why="nothing can be written there", next="give the primary's DSN")
+    if target.read_only:
+        raise Refused(
+            "the server is read only",
+            why="default_transaction_read_only is on for this role or database",
+            next="turn it off",
+        )
+    if target.hides_rows:
+        raise Refused(
+            f"row-level security hides rows of {target.display} from our role {target.role}",
+            next="use the table's owner, or a role with BYPASSRLS",
+        )
+    if target.has_rules:
+        raise Refused(
+            f"{target.display} has rewrite rules",
+            why="an UPDATE there does not do what it says",
+            next="replace the rules by triggers, or drop them for the time being",
+        )
+    if target.has_children and target.kind == "r":
+        raise Refused(
+            f"{target.display} has child tables that inherit from it",
+            why="its unique index does not cover their rows",
+            next="name the child tables one by one",
+        )
