@@ -20,7 +20,7 @@ SELECT format('column %I.%I.%I', n.nspname, c.relname, a.attname) AS key,
                         FROM pg_catalog.pg_collation AS l
                         JOIN pg_catalog.pg_namespace AS ln ON ln.oid = l.collnamespace
                        WHERE l.oid = a.attcollation) END,
-           CASE WHEN a.attstorage <> t.typstorage THEN 'storage ' || a.attstorage END,
+           CASE WHEN a.attstorage <> t.typstorage THEN 'storage ' || a.attstorage::text END,
            CASE WHEN coalesce(a.attstattarget, -1) <> -1 THEN 'statistics target ' || a.attstattarget END,
            'options ' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(a.attoptions) AS o),
            'foreign options ' || a.attfdwoptions::text,

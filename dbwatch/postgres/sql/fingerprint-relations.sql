@@ -28,7 +28,7 @@ SELECT format('%s %I.%I', k.kind, n.nspname, c.relname) AS key,
                                  WHERE t.oid = c.reltoastrelid),
            CASE WHEN c.relrowsecurity THEN 'row level security enabled' END,
            CASE WHEN c.relforcerowsecurity THEN 'row level security forced' END,
-           CASE WHEN c.relkind IN ('r', 'p') AND c.relreplident <> 'd' THEN 'replica identity ' || c.relreplident END,
+           CASE WHEN c.relkind IN ('r', 'p') AND c.relreplident <> 'd' THEN 'replica identity ' || c.relreplident::text END,
            CASE WHEN c.relkind = 'm' AND NOT c.relispopulated THEN 'not populated' END,
            'server ' || (SELECT format('%I options %s', s.srvname, f.ftoptions::text)
                            FROM pg_catalog.pg_foreign_table AS f

@@ -21,7 +21,7 @@ SELECT format('trigger %I.%I.%I', r.nspname, r.relname, t.tgname) AS key,
                    JOIN relation AS pr ON pr.oid = pt.tgrelid
                   WHERE pt.oid = t.tgparentid), r.key) AS within,
        t.oid::bigint AS oid,
-       concat_ws(E'\n', pg_get_triggerdef(t.oid), CASE WHEN t.tgenabled <> 'O' THEN 'enabled ' || t.tgenabled END)
+       concat_ws(E'\n', pg_get_triggerdef(t.oid), CASE WHEN t.tgenabled <> 'O' THEN 'enabled ' || t.tgenabled::text END)
            AS definition
   FROM pg_catalog.pg_trigger AS t
   JOIN relation AS r ON r.oid = t.tgrelid
@@ -34,7 +34,7 @@ SELECT format('rule %I.%I.%I', r.nspname, r.relname, w.rulename),
        r.relname::text,
        r.key,
        w.oid::bigint,
-       concat_ws(E'\n', pg_get_ruledef(w.oid), CASE WHEN w.ev_enabled <> 'O' THEN 'enabled ' || w.ev_enabled END)
+       concat_ws(E'\n', pg_get_ruledef(w.oid), CASE WHEN w.ev_enabled <> 'O' THEN 'enabled ' || w.ev_enabled::text END)
   FROM pg_catalog.pg_rewrite AS w
   JOIN relation AS r ON r.oid = w.ev_class
  WHERE w.rulename <> '_RETURN'
@@ -49,7 +49,7 @@ SELECT format('policy %I.%I.%I', r.nspname, r.relname, p.polname),
        concat_ws(
            E'\n',
            CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END,
-           'for ' || p.polcmd,
+           'for ' || p.polcmd::text,
            'to ' || (SELECT string_agg(CASE o WHEN 0 THEN 'public' ELSE pg_get_userbyid(o) END, ', '
                                        ORDER BY CASE o WHEN 0 THEN 'public' ELSE pg_get_userbyid(o) END)
                        FROM unnest(p.polroles) AS o),
