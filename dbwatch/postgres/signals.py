@@ -33,7 +33,7 @@ class Signalled:
     """The outcome with a sentence for a person."""
 
     outcome: Outcome
-    reason: str = ""
+    reason: str
 
     def __bool__(self) -> bool:
         """Whether the signal was sent."""
@@ -66,7 +66,8 @@ async def signal(
         return Signalled(Outcome.GONE, f"session {pid} has ended")
     [(start, sent)] = found
     if sent:
-        return Signalled(Outcome.SENT)
+        what = f"session {pid} was told to end" if terminate else f"session {pid} was told to stop its query"
+        return Signalled(Outcome.SENT, what)
     if start is None:
         return await _unidentified(session, pid)
     if start != backend_start:
