@@ -38,7 +38,7 @@ async def stoppable(session: Session, kit: Kit, work: Callable[[Connection], Awa
         if running.done():
             return running.result()
         try:
-            await signal(kit.control, pid, backend_start, terminate=False)
+            await signal(await kit.control.session(), pid, backend_start, terminate=False)
         except (DbwatchError, psycopg.Error):
             session.sever()
         await asyncio.wait({running}, timeout=CANCEL_WAIT_S)

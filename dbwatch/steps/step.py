@@ -15,7 +15,8 @@ from dbwatch.journal.events import Fact
 from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import StepState
 from dbwatch.postgres.facts import ServerFacts
-from dbwatch.postgres.session import Connection, Connector, Limits, Session
+from dbwatch.postgres.kept import Kept
+from dbwatch.postgres.session import Connection, Connector, Limits
 from dbwatch.steps.progress import MigrationProgress
 
 
@@ -58,7 +59,7 @@ class Kit:
     """Tagged with the fence: application_name says whose work it is."""
     limits: Limits
     """Of the worker's session, from the runbook."""
-    control: Session
+    control: Kept
     """For cancelling what this step runs; never for anything that waits."""
     facts: ServerFacts
     clock: Clock

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -53,6 +54,12 @@ class Action:
         """As the journal keeps it."""
         return {**asdict(self), "kind": str(self.kind)}
 
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Action:
+        """The action in a body of the journal."""
+        lists = {name: tuple(body[name]) for name in ("sql", "heads", "notes")}
+        return cls(**{**body, **lists, "kind": ActionKind(body["kind"])})
+
 
 @dataclass(frozen=True, slots=True)
 class AbortPlan:
@@ -79,6 +86,9 @@ class AbortPlan:
 
     @property
     def digest(self) -> str:
-        """Names exactly this list of actions: what was shown is what is confirmed."""
-        text = json.dumps([action.body() for action in self.actions], sort_keys=True)
+        """Names exactly these actions, their order and their SQL: what was shown is what is confirmed.
+
+        Estimates and whom an action would wait for are left out: they change by the second.
+        """
+        text = json.dumps([[a.kind, a.title, a.step, a.sql, a.heads] for a in self.actions])
         return hashlib.sha256(text.encode()).hexdigest()

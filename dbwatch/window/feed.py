@@ -84,6 +84,11 @@ class Feed(Protocol):
 class Desk(Protocol):
     """Where intents are handed in. Nothing raises: the answer says what became of it."""
 
+    @property
+    def accepts(self) -> frozenset[type]:
+        """The classes of intents that this desk takes at all: keys for others are shown nowhere."""
+        ...
+
     async def submit(self, intent: Intent) -> Answer:
         """Carries the intent out as far as taking it on goes; long work goes on behind."""
         ...

@@ -72,6 +72,11 @@ class CloseWindow:
 
 Intent = RunStep | SignOff | ToggleBackfill | ChangeSpeed | Signal | StopOurs | Abort | Note | CloseWindow
 
+ALL: frozenset[type] = frozenset(
+    {RunStep, SignOff, ToggleBackfill, ChangeSpeed, Signal, StopOurs, Abort, Note, CloseWindow}
+)
+"""What a desk that drives takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -1,0 +1,68 @@
+"""What may be done next, and why not. Pure: decided on the folded state alone."""
+
+from __future__ import annotations
+
+from dbwatch.journal.fold import StepStatus, WindowState
+from dbwatch.runbook.model import Backfill, Manual, Runbook, Step
+
+OVER = (StepStatus.DONE, StepStatus.WAIVED)
+
+
+def next_step(state: WindowState, runbook: Runbook) -> Step | None:
+    """The first step that is not over; None where all are."""
+    return next((s for s in runbook.steps() if state.step(s.id).status not in OVER), None)
+
+
+def refusal(state: WindowState, runbook: Runbook, step: Step) -> str:
+    """Why *step* may not begin now; empty where it may."""
+    if not state.open:
+        return "the window is closed"
+    if state.abort is not None and not state.abort.finished:
+        return "an abort is under way"
+    if state.running is not None:
+        return f"{state.running.id} is running"
+    known = state.step(step.id)
+    if known.status in OVER:
+        return f"{step.id} is {known.status} already" + (" and was taken back" if known.undone else "")
+    if state.abort is not None:
+        return "this window was taken back; close it and open a new one"
+    first = next_step(state, runbook)
+    if first is not None and first.id != step.id:
+        return f"{first.id} comes first"
+    if known.status is StepStatus.UNKNOWN:
+        question = f"nobody knows whether {step.id} took effect ({known.text})"
+        return f"{question}; sign it off if it did, else A shows the way back"
+    if known.status is StepStatus.FAILED and not known.again:
+        return f"running {step.id} again is not safe ({known.text}); A shows the way back"
+    return ""
+
+
+def sign_off_refusal(state: WindowState, runbook: Runbook, step: Step) -> str:
+    """Why *step* may not be signed off now; empty where it may.
+
+    Signing off a step of which nobody knows whether it took effect says that it did.
+    """
+    if state.step(step.id).status is StepStatus.UNKNOWN:
+        return ""
+    if not isinstance(step, Manual):
+        return f"{step.id} is not a person's step"
+    return refusal(state, runbook, step)
+
+
+def next_backfill(state: WindowState, runbook: Runbook) -> Backfill | str:
+    """The backfill that `b` would start now, or why there is none."""
+    first = next_step(state, runbook)
+    if isinstance(first, Backfill):
+        return first
+    later = next((s for s in runbook.steps() if isinstance(s, Backfill) and state.step(s.id).status not in OVER), None)
+    if later is None or first is None:
+        return "no backfill is left to do"
+    return f"{first.id} comes before {later.id}"
+
+
+def running_words(state: WindowState) -> str:
+    """What of ours runs now, for the question before leaving; empty where nothing does."""
+    if state.aborting:
+        return "the abort"
+    step = state.running
+    return step.id if step is not None else ""

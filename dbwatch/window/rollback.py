@@ -1,0 +1,219 @@
+"""Carries the way back out: the actions that were shown, in their order, each an event.
+
+Every action can be done twice: it looks first what is left of it. So an abort that was cut short goes on where it
+stood, in whosever hands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import psycopg
+
+from dbwatch.errors import DbwatchError, Fenced
+from dbwatch.journal import events as ev
+from dbwatch.journal.fold import StepStatus
+from dbwatch.migration import runner
+from dbwatch.migration.events import Direction
+from dbwatch.migration.request import Job
+from dbwatch.postgres.session import Role, describe
+from dbwatch.runbook.model import Migrate, Sql
+from dbwatch.steps import progress as shown
+from dbwatch.steps.progress import MigrationProgress
+from dbwatch.window.abort import AbortPlan, Action, ActionKind
+from dbwatch.window.ground import Ground
+from dbwatch.window.survey import Survey
+from dbwatch.window.wayback import Leftover
+
+ATTEMPTS = 20
+"""How often a downgrade, or a drop, is tried where a lock is in the way."""
+STOP_S = 15.0
+"""How long our cancelled work may take to end: the whole ladder from cancel to kill."""
+LAST_PAUSE_S = 5.0
+"""The longest pause between two tries of a drop."""
+
+
+class Rollbacker:
+    """One abort being carried out."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        survey: Survey,
+        *,
+        stop: asyncio.Event,
+        signed: Callable[[str], Awaitable[str]],
+        show: Callable[[MigrationProgress], None],
+    ) -> None:
+        self._ground, self._survey = ground, survey
+        self._stop, self._signed, self._show = stop, signed, show
+        self._working: asyncio.Task[None] | None = None
+        self._how = {
+            ActionKind.FENCE: self._fence,
+            ActionKind.STOP: self._end_work,
+            ActionKind.PERSON: self._person,
+            ActionKind.SQL: self._undo_sql,
+            ActionKind.CLEAN: self._clean,
+            ActionKind.DOWNGRADE: self._downgrade,
+            ActionKind.COMPARE: self._compare,
+        }
+
+    async def run(
+        self, actions: tuple[Action, ...], first: int, working: asyncio.Task[None] | None, plan: AbortPlan | None
+    ) -> None:
+        """Carries out *actions* from index *first* on. *working* is our own work that was told to end.
+
+        Raises Fenced where somebody took over meanwhile.
+        """
+        clock, store = self._ground.clock, self._ground.store
+        began, self._working = clock.monotonic(), working
+        if plan is not None:
+            await store.record(ev.AbortConfirmed([a.body() for a in actions], plan.estimate_s), within=1.0)
+        if working is not None and not any(a.kind is ActionKind.STOP for a in actions):
+            await asyncio.wait({working}, timeout=STOP_S)
+        for number, action in enumerate(actions[first:], first + 1):
+            await store.record(ev.AbortActionStarted(number))
+            since = clock.monotonic()
+            try:
+                result = await self._how[action.kind](action)
+            except Fenced:
+                raise
+            except (DbwatchError, psycopg.Error) as error:
+                await self._stuck(number, describe(error), clock.monotonic() - since, clock.monotonic() - began)
+                return
+            except Exception as error:  # noqa: BLE001  # the work's edge: it becomes the abort's end, which all see
+                why = f"{type(error).__name__}: {describe(error)}"
+                await self._stuck(number, why, clock.monotonic() - since, clock.monotonic() - began)
+                return
+            await store.record(ev.AbortActionDone(number, result, clock.monotonic() - since))
+        await self._verdict(clock.monotonic() - began)
+
+    async def _stuck(self, number: int, why: str, taken: float, total: float) -> None:
+        await self._ground.store.record(
+            ev.AbortActionFailed(number, why, taken),
+            ev.AbortFinished(False, [f"stopped at action {number}: {why}"], total),
+        )
+
+    async def _verdict(self, seconds: float) -> None:
+        left, found = await self._survey.leftovers()
+        ours = [o.difference.key for o in found.ours]
+        differences = [*ours, *(f"not ours: {d.key} {d.kind}" for d in found.not_ours)]
+        heads = await self._survey.heads()
+        start = frozenset(self._ground.store.state.start_heads)
+        if heads != start:
+            differences.append(f"the version table says {', '.join(sorted(heads)) or 'base'}")
+        facts: list[ev.Fact] = [ev.AbortFinished(not differences, differences, seconds)]
+        if not ours and not left and heads == start:
+            facts.append(ev.WindowClosed("aborted"))
+        await self._ground.store.record(*facts)
+
+    # --- the kinds of action
+
+    async def _fence(self, action: Action) -> str:
+        del action
+        fence = await self._ground.store.take("abort", within=1.0)
+        return f"epoch {fence.epoch}"
+
+    async def _end_work(self, action: Action) -> str:
+        if self._working is None:
+            return "nothing of ours runs"
+        await asyncio.wait({self._working}, timeout=STOP_S)
+        if not self._working.done():
+            self._working.cancel()
+            await asyncio.wait({self._working}, timeout=1.0)
+        known = self._ground.store.state.step(action.step)
+        if known.status is StepStatus.RUNNING:
+            fact = ev.StepFailed(action.step, known.attempt, "stopped by the abort", 0.0, again=False, stopped=True)
+            await self._ground.store.record(fact)
+        return f"{action.step} has ended"
+
+    async def _person(self, action: Action) -> str:
+        signing = asyncio.ensure_future(self._signed(action.step))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({signing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not signing.done():
+                raise DbwatchError("stopped by hand")
+            return signing.result() or "signed off"
+        finally:
+            signing.cancel()
+            stopping.cancel()
+
+    async def _undo_sql(self, action: Action) -> str:
+        step = self._ground.runbook.step(action.step)
+        assert isinstance(step, Sql)
+        await self._patiently(action.sql[0], alone=False)
+        return "done"
+
+    async def _clean(self, action: Action) -> str:
+        del action
+        left, _ = await self._survey.leftovers()
+        return await self._remove(left)
+
+    async def _downgrade(self, action: Action) -> str:
+        project = self._ground.project
+        if project is None:
+            raise DbwatchError("the runbook names no Alembic project")
+        step = self._ground.runbook.step(action.step)
+        assert isinstance(step, Migrate)
+        if await self._survey.heads() == frozenset(action.heads):
+            return f"at {', '.join(action.heads) or 'base'} already"
+        progress = shown.started(action.step, ATTEMPTS)
+
+        def hear(event: object) -> None:
+            nonlocal progress
+            progress = shown.after(progress, event)  # type: ignore[arg-type]  # the engine's union, by its callback
+            self._show(progress)
+
+        limits = self._ground.limits
+        job = Job(
+            project=project,
+            direction=Direction.DOWN,
+            to=frozenset(action.heads),
+            fence=self._ground.store.fence,
+            lock_timeout_ms=limits.lock_timeout_ms,
+            statement_timeout_ms=0,
+            attempts=ATTEMPTS,
+        )
+        connector = self._ground.connector.tagged(self._ground.store.fence.tag)
+        outcome = await runner.run(job, connector, clock=self._ground.clock, on_event=hear, stop=self._stop)
+        if outcome.failure is not None:
+            raise DbwatchError(outcome.failure.message)
+        return f"at {', '.join(sorted(outcome.heads_after or ())) or 'base'}"
+
+    async def _compare(self, action: Action) -> str:
+        del action
+        left, found = await self._survey.leftovers()
+        said = await self._remove(left) + "; " if left else ""
+        if left:
+            _, found = await self._survey.leftovers()
+        if found.empty:
+            return said + "the schema is the one of the opening"
+        ours, others = len(found.ours), len(found.not_ours)
+        return said + f"{ours} difference{'s' * (ours != 1)} of ours, {others} not ours"
+
+    # --- taking things away
+
+    async def _remove(self, left: tuple[Leftover, ...]) -> str:
+        for item in left:
+            if item.sql:
+                await self._patiently(item.sql, alone="CONCURRENTLY" in item.sql)
+        return f"removed {', '.join(item.key for item in left if item.sql)}" if left else "nothing was left behind"
+
+    async def _patiently(self, statement: str, *, alone: bool) -> None:
+        """One statement, tried again where a lock is in the way. Raises psycopg.Error or DbwatchError in the end."""
+        ground = self._ground
+        limits = ground.limits.without_timeouts() if alone else ground.limits
+        connector = ground.connector.tagged(ground.store.fence.tag)
+        for attempt in range(1, ATTEMPTS + 1):
+            session = await connector.open(Role.WORKER, limits=limits)
+            try:
+                await session.execute(statement.encode(), within=86_400.0 if alone else 120.0)
+                return
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+                if attempt == ATTEMPTS or self._stop.is_set():
+                    raise
+            finally:
+                await session.close()
+            await ground.clock.sleep(min(LAST_PAUSE_S, 0.25 * 2**attempt))

@@ -1,0 +1,23 @@
+"""Cancels or terminates the session that a person saw and confirmed: the same one, or none."""
+
+from __future__ import annotations
+
+from dbwatch.postgres.kept import Kept
+from dbwatch.postgres.signals import signal
+from dbwatch.window.intents import Answer, Signal
+
+
+async def signal_session(control: Kept, intent: Signal) -> Answer:
+    """Acts if (pid, backend_start), and for a cancel also query_start, are still those that were shown.
+
+    Raises as `Session.call` does.
+    """
+    sent = await signal(
+        await control.session(),
+        intent.pid,
+        intent.backend_start,
+        terminate=intent.terminate,
+        query_start=None if intent.terminate else intent.query_start,
+    )
+    done = f"session {intent.pid} {'was terminated' if intent.terminate else 'had its query cancelled'}"
+    return Answer(bool(sent), done if sent else sent.reason)

@@ -1,0 +1,216 @@
+"""The one piece of our own work that runs: a step in a task, with its stop, its hand and its progress."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import psycopg
+
+from dbwatch.backfill.control import Control
+from dbwatch.backfill.progress import BackfillProgress
+from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, ServerSilent
+from dbwatch.journal import events as ev
+from dbwatch.journal.fold import StepState, StepStatus
+from dbwatch.postgres.session import describe
+from dbwatch.runbook.model import Step
+from dbwatch.steps import EXECUTORS, RECOVERIES
+from dbwatch.steps.progress import MigrationProgress
+from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
+from dbwatch.window.ground import Ground
+from dbwatch.window.survey import Survey
+
+ASK_AGAIN_S = 1.0
+"""How often the database is asked how a step ended whose connection went."""
+
+
+class Work:
+    """Runs at most one thing at a time, and tells how it ended to the journal."""
+
+    def __init__(
+        self, ground: Ground, survey: Survey, touch: Callable[[], None], fenced: Callable[[Fenced], None]
+    ) -> None:
+        self.stop = asyncio.Event()
+        """Set: whatever runs ends."""
+        self.hand = Control()
+        """A person's hand on the running backfill."""
+        self.migration: MigrationProgress | None = None
+        self.backfill: BackfillProgress | None = None
+        self.backfill_step = ""
+        self.trouble = ""
+        """Why it is not known yet how the step ended; empty otherwise."""
+        self._ground, self._survey = ground, survey
+        self._touch, self._fenced = touch, fenced
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def under_way(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    @property
+    def backfilling(self) -> bool:
+        """Whether a backfill of ours runs now."""
+        running = self._ground.store.state.running
+        return self.under_way and running is not None and running.id == self.backfill_step
+
+    def words(self) -> str:
+        """How far the running step is, for a sentence; empty where nothing is known."""
+        step = self._ground.store.state.running
+        if step is None:
+            return ""
+        if self.backfill is not None and self.backfill_step == step.id:
+            return f"after batch {self.backfill.batches:,}"
+        return self.migration.statement if self.migration is not None else ""
+
+    def begin_step(self, step: Step, attempt: int, previous: StepState) -> None:
+        """Carries *step* out behind; its start is in the journal already."""
+        self.begin(self._step(step, self._kit(attempt, previous)))
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs *work* behind as the one thing that runs."""
+        self._task = asyncio.create_task(self._until_fenced(work))
+
+    def give_up(self) -> asyncio.Task[None] | None:
+        """Tells what runs to end at once; the task, to be waited for."""
+        self.stop.set()
+        self.hand.abort()
+        task, self._task = self._task, None
+        return task
+
+    def halt(self) -> None:
+        """Tells what runs to end: a batch is finished, a statement cancelled."""
+        self.stop.set()
+        self.hand.stop()
+
+    async def end(self, within: float) -> None:
+        """Ends what runs; abandons it where it does not end within so many seconds."""
+        if self._task is None or self._task.done():
+            return
+        self.halt()
+        await asyncio.wait({self._task}, timeout=within)
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=0.3)
+
+    async def settled(self) -> None:
+        """Waits until nothing runs."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait({self._task})
+
+    async def recover(self) -> None:
+        """Finds out how the step ended that the last driver was running when it vanished."""
+        step = self._ground.store.state.running
+        if step is not None:
+            spec = self._ground.runbook.step(step.id)
+            kit = self._kit(step.attempt, step)
+            outcome = await self._outcome(spec, kit, RECOVERIES[spec.kind])
+            await self._conclude(spec, step.attempt, outcome, 0.0)
+
+    async def save_progress(self) -> None:
+        """Overwrites the running step's progress in the journal. Raises as `Store.save_progress` does."""
+        store = self._ground.store
+        step = store.state.running
+        if step is None:
+            return
+        told: dict[str, object] = {}
+        if self.backfill is not None and self.backfill_step == step.id:
+            p = self.backfill
+            told = {"rows": p.rows_done, "fraction": p.fraction, "state": str(p.state), "reason": p.reason}
+        elif self.migration is not None and self.migration.step == step.id:
+            m = self.migration
+            told = {"revision": m.revision, "statement": m.statement, "number": m.number, "attempt": m.attempt}
+        await store.save_progress(step.id, step.attempt, json.dumps(told, ensure_ascii=False))
+
+    def show_migration(self, progress: MigrationProgress) -> None:
+        """Takes the newest progress of a migrate step, or of an abort's downgrade."""
+        self.migration = progress
+        self._touch()
+
+    def _show_backfill(self, progress: BackfillProgress) -> None:
+        self.backfill = progress
+        running = self._ground.store.state.running
+        self.backfill_step = running.id if running else self.backfill_step
+        self._touch()
+
+    def _kit(self, attempt: int, previous: StepState) -> Kit:
+        g = self._ground
+        self.stop, self.hand = asyncio.Event(), Control()
+        return Kit(
+            connector=g.connector,
+            limits=g.limits,
+            control=g.control,
+            facts=g.facts,
+            clock=g.clock,
+            fence=g.store.fence,
+            attempt=attempt,
+            previous=previous,
+            alembic=g.alembic,
+            stop=self.stop,
+            hand=self.hand,
+            record=self._record,
+            write_in=lambda connection, facts: g.store.append_in(connection, lambda _: facts),
+            left_behind=self._survey.left_behind,
+            show_migration=self.show_migration,
+            show_backfill=self._show_backfill,
+        )
+
+    async def _record(self, fact: ev.Fact) -> None:
+        await self._ground.store.record(fact)
+        self._touch()
+
+    async def _until_fenced(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Fenced as error:
+            self._fenced(error)
+        finally:
+            self.migration = None
+            self._touch()
+
+    async def _step(self, step: Step, kit: Kit) -> None:
+        began = kit.clock.monotonic()
+        outcome = await self._outcome(step, kit, EXECUTORS[step.kind])
+        await self._conclude(step, kit.attempt, outcome, kit.clock.monotonic() - began)
+
+    async def _outcome(self, step: Step, kit: Kit, how: Callable[[Any, Kit], Awaitable[Outcome]]) -> Outcome:
+        try:
+            return await how(step, kit)
+        except Fenced:
+            raise
+        except (ConnectionLost, ServerSilent) as error:
+            return await self._found_out(step, kit, error)
+        except (DbwatchError, psycopg.Error) as error:
+            return Failed(describe(error), again=True, stopped=kit.stop.is_set())
+        except Exception as error:  # noqa: BLE001  # the work's edge: it becomes the step's failure, which all see
+            return Failed(f"{type(error).__name__}: {describe(error)}", again=False)
+
+    async def _found_out(self, step: Step, kit: Kit, lost: DbwatchError) -> Outcome:
+        """The connection went while the step ran: asks the journal and the database, until they answer."""
+        while not kit.stop.is_set():
+            try:
+                await self._ground.store.refresh()
+                if self._ground.store.state.step(step.id).status is StepStatus.DONE:
+                    return Done("", recorded=True)
+                return await RECOVERIES[step.kind](step, kit)
+            except Fenced:
+                raise
+            except (DbwatchError, psycopg.Error) as error:
+                self.trouble = f"{step.id}: {describe(lost)}; asking how it ended: {describe(error)}"
+                self._touch()
+            await kit.clock.sleep(ASK_AGAIN_S)
+        return Failed(describe(lost), again=True, stopped=True)
+
+    async def _conclude(self, step: Step, attempt: int, outcome: Outcome, seconds: float) -> None:
+        store = self._ground.store
+        self.trouble = ""
+        match outcome:
+            case Done(recorded=True):
+                await store.refresh()
+            case Done(result=result, heads=heads):
+                await store.record(ev.StepDone(step.id, attempt, result, seconds, list(heads)))
+            case Failed(error=text, again=again, stopped=stopped):
+                await store.record(ev.StepFailed(step.id, attempt, text, seconds, again, stopped))
+            case Unknown(reason=reason):
+                await store.record(ev.StepUnknown(step.id, attempt, reason))
