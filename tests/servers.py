@@ -13,6 +13,8 @@ Fixtures, all in tests/conftest.py:
   Servers of one major are copies of one data directory and have the same system identifier, unless `fresh=True`.
 - `proxy_to`: a factory of TCP fault proxies (proxy.py): `proxy = await proxy_to(db18.dsn)`.
 
+`await eventually(probe)` asks until something holds, for what nobody announces.
+
 All listen on the loopback, trust everybody, run with fsync off, 100 connections and pg_stat_statements loaded.
 """
 
@@ -22,7 +24,8 @@ import asyncio
 import os
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,23 +112,35 @@ class Database:
             connection.pgconn.finish()
 
 
+async def create_database(server: EmbeddedServer) -> Database:
+    """A new database on *server*, for whoever closes it and removes either."""
+    name = f"t{uuid4().hex[:12]}"
+    await _on(server, "CREATE DATABASE {}", name)
+    return Database(name, server, server.dsn_of(name), Connector(server.dsn_of(name)))
+
+
 @asynccontextmanager
 async def new_database(server: EmbeddedServer) -> AsyncIterator[Database]:
     """A new database on *server*; in the end every session in it is ended and it is dropped."""
-    name = f"t{uuid4().hex[:12]}"
-    await _on(server, "CREATE DATABASE {}", name)
-    database = Database(name, server, server.dsn_of(name), Connector(server.dsn_of(name)))
+    database = await create_database(server)
     try:
         yield database
     finally:
         await database.close()
-        if server.running:
-            await _on(server, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+        await _on(server, "DROP DATABASE IF EXISTS {} WITH (FORCE)", database.name)
 
 
 async def _on(server: EmbeddedServer, statement: LiteralString, name: str) -> None:
     async with await psycopg.AsyncConnection.connect(server.dsn, autocommit=True, connect_timeout=10) as connection:
         await connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], *, within: float = 10.0) -> None:
+    """Asks every 20 ms whether something holds, where nobody tells; fails where it does not *within* seconds."""
+    deadline = time.monotonic() + within
+    while not await holds():
+        assert time.monotonic() < deadline, f"it did not come to hold within {within:g} s"
+        await asyncio.sleep(0.02)
 
 
 class Fleet:
@@ -198,7 +213,9 @@ class OwnServers:
 
     async def database(self, server: EmbeddedServer) -> Database:
         """A new database on one of these servers."""
-        return await self._stack.enter_async_context(new_database(server))
+        database = await create_database(server)
+        self._stack.push_async_callback(database.close)
+        return database
 
     async def standby(self, primary: EmbeddedServer) -> EmbeddedServer:
         """A running hot standby of *primary*.
