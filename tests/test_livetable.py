@@ -97,7 +97,14 @@ def test_a_remark_at_the_end_of_a_cell_survives_the_cut_of_its_text() -> None:
     [wide] = fit((Column("what", None),), 62)
     [narrow] = fit((Column("what", None),), 36)
     assert filled(remarked, wide) == "UPDATED users, orders, users of".ljust(34) + "  ← holds what 48213 wants"
-    assert filled(remarked, narrow) == "SELECT * FROM use…  ← blocks 48213"
+    assert filled(remarked, narrow) == "UPDATED users, or…  ← blocks 48213"
+
+
+def test_the_last_cell_of_a_short_line_has_all_the_room_that_is_left() -> None:
+    [_, line] = plain(
+        [Line("build", ("48213", "CREATE INDEX CONCURRENTLY idx_users_phone waits for 47110"))], COLUMNS, 60
+    )
+    assert line == "    48213 CREATE INDEX CONCURRENTLY idx_users_phone waits f…"
 
 
 def test_a_table_can_be_read_as_text() -> None:

@@ -6,8 +6,8 @@ Widths are terminal cells, not characters: an ideograph takes two, a combining m
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rich.cells import cell_len
@@ -15,8 +15,8 @@ from rich.cells import cell_len
 Tone = Literal["", "strong", "dim", "own", "holder", "victim", "good", "warn", "bad"]
 """What a text means. A colour goes with it, never colour alone: the text says the same by a word or a glyph."""
 
-FLEX_MINIMUM = 16
-"""The flexible column keeps at least so much; the others give way before."""
+READABLE = 16
+"""So many cells of a text stay beside a remark at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Column:
     align: Literal["left", "right"] = "left"
     priority: int = 1
     """Where it is too narrow for all, the lowest priority goes first, and among equals the rightmost."""
+    least: int = 16
+    """The flexible column keeps at least so much; the others give way before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row as it is shown. *key* names what it is about, so that the cursor can stay on it."""
+    """A row as it is shown. *key* names what it is about, so that the cursor can stay on it.
+
+    Where there are fewer cells than columns, the last cell has all the room that is left.
+    """
 
     key: Hashable
     cells: tuple[Cell | str, ...]
@@ -69,7 +74,7 @@ def fit(columns: Sequence[Column], width: int, margin: int = 2) -> tuple[Place, 
     kept = list(range(len(columns)))
 
     def needed() -> int:
-        sizes = (FLEX_MINIMUM if (w := columns[i].width) is None else w for i in kept)
+        sizes = (columns[i].least if (w := columns[i].width) is None else w for i in kept)
         return margin + sum(sizes) + gap * (len(kept) - 1)
 
     while len(kept) > 1 and needed() > width:
@@ -78,7 +83,7 @@ def fit(columns: Sequence[Column], width: int, margin: int = 2) -> tuple[Place, 
     places, x = [], margin
     for index in kept:
         fixed = columns[index].width
-        room = FLEX_MINIMUM + spare if fixed is None else fixed
+        room = columns[index].least + spare if fixed is None else fixed
         room = max(0, min(room, width - x))
         places.append(Place(index, x, room, columns[index].align))
         x += room + gap
@@ -145,7 +150,7 @@ def filled(value: Cell, place: Place) -> str:
     """The text of *value* in exactly the width of *place*, with the remark that there is room for."""
     if not value.tails:
         return clip(value.text, place.width, place.align)
-    spare = place.width - min(FLEX_MINIMUM, cell_len(value.text)) - 2
+    spare = place.width - min(READABLE, cell_len(value.text)) - 2
     tail = next((t for t in value.tails if cell_len(t) <= spare), value.tails[-1])
     room = place.width - cell_len(tail) - 2
     if room < 1:
@@ -153,23 +158,34 @@ def filled(value: Cell, place: Place) -> str:
     return clip(value.text, room) + "  " + tail
 
 
-def differing(old: Line, new: Line, places: Iterable[Place]) -> list[Place] | None:
+def laid(line: Line, places: Sequence[Place], width: int) -> Iterator[tuple[Cell, Place]]:
+    """The cells of *line* with the places where they stand in a table of *width* cells."""
+    last = len(line.cells) - 1
+    for place in places:
+        if place.index < last or len(line.cells) > places[-1].index:
+            yield cell(line.cells[place.index]), place
+        else:
+            yield cell(line.cells[last]), replace(place, width=width - place.x, align="left")
+            return
+
+
+def differing(old: Line, new: Line, places: Sequence[Place], width: int) -> list[Place] | None:
     """The places where *new* looks different from *old*; None where the whole line does."""
     if old.tone != new.tone or len(old.cells) != len(new.cells):
         return None
-    return [p for p in places if old.cells[p.index] != new.cells[p.index]]
+    pairs = zip(laid(old, places, width), laid(new, places, width), strict=True)
+    return [place for (before, place), (after, _) in pairs if before != after]
 
 
 def plain(lines: Iterable[Line], columns: Sequence[Column], width: int) -> list[str]:
     """The table as text lines of *width* cells, titles first: what a person sees, without colour."""
     places = fit(columns, width)
     titles = tuple(column.title for column in columns)
-    rows: list[tuple[Cell | str, ...]] = [titles, *(line.cells for line in lines)]
-    return [_plain_line(cells, places) for cells in rows]
+    return [_plain_line(line, places, width) for line in (Line(None, titles), *lines)]
 
 
-def _plain_line(cells: tuple[Cell | str, ...], places: Iterable[Place]) -> str:
+def _plain_line(line: Line, places: Sequence[Place], width: int) -> str:
     text = ""
-    for place in places:
-        text += " " * (place.x - cell_len(text)) + filled(cell(cells[place.index]), place)
+    for value, place in laid(line, places, width):
+        text += " " * (place.x - cell_len(text)) + filled(value, place)
     return text.rstrip()

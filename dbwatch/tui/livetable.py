@@ -20,7 +20,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dbwatch.tui.columns import Column, Line, Place, Tone, cell, clip, differing, filled, fit
+from dbwatch.tui.columns import Column, Line, Place, Tone, clip, differing, filled, fit, laid
 
 MOSTLY_DIRTY = 0.4
 """From this share of visible lines on, painting all of them costs less than painting them one by one."""
@@ -192,7 +192,7 @@ class LiveTable(Widget, can_focus=True):
             if old == new and y not in cursors:
                 continue
             dirty_lines += 1
-            changed = None if old is None or new is None or y in cursors else differing(old, new, self._places)
+            changed = None if old is None or new is None or y in cursors else differing(old, new, self._places, width)
             if changed is None or len(changed) > FEW_CELLS:
                 regions.append(Region(0, y + 1, width, 1))
             else:
@@ -220,8 +220,7 @@ class LiveTable(Widget, can_focus=True):
         base = style or self._style(line.tone, at_cursor)
         runs: list[tuple[str, Style]] = [("▶" if at_cursor else " ", base)]
         x = 1
-        for place in self._fitted():
-            value = cell(line.cells[place.index])
+        for value, place in laid(line, self._fitted(), width):
             if place.x > x:
                 runs.append((" " * (place.x - x), base))
             toned = style or (self._style(value.tone, at_cursor) if value.tone else base)

@@ -43,7 +43,8 @@ def credit(snapshot: Snapshot, views: Sequence[View[Any]], now: float, interval_
         if said is not None:
             text = f"{word}{said.reason}" if said.reason else status.value
             return Credit(f"{text} · {old}" if old else text, "warn")
-    return Credit(old)
+    cut = next((view.reason for view in views if view.reason), "")
+    return Credit(f"{cut} · {old}", "warn") if cut else Credit(old)
 
 
 _SAID = (

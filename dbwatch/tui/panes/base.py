@@ -16,7 +16,7 @@ from textual.containers import Vertical
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dbwatch.monitor.samples import Activity, View
+from dbwatch.monitor.samples import Activity, Snapshot, Status, View
 from dbwatch.text import age, one_line
 from dbwatch.tui.columns import Column, Line, Tone, clip
 from dbwatch.tui.livetable import LiveTable
@@ -41,6 +41,9 @@ class Choice:
         """Whether one of *texts* contains the filter."""
         wanted = self.filter.casefold()
         return not wanted or any(wanted in str(text).casefold() for text in texts)
+
+
+EVERYTHING = Choice()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,18 @@ def rim(note: str, told: Credit, width: int) -> list[tuple[str, bool]]:
     return [run for run in runs if run[0]]
 
 
+def why_empty(snapshot: Snapshot, views: Sequence[View[Any]], choice: Choice = EVERYTHING) -> str:
+    """Why a table without lines says nothing about the server; empty where it does."""
+    if choice.filter:
+        return f"nothing here contains {choice.filter}"
+    unsure = next((view for view in views if not view.rows and view.status is not Status.OK), None)
+    if unsure is None:
+        return ""
+    if not snapshot.connected:
+        return snapshot.trouble or "connecting"
+    return f"{unsure.status}: {unsure.reason}" if unsure.reason else "not yet asked"
+
+
 class Pane(Vertical):
     """A pane. A subclass says which views it shows, makes its body and draws a frame into it."""
 
@@ -157,6 +172,9 @@ class Pane(Vertical):
     def compose(self) -> ComposeResult:
         yield self.body().add_class("body")
         yield self._rim
+
+    def collect(self, frame: Frame) -> None:
+        """Takes from every new frame what the pane will want to look back on, also while it is not in front."""
 
     def view(self, frame: Frame, now: float) -> None:
         """Shows *frame* at *now* (monotonic), unless the pane is frozen."""
@@ -267,7 +285,7 @@ class TablePane(Pane):
 
     def draw(self, frame: Frame) -> str:
         sheet = self.sheet(frame, self.choice)
-        empty = f"nothing contains {self.choice.filter}" if self.choice.filter else sheet.empty
+        empty = why_empty(frame.snapshot, self.sources(frame), self.choice) or sheet.empty
         self.table.show(sheet.lines, columns=sheet.columns, empty=empty)
         parts = [sheet.note]
         if self.choice.sort:

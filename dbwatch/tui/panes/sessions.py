@@ -124,3 +124,14 @@ def record(session: Activity, at: datetime | None, own_pids: frozenset[int], mor
         **more,
         "query": session.query,
     }
+
+
+def named(pid: int, sessions: Mapping[int, Activity], at: datetime | None) -> str:
+    """A session that something waits for: `47110 (reports, idle in transaction 31 s)`; 0 is a prepared transaction."""
+    if pid == 0:
+        return "a prepared transaction"
+    session = sessions.get(pid)
+    if session is None:
+        return str(pid)
+    age = text.age(seconds_since(begun(session), at))
+    return f"{pid} ({who(session, frozenset())}, {session.state or session.backend_type} {age})"
