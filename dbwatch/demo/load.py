@@ -157,14 +157,20 @@ async def report(dsn: str, name: str, chance: random.Random) -> None:
     await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
     async with connection:
         while True:
-            await asyncio.sleep(chance.uniform(*REPORT_EVERY_S))
+            await _pause(connection, chance.uniform(*REPORT_EVERY_S))
             async with connection.transaction():
                 await connection.execute(
                     "SELECT u.city, count(*), sum(o.total_cents) FROM orders o JOIN users u ON u.id = o.user_id"
                     " WHERE o.id > %s GROUP BY u.city ORDER BY 3 DESC LIMIT 20",
                     (ORDERS - 2_000,),
                 )
-                await asyncio.sleep(chance.uniform(*REPORT_TAKES_S))
+                await _pause(connection, chance.uniform(*REPORT_TAKES_S))
+
+
+async def _pause(connection: Connection, pause_s: float) -> None:
+    """Lets the session be idle, and raises psycopg.OperationalError as soon as it is ended from the other side."""
+    async for _ in connection.notifies(timeout=pause_s):
+        pass
 
 
 async def _connect(dsn: str, name: str) -> Connection:
