@@ -27,7 +27,7 @@ from dbwatch.monitor.samples import (
 )
 from dbwatch.monitor.source import OURS, Source, clean
 from dbwatch.monitor.verdict import cut, hidden
-from dbwatch.postgres.roles import grant
+from dbwatch.postgres.roles import grant, quoted
 
 BLOCKERS_ASKED = 10
 """Sessions that pg_blocking_pids is asked for in one poll: its cost grows with the square of the waiters
@@ -195,12 +195,12 @@ async def statements(source: Source, so_far: Snapshot) -> Reading:
         rows = await source.statements(schema)
         texts = await source.texts(schema, {row[2] for row in rows if row[2] is not None})
     except psycopg.errors.InsufficientPrivilege:
-        why = f"the statements are hidden: {grant(f'USAGE ON SCHEMA {clean(schema)}', source.facts.user)}"
+        why = f"the statements are hidden: {grant(f'USAGE ON SCHEMA {quoted(clean(schema))}', source.facts.user)}"
         return Reading((), Status.HIDDEN, why)
     samples = [
         Statement(
             userid, dbid, queryid, toplevel, clean(texts.get(queryid)), calls, ms, count, temp, wal, since,
-            ours=texts.get(queryid, "").startswith(OURS),
+            ours=OURS in texts.get(queryid, ""),
         )
         for userid, dbid, queryid, toplevel, calls, ms, count, temp, wal, since, _, _ in rows
         if queryid is not None

@@ -122,7 +122,7 @@ class Statement:
     stats_since: datetime | None = None
     """When the server began to count it; from 17 on."""
     ours: bool = False
-    """One of dbwatch's own: its text begins with the comment that all of them carry."""
+    """One of dbwatch's own: its text has the comment that all of polling's carry."""
 
     @property
     def key(self) -> tuple[int, int, int, bool]:

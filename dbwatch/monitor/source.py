@@ -20,8 +20,9 @@ from dbwatch.text import sanitize
 DEADLINE_S = 3.0
 """For each question. The server's own statement_timeout (2 s, LIMITS) ends a slow one first, and the session lives."""
 
-OURS = "-- dbwatch"
-"""How the text of every statement begins that polling sends: so that the statements of our own can be marked."""
+OURS = "/* dbwatch */"
+"""Stands in every statement that polling sends, so that our own can be marked among pg_stat_statements. After the
+first keyword: from 18 on comments before it are not kept."""
 
 
 class _AnyEncoding(Loader):

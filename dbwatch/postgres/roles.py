@@ -7,10 +7,11 @@ import re
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
-def grant(what: str, user: str) -> str:
-    """The statement that gives *what* (a role, or a privilege with its object) to *user*.
+def quoted(name: str) -> str:
+    """*name* as an identifier: as it is where it is a plain one, else in quotes."""
+    return name if _PLAIN_NAME.fullmatch(name) else '"' + name.replace('"', '""') + '"'
 
-    `GRANT pg_monitor TO app`; a name that needs quotes gets them.
-    """
-    name = user if _PLAIN_NAME.fullmatch(user) else '"' + user.replace('"', '""') + '"'
-    return f"GRANT {what} TO {name}"
+
+def grant(what: str, user: str) -> str:
+    """The statement that gives *what* (a role, or a privilege with its object) to *user*: `GRANT pg_monitor TO app`."""
+    return f"GRANT {what} TO {quoted(user)}"

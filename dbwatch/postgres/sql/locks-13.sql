@@ -1,6 +1,6 @@
 -- dbwatch monitor: who holds and who waits for which lock? Names come from pg_class: no function that opens the
 -- relation. All that is waited for comes first; ids of transactions that nobody waits for are left out.
-WITH entry AS MATERIALIZED (
+WITH /* dbwatch */ entry AS MATERIALIZED (
     SELECT l.*,
            concat_ws('/', l.locktype, l.database, l.relation, l.page, l.tuple, l.virtualxid, l.transactionid,
                      l.classid, l.objid, l.objsubid) AS object_key
@@ -35,7 +35,13 @@ SELECT coalesce(k.pid, 0),
        k.granted,
        NULL::timestamptz,
        CASE WHEN k.pid IS NULL THEN
-           (SELECT p.gid FROM pg_prepared_xact() AS p WHERE concat('-1/', p.transaction) = k.virtualtransaction)
+           (SELECT p.gid
+              FROM entry AS e
+              JOIN pg_prepared_xact() AS p ON p.transaction = e.transactionid
+             WHERE e.pid IS NULL
+               AND e.locktype = 'transactionid'
+               AND e.virtualtransaction = k.virtualtransaction
+             LIMIT 1)
        END,
        k.total
   FROM chosen AS k
