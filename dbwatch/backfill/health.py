@@ -101,43 +101,39 @@ class Gate:
     """Whether the next batch may go. Closes at once, opens after a time of calm."""
 
     thresholds: Thresholds = Thresholds()
-    closed_because: str = ""
-    """In plain words; empty: open."""
+    blind_because: str = ""
+    """Why nothing can be said of the server; opens with the next reading."""
+    hurt_because: str = ""
+    """Which signal crossed its threshold; opens after a time of calm."""
     load: float = 0.0
     """The worst signal's share of its threshold at the last reading."""
     worst: str = ""
     """The worst signal in words, whether it closes the gate or not."""
     calm_since: float | None = None
-    seen_at: float | None = None
-    stale: bool = False
 
     @property
     def open(self) -> bool:
         return not self.closed_because
 
+    @property
+    def closed_because(self) -> str:
+        """In plain words; empty where it is open."""
+        return self.blind_because or self.hurt_because
+
     def see(self, reading: Reading | None, now: float) -> Gate:
-        """The gate after the newest *reading*, which may be an old one; None: there was none yet."""
-        limit = self.thresholds.poll_s * self.thresholds.stale_polls
-        if reading is None or now - reading.at > limit:
+        """The gate after a look at the newest *reading*, which may be an old one; None: there was none yet."""
+        if reading is None or now - reading.at > self.thresholds.poll_s * self.thresholds.stale_polls:
             since = f" for {age(now - reading.at)}" if reading else ""
             because = f"no health reading{since}: what is not seen is not healthy"
-            return replace(self, closed_because=because, calm_since=None, stale=True)
-        if reading.at == self.seen_at and not self.stale:
-            return self._waiting(now)
+            return replace(self, blind_because=because, calm_since=None)
         found = signals(reading, self.thresholds)
         worst = found[0] if found else Signal(0.0, 1.0, "")
-        seen = replace(self, load=worst.load, worst=worst.words, seen_at=reading.at, stale=False)
+        seen = replace(self, blind_because="", load=worst.load, worst=worst.words)
         if worst.load >= 1:
-            return replace(seen, closed_because=worst.words, calm_since=None)
-        if seen.open:
-            return seen
-        if self.stale:  # nothing was the matter but our sight
-            return replace(seen, closed_because="", calm_since=None)
-        if worst.load >= CALM_LOAD:
+            return replace(seen, hurt_because=worst.words, calm_since=None)
+        if not seen.hurt_because or worst.load >= CALM_LOAD:
             return replace(seen, calm_since=None)
-        return replace(seen, calm_since=now if seen.calm_since is None else seen.calm_since)._waiting(now)
-
-    def _waiting(self, now: float) -> Gate:
-        if self.open or self.calm_since is None or now - self.calm_since < self.thresholds.calm_s:
-            return self
-        return replace(self, closed_because="", calm_since=None)
+        calm_since = reading.at if seen.calm_since is None else seen.calm_since
+        if now - calm_since < self.thresholds.calm_s:
+            return replace(seen, calm_since=calm_since)
+        return replace(seen, hurt_because="", calm_since=None)

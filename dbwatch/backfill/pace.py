@@ -14,6 +14,8 @@ GROWTH = 1.5
 """How much larger than the last one a batch may be."""
 WAL_PER_BATCH = 16 * 2**20
 """Bytes of WAL a batch may write: one segment."""
+WORTH_A_LOOK = 50
+"""Rows changed below which a sparse batch says nothing of a row's cost."""
 HOLD = 5
 """Batches without growth after one that took far too long."""
 FAR_TOO_LONG = 3.0
@@ -88,12 +90,17 @@ class Pace:
         return replace(changed, size=max(LEAST, round(self.size * min(1.0, changed.target_s / self.target_s))))
 
     def after(self, batch: Batch) -> Pace:
-        """What *batch* teaches. One that waited for a lock, or changed under half of its keys, teaches no cost."""
+        """What *batch* teaches. One that waited for a lock teaches nothing.
+
+        One that changed under half of its keys (a sparse stretch) makes a row look dearer than it is, for it pays
+        for the keys it only walked: it teaches a cost only where that is below the known one, so that neither the
+        stretch itself nor the dense one behind it meets a wrong size.
+        """
         hold = max(0, self.hold - 1)
         seconds = batch.seconds - batch.waited_s
         if seconds > FAR_TOO_LONG * self.target_s:
             return replace(self._learned(batch, seconds), size=max(LEAST, self.size // 4), hold=HOLD)
-        if batch.rows < self.size / 2 or batch.waited_s > 0:
+        if batch.waited_s > 0 or not self._teaches(batch, seconds):
             return replace(self, hold=hold)
         learned = self._learned(batch, seconds)
         return replace(learned, size=learned._next_size(growing=hold == 0), hold=hold)
@@ -122,6 +129,11 @@ class Pace:
         if felt.load > BUSY and since >= DUTY_DOWN_EVERY_S:
             return replace(felt, auto_duty=max(DUTY_LEAST, self.auto_duty - DUTY_DOWN), duty_at=at)
         return felt
+
+    def _teaches(self, batch: Batch, seconds: float) -> bool:
+        if batch.rows >= self.size / 2:
+            return True
+        return batch.rows >= WORTH_A_LOOK and (self.cost is None or seconds / batch.rows < self.cost)
 
     def _learned(self, batch: Batch, seconds: float) -> Pace:
         if batch.rows == 0:

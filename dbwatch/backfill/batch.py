@@ -1,0 +1,179 @@
+"""One connection that carries out batches: each a message with its own limits, timed by the server's clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dbwatch.backfill.keys import Key, to_cursor
+from dbwatch.backfill.progress import Worker
+from dbwatch.backfill.row import Position
+from dbwatch.backfill.statements import PINNED, Statements, bound
+from dbwatch.errors import ConnectionLost
+from dbwatch.postgres.queries import query
+from dbwatch.postgres.session import Connection, Connector, Role, Session
+
+ANSWER_S = 15.0
+"""How much longer than its server-side limits a statement may take to answer before the socket is closed."""
+
+Results = list[list[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Server-side limits of a batch, part of its transaction."""
+
+    lock_ms: int
+    statement_ms: int
+
+    @classmethod
+    def of(cls, target_s: float, lock_ms: int | None = None, statement_ms: int | None = None) -> Timeouts:
+        """Those that follow from the target time, where the spec names none.
+
+        Half a second for a lock: less than deadlock_timeout, so that in a deadlock it is mostly we who give way; ten
+        seconds for a statement: what a slow disk needs while a checkpoint runs.
+        """
+        return cls(
+            lock_ms=max(500, round(3000 * target_s)) if lock_ms is None else lock_ms,
+            statement_ms=max(10_000, round(50_000 * target_s)) if statement_ms is None else statement_ms,
+        )
+
+    @property
+    def within_s(self) -> float:
+        return (self.lock_ms + self.statement_ms) / 1000 + ANSWER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A committed batch."""
+
+    rows: int
+    seconds: float
+    wal_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What is still pending in a range."""
+
+    rows: int
+    unfillable: int
+    seconds: float
+
+
+class BatchSession:
+    """The worker's connection."""
+
+    def __init__(self, session: Session, statements: Statements, worker: Worker | None) -> None:
+        self.session = session
+        self.worker = worker
+        """None behind a pooler, where a backend is ours only for a transaction."""
+        self._statements = statements
+
+    @classmethod
+    async def open(cls, connector: Connector, statements: Statements) -> BatchSession:
+        """Connects. Raises CannotConnect, and as `Session.call` does."""
+        session = await connector.open(Role.WORKER)
+        try:
+            [(pid, started)] = await session.values(
+                "SELECT a.pid, a.backend_start FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a"
+            )
+        except BaseException:
+            session.sever()
+            raise
+        ours = pid == session.pid and isinstance(started, datetime)
+        return cls(session, statements, Worker(pid, started) if ours else None)
+
+    async def edge(self, lo: Key | None, top: Key | None, n: int, timeouts: Timeouts) -> tuple[Key | None, float]:
+        """The key *n* keys above *lo*, else the last one not above *top*; None where no key is left; the seconds."""
+        bounds = {"after": lo is not None, "upto": top is not None}
+        parameters = {**bound("lo", lo), **bound("top", top), "n": n}
+        found, seconds = await self._look(self._statements.edge(**bounds), parameters, timeouts)
+        if not found:
+            found, more = await self._look(self._statements.last(**bounds), parameters, timeouts)
+            seconds += more
+        return (tuple(found[0]) if found else None), seconds
+
+    async def fill(
+        self, at: Position, lo: Key | None, hi: Key, timeouts: Timeouts, *, keys: int, moves: bool = True
+    ) -> Filled:
+        """Fills the keys above *lo* up to *hi* and commits, together with the cursor's move from *at*.
+
+        Without *moves* the cursor stays (the final scan), and only rows that SET will clear are taken. Raises
+        psycopg.Error where the server refused: then nothing was changed; and as `Session.call` does: then the row in
+        the journal tells whether it was.
+        """
+        update = self._statements.update(after=lo is not None, fillable=not moves)
+        text = sql.SQL(self._file("backfill-batch")).format(settings=self._settings, update=sql.SQL(update))
+        parameters = {
+            **bound("lo", lo),
+            **bound("hi", hi),
+            **_limits(timeouts),
+            "next": to_cursor(hi) if moves else at.cursor,
+            "scanned": keys,
+            "id": at.id,
+            "epoch": at.epoch,
+            "batches": at.batches,
+            "cursor": at.cursor,
+        }
+        [[(began, lsn)], [(rows, _moved)], [(ended, lsn_after)]] = await self._run(text, parameters, timeouts)
+        return Filled(rows, (ended - began).total_seconds(), int(lsn_after - lsn))
+
+    async def count(self, lo: Key | None, hi: Key, timeouts: Timeouts) -> Pending:
+        """What is pending above *lo* up to *hi*. Raises as `fill` does."""
+        parameters = {**bound("lo", lo), **bound("hi", hi)}
+        [(rows, unfillable)], seconds = await self._look(
+            self._statements.count(after=lo is not None), parameters, timeouts
+        )
+        return Pending(rows, unfillable, seconds)
+
+    async def rollback(self) -> None:
+        """Ends a failed transaction; where even that is not answered, the connection is closed."""
+        try:
+            await self.session.execute("ROLLBACK", within=2.0)
+        except (psycopg.Error, ConnectionLost):
+            self.session.sever()
+
+    async def _look(
+        self, question: str, parameters: dict[str, Any], timeouts: Timeouts
+    ) -> tuple[list[tuple[Any, ...]], float]:
+        text = sql.SQL(self._file("backfill-look")).format(settings=self._settings, question=sql.SQL(question))
+        [[(began,)], rows, [(ended,)]] = await self._run(text, parameters | _limits(timeouts), timeouts)
+        return rows, (ended - began).total_seconds()
+
+    async def _run(self, text: sql.Composed, parameters: dict[str, Any], timeouts: Timeouts) -> Results:
+        """The result sets of *text*, sent as one message, its parameters bound on our side."""
+
+        async def work(connection: Connection) -> Results:
+            async with psycopg.AsyncClientCursor(connection) as cursor:
+                await cursor.execute(text, parameters)
+                results: Results = []
+                more: bool | None = True
+                while more:
+                    if cursor.description:
+                        results.append(await cursor.fetchall())
+                    more = cursor.nextset()
+                return results
+
+        return await self.session.call(work, within=timeouts.within_s)
+
+    def _file(self, name: str) -> str:
+        return query(name, self.session.server_version).decode()
+
+    @cached_property
+    def _settings(self) -> sql.Composable:
+        texts = {**PINNED, "row_security": "off", "idle_in_transaction_session_timeout": "5s"}
+        if self.session.server_version >= 140_000:
+            texts["client_connection_check_interval"] = "500ms"
+        settings = [sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(k), sql.Literal(v)) for k, v in texts.items()]
+        limits = [sql.SQL("SET LOCAL lock_timeout = %(lock_ms)s"), sql.SQL("SET LOCAL statement_timeout = %(run_ms)s")]
+        return sql.SQL(";\n").join([*settings, *limits])
+
+
+def _limits(timeouts: Timeouts) -> dict[str, Any]:
+    return {"lock_ms": timeouts.lock_ms, "run_ms": timeouts.statement_ms}

@@ -1,0 +1,263 @@
+"""The backfill's row in the journal: who may work on it, how far it is. Its cursor moves in the batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+from zlib import crc32
+
+from psycopg import sql
+from psycopg.rows import class_row
+from sqlalchemy import Double, Select, Update, cast, extract, func, insert, select, update
+
+from dbwatch.backfill.keys import Key, from_cursor, to_cursor
+from dbwatch.backfill.plan import Plan
+from dbwatch.backfill.statements import PINNED
+from dbwatch.errors import Fenced
+from dbwatch.journal import tables
+from dbwatch.journal.compile import compiled
+from dbwatch.journal.fence import Fence
+from dbwatch.postgres.session import Connection, Session
+
+SILENT_S = 30.0
+"""An owner whose backend is there but who has not written for so long is frozen, and may be taken over: its next
+batch fails at the epoch."""
+
+_t = tables.backfill.c
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a backfill is, and by what right we go on: the row as we last wrote or read it."""
+
+    id: int
+    epoch: int
+    cursor: str | None
+    ceiling: str | None
+    rows_done: int
+    batches: int
+    scanned: int
+    walked: bool
+
+    @property
+    def lo(self) -> Key | None:
+        """The last key done."""
+        return None if self.cursor is None else from_cursor(self.cursor)
+
+    @property
+    def top(self) -> Key | None:
+        """The last key to do; None: whatever the table holds."""
+        return None if self.ceiling is None else from_cursor(self.ceiling)
+
+    def after(self, *, rows: int, keys: int, cursor: str | None) -> Position:
+        """The row as a committed batch left it."""
+        return replace(
+            self,
+            cursor=cursor,
+            rows_done=self.rows_done + rows,
+            scanned=self.scanned + keys,
+            batches=self.batches + 1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The row whole."""
+
+    id: int
+    window_id: UUID | None
+    status: str
+    owner: str
+    epoch: int
+    cursor: str | None
+    ceiling: str | None
+    rows_done: int
+    batches: int
+    scanned: int
+    walked: bool
+    pending: int | None
+    note: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    silent_s: float
+    """Since its owner last wrote."""
+
+    @property
+    def position(self) -> Position:
+        return Position(
+            self.id, self.epoch, self.cursor, self.ceiling, self.rows_done, self.batches, self.scanned, self.walked
+        )
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The backfill is ours to run."""
+
+    position: Position
+    resumed: Row | None
+    """As it was before we took it; None: it is a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """There is nothing to do."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """Somebody else works on it."""
+
+    row: Row
+    pid: int
+
+
+_COLUMNS = (
+    *(_t[name] for name in ("id", "window_id", "status", "owner", "epoch", "cursor", "ceiling", "rows_done")),
+    *(_t[name] for name in ("batches", "scanned", "walked", "pending", "note", "started_at", "ended_at")),
+    cast(extract("epoch", func.clock_timestamp() - _t.beat_at), Double).label("silent_s"),
+)
+_OWNERS = "SELECT a.pid FROM pg_catalog.pg_stat_get_activity(NULL) AS a WHERE a.application_name = %s ORDER BY a.pid"
+
+
+async def claim(
+    session: Session,
+    plan: Plan,
+    *,
+    owner: str,
+    fence: Fence | None = None,
+    step_id: str | None = None,
+    again: bool = False,
+    within: float = 10.0,
+) -> Claimed | Finished | Occupied:
+    """Makes the backfill of *plan* ours, under *owner*, the application_name of our worker.
+
+    An unfinished one whose owner is gone is taken over under a higher epoch; a finished one is left alone unless
+    *again*. A window has its own; in mode once an unfinished one of anybody's is gone on with, since rows that it did
+    must not be done again. Raises Fenced where the window was taken over, and as `Session.call` does.
+    """
+
+    async def work(connection: Connection) -> Claimed | Finished | Occupied:
+        async with connection.transaction():
+            await _prepare(connection, plan, fence)
+            rows = await _rows(
+                connection, select(*_COLUMNS).where(_t.spec_hash == plan.spec_hash).order_by(_t.id.desc())
+            )
+            for row in rows:
+                if row.status == "running" and row.owner != owner and row.silent_s < SILENT_S:
+                    holder = await (await connection.execute(_OWNERS, [row.owner])).fetchone()
+                    if holder is not None:
+                        return Occupied(row, holder[0])
+            window = fence.window if fence else None
+            mine = next((row for row in rows if row.window_id == window), None)
+            if plan.spec.mode == "once":
+                mine = next((row for row in rows if not row.finished), mine)
+            if mine is None or (mine.finished and again):
+                return Claimed(await _new(connection, plan, owner, window, step_id), None)
+            if mine.finished:
+                return Finished(mine)
+            return Claimed(await _take(connection, mine, owner), mine)
+
+    return await session.call(work, within=within)
+
+
+async def read(session: Session, id: int, *, within: float = 5.0) -> Row | None:
+    """The row as it stands; None where it is gone. Raises as `Session.call` does."""
+
+    async def work(connection: Connection) -> list[Row]:
+        return await _rows(connection, select(*_COLUMNS).where(_t.id == id))
+
+    rows = await session.call(work, within=within)
+    return rows[0] if rows else None
+
+
+async def beat(session: Session, at: Position, *, within: float = 5.0) -> None:
+    """Says that we are still there. Raises Fenced where we are no longer meant to be, and as `Session.call` does."""
+    await _write(session, at, update(tables.backfill).values(beat_at=func.clock_timestamp()), within)
+
+
+async def note_walked(session: Session, at: Position, *, within: float = 5.0) -> None:
+    """The end of the table was reached. Raises as `beat` does."""
+    await _write(session, at, update(tables.backfill).values(walked=True, beat_at=func.clock_timestamp()), within)
+
+
+async def close(
+    session: Session, at: Position, status: str, *, pending: int | None, note: str, within: float = 5.0
+) -> None:
+    """Ends our work on it: done, incomplete, stopped or failed. Raises as `beat` does."""
+    values = {"status": status, "pending": pending, "note": note or None, "ended_at": func.clock_timestamp()}
+    await _write(session, at, update(tables.backfill).values(**values), within)
+
+
+async def _write(session: Session, at: Position, statement: Update, within: float) -> None:
+    if await session.execute(*compiled(statement.where(_t.id == at.id, _t.epoch == at.epoch)), within=within) != 1:
+        raise Fenced("the backfill was taken over by somebody else", next="look at the journal, or at `dbwatch status`")
+
+
+async def _prepare(connection: Connection, plan: Plan, fence: Fence | None) -> None:
+    """One claim at a time, under settings by which keys are written exactly, and only by the window's driver."""
+    settings = {**PINNED, "lock_timeout": "2s", "statement_timeout": "5s"}
+    for name, value in settings.items():
+        await connection.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+    await connection.execute(
+        "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)", [_LOCK, crc32(plan.spec_hash.encode()) - 2**31]
+    )
+    if fence is None:
+        return
+    window = tables.window.c
+    statement = select(window.epoch).where(window.id == fence.window).with_for_update(read=True)
+    cursor = await connection.execute(*compiled(statement))
+    if await cursor.fetchone() != (fence.epoch,):
+        raise Fenced("the window was taken over by somebody else", next="look at the journal")
+
+
+_LOCK = 0x6462_6266
+"""The class of our advisory locks: `dbbf` in ASCII."""
+
+
+async def _rows(connection: Connection, statement: Select[Any]) -> list[Row]:
+    async with connection.cursor(row_factory=class_row(Row)) as cursor:
+        await cursor.execute(*compiled(statement))
+        return await cursor.fetchall()
+
+
+async def _take(connection: Connection, row: Row, owner: str) -> Position:
+    now = func.clock_timestamp()
+    values = {
+        "epoch": _t.epoch + 1,
+        "owner": owner,
+        "status": "running",
+        "beat_at": now,
+        "note": None,
+        "ended_at": None,
+    }
+    statement = update(tables.backfill).where(_t.id == row.id).values(**values).returning(*_COLUMNS)
+    async with connection.cursor(row_factory=class_row(Row)) as cursor:
+        await cursor.execute(*compiled(statement))
+        [taken] = await cursor.fetchall()
+    return taken.position
+
+
+async def _new(connection: Connection, plan: Plan, owner: str, window: UUID | None, step_id: str | None) -> Position:
+    ceiling: str | None = None
+    nothing = False
+    if plan.spec.mode == "once":
+        last = await (await connection.execute(plan.statements.last(after=False, upto=False).encode(), {})).fetchone()
+        nothing = last is None
+        ceiling = None if last is None else to_cursor(last)
+    statement = (
+        insert(tables.backfill)
+        .values(window_id=window, step_id=step_id, spec=plan.spec_json, spec_hash=plan.spec_hash, status="running")
+        .values(owner=owner, epoch=1, ceiling=ceiling, walked=nothing)
+        .returning(_t.id)
+    )
+    cursor = await connection.execute(*compiled(statement))
+    [(id,)] = await cursor.fetchall()
+    return Position(id, 1, None, ceiling, 0, 0, 0, nothing)

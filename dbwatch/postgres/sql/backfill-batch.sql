@@ -1,0 +1,29 @@
+-- dbwatch backfill: one batch, in one message, so that no client work lies between the UPDATE and the COMMIT and the
+-- server's own clock times both. The compare-and-set of the cursor is the last write; where it changes no row, because
+-- somebody took over or an answer was lost, the cast fails and the whole batch is rolled back.
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+{settings};
+SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
+WITH filled AS (
+{update}
+RETURNING 1
+),
+moved AS (
+    UPDATE dbwatch.backfill AS b
+    SET
+        cursor = %(next)s,
+        rows_done = b.rows_done + (SELECT count(*) FROM filled),
+        scanned = b.scanned + %(scanned)s,
+        batches = b.batches + 1,
+        beat_at = clock_timestamp()
+    WHERE
+        b.id = %(id)s AND b.epoch = %(epoch)s
+        AND b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s
+    RETURNING 1
+)
+SELECT
+    (SELECT count(*) FROM filled),
+    CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
+FROM moved;
+COMMIT;
+SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

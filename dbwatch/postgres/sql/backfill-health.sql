@@ -1,0 +1,35 @@
+-- dbwatch backfill: who waits for our worker, whom does it wait for, how far are the replicas? Touches no relation.
+-- On 13, where a lock does not tell since when it is awaited, the seconds are NULL: the caller counts them itself.
+WITH locks AS MATERIALIZED (
+    SELECT * FROM pg_catalog.pg_locks
+),
+behind_us AS MATERIALIZED (
+    SELECT DISTINCT w.pid
+    FROM locks AS w
+    INNER JOIN locks AS h
+        ON h.locktype = w.locktype AND h.database IS NOT DISTINCT FROM w.database
+        AND h.relation IS NOT DISTINCT FROM w.relation AND h.page IS NOT DISTINCT FROM w.page
+        AND h.tuple IS NOT DISTINCT FROM w.tuple AND h.virtualxid IS NOT DISTINCT FROM w.virtualxid
+        AND h.transactionid IS NOT DISTINCT FROM w.transactionid
+    WHERE NOT w.granted AND w.pid <> h.pid AND h.granted AND h.pid = %(worker)s
+    LIMIT 20
+)
+SELECT 'waiter' AS kind, b.pid, coalesce(a.application_name, '') AS name, NULL::float8 AS seconds, NULL::bigint AS octets
+FROM behind_us AS b
+LEFT JOIN pg_catalog.pg_stat_get_activity(b.pid) AS a ON true
+WHERE %(worker)s = ANY(pg_catalog.pg_blocking_pids(b.pid))
+UNION ALL
+SELECT 'holder', h.pid, coalesce(a.application_name, ''), NULL, NULL
+FROM (
+    SELECT unnest(pg_catalog.pg_blocking_pids(w.pid)) AS pid
+    FROM locks AS w
+    WHERE NOT w.granted AND w.pid = %(worker)s
+    LIMIT 3
+) AS h
+LEFT JOIN pg_catalog.pg_stat_get_activity(h.pid) AS a ON true
+UNION ALL
+SELECT
+    'replica', s.pid, coalesce(a.application_name, ''), extract(epoch FROM s.replay_lag)::float8,
+    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.replay_lsn)::bigint
+FROM pg_catalog.pg_stat_get_wal_senders() AS s
+LEFT JOIN pg_catalog.pg_stat_get_activity(s.pid) AS a ON true
