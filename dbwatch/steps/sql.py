@@ -12,12 +12,17 @@ from dbwatch.steps.statement import stoppable
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
 
 
+def made_by(step_id: str) -> str:
+    """What stands in the place of a revision where a sql step made something."""
+    return f"step {step_id}"
+
+
 async def run(spec: Sql, kit: Kit) -> Outcome:
     """Runs the statement; what cannot run inside a transaction runs by itself, and says so if it is cut short."""
     alone = ddl.needs_autocommit(spec.sql)
     named = [asdict(o) for o in ddl.objects(spec.sql)]
     if named:
-        await kit.record(DdlSeen(spec.id, kit.attempt, 1, "", spec.sql, alone, False, True, named))
+        await kit.record(DdlSeen(spec.id, kit.attempt, 1, made_by(spec.id), spec.sql, alone, False, True, named))
     limits = kit.limits if not alone else kit.limits.without_timeouts()
     session = await kit.connector.open(Role.WORKER, limits=limits)
     began = kit.clock.monotonic()

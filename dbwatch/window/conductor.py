@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg
 
-from dbwatch.backfill.progress import State
 from dbwatch.errors import DbwatchError, Fenced, Refused
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus, WindowState
@@ -59,6 +58,8 @@ class Conductor:
         self._shown: dict[str, AbortPlan] = {}
         self._trouble = ""
         self._driving = True
+        self.recovered = asyncio.Event()
+        """Set when it is known how the last driver's step ended, or that it goes on."""
 
     # --- what doors see
 
@@ -71,9 +72,18 @@ class Conductor:
         return self._store.state
 
     @property
+    def events(self) -> tuple[ev.Event, ...]:
+        return self._store.events
+
+    @property
     def busy(self) -> str:
         """What of ours runs now, in plain words; empty: nothing."""
         return (gates.running_words(self.state) or "the last step's end") if self.work.under_way else ""
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Steps that a person has to undo now, for the abort to go on."""
+        return tuple(step for step, signature in self._signed.items() if not signature.done())
 
     def saw(self, snapshot: Snapshot) -> None:
         """Takes a snapshot; the poller's publish."""
@@ -133,6 +143,7 @@ class Conductor:
             self._go_on_with_abort()
         else:
             await self.work.recover()
+        self.recovered.set()
 
     async def shut(self, within: float = 1.5) -> None:
         """Ends our work and lets go of the window: the step ends as stopped, the lease ends."""
@@ -309,9 +320,7 @@ class Conductor:
     async def _signal(self, intent: intents.Signal) -> Answer:
         answer = await signal_session(self.ground.control, intent)
         act = "terminate" if intent.terminate else "cancel"
-        await self._store.record(
-            ev.SessionSignalled(act, intent.pid, intent.who, intent.query[:500], answer.text)
-        )
+        await self._store.record(ev.SessionSignalled(act, intent.pid, intent.who, intent.query[:500], answer.text))
         return answer
 
     async def _stop_ours(self) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dbwatch.postgres.queries import query
 from dbwatch.text import clock
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.ground import Ground
@@ -31,10 +32,8 @@ def rollback_md(plan: AbortPlan, ground: Ground) -> str:
 
 def _by_hand(action: Action, ground: Ground) -> list[str]:
     match action.kind:
-        case ActionKind.FENCE:
-            return _block("sql", [_fence_sql(ground)])
-        case ActionKind.STOP:
-            return _block("sql", [_STOP_SQL])
+        case ActionKind.FENCE | ActionKind.STOP:
+            return _block("sql", [_paper(_PAPER[action.kind])])
         case ActionKind.DOWNGRADE:
             target = " ".join(action.heads) or "base"
             config = f"-c {ground.alembic.name} " if ground.alembic else ""
@@ -48,7 +47,11 @@ def _by_hand(action: Action, ground: Ground) -> list[str]:
 
 
 def _block(language: str, lines: list[str]) -> list[str]:
-    return [f"   ```{language}", *(f"   {line}" for text in lines for line in text.splitlines()), "   ```"] if lines else []
+    return (
+        [f"   ```{language}", *(f"   {line}" for text in lines for line in text.splitlines()), "   ```"]
+        if lines
+        else []
+    )
 
 
 def rollback_sql(plan: AbortPlan) -> str:
@@ -60,8 +63,8 @@ def rollback_sql(plan: AbortPlan) -> str:
     ]
     for number, action in enumerate(plan.actions, 1):
         lines += ["", f"-- {number}. {one(action.title)}"]
-        if action.kind is ActionKind.STOP:
-            lines.append(_STOP_SQL)
+        if action.kind in _PAPER:
+            lines.append(_paper(_PAPER[action.kind]))
         for sql in action.sql:
             alone = "CONCURRENTLY" in sql
             lines += ["SET lock_timeout = 0;"] if alone else []
@@ -70,13 +73,12 @@ def rollback_sql(plan: AbortPlan) -> str:
     return "\n".join(lines) + "\n"
 
 
-_STOP_SQL = """SELECT pg_terminate_backend(pid), application_name, query
-  FROM pg_stat_activity
- WHERE datname = current_database() AND application_name LIKE 'dbwatch %' AND pid <> pg_backend_pid();"""
+_PAPER = {ActionKind.FENCE: "paper-fence", ActionKind.STOP: "paper-stop"}
 
 
-def _fence_sql(ground: Ground) -> str:
-    return f"UPDATE dbwatch.window SET epoch = epoch + 1 WHERE id = '{ground.store.window}';"
+def _paper(name: str) -> str:
+    """The statement of that name, without its leading comment."""
+    return "\n".join(line for line in query(name, 0).decode().splitlines() if not line.startswith("--"))
 
 
 def _ended(sql: str) -> str:

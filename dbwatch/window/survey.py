@@ -16,7 +16,8 @@ from dbwatch.migration.fingerprint import Difference, Fingerprint
 from dbwatch.migration.request import RevisionSql
 from dbwatch.migration.residue import JournalledDdl, Residue
 from dbwatch.monitor.samples import Snapshot
-from dbwatch.runbook.model import Migrate
+from dbwatch.runbook.model import Migrate, Sql
+from dbwatch.steps.sql import made_by
 from dbwatch.window import blockers, wayback
 from dbwatch.window.abort import AbortPlan
 from dbwatch.window.ground import Ground
@@ -63,7 +64,7 @@ class Survey:
     async def leftovers(self) -> tuple[tuple[Leftover, ...], Residue]:
         """What our DDL made and no applied revision accounts for, in the order to remove it; and all that differs."""
         found = await self.difference()
-        applied = await self._applied()
+        applied = await self._applied() | self._undone_by_sql()
         ours = [o for o in found.ours if (o.revision or "") not in applied]
         return _mended([o.difference for o in ours]), found
 
@@ -116,9 +117,7 @@ class Survey:
                     if lost := self._drops(named, created):
                         drops.setdefault(step.id, lost)
             at = _after(chain, at, upgrades[step.id])
-        self._no_return = wayback.point_of_no_return(
-            self._ground.runbook, upgrades, chain, drops, frozenset(created)
-        )
+        self._no_return = wayback.point_of_no_return(self._ground.runbook, upgrades, chain, drops, frozenset(created))
         self._looked_ahead = True
         return self._no_return
 
@@ -133,6 +132,14 @@ class Survey:
             for item in self._ground.opening.items.values()
         )
         return name if stood else ""
+
+    def _undone_by_sql(self) -> frozenset[str]:
+        """As revisions, the sql steps whose own `undo` takes back what they made."""
+        state = self._ground.store.state
+        done = (s for s in self._ground.runbook.steps() if isinstance(s, Sql) and s.undo)
+        return frozenset(
+            made_by(s.id) for s in done if state.step(s.id).status is StepStatus.DONE and not state.step(s.id).undone
+        )
 
     async def _applied(self) -> frozenset[str]:
         """Revisions between the opening's heads and the present ones."""
@@ -198,4 +205,3 @@ def _waits(
             waits[key] = blockers.sentence(sessions, snapshot.at)
             pids |= {s.pid for s in sessions}
     return waits, tuple(sorted(pids))
-

@@ -1,0 +1,115 @@
+"""Door: the way back without a screen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from dbwatch.cli.actor import who
+from dbwatch.cli.run import Teller, tell
+from dbwatch.cli.screen import Signals
+from dbwatch.clock import SystemClock
+from dbwatch.errors import Exit, Refused
+from dbwatch.journal.mirror import state_folder
+from dbwatch.monitor.poller import poll_once
+from dbwatch.runbook.loader import LoadedRunbook, load
+from dbwatch.text import clock
+from dbwatch.window.abort import AbortPlan, ActionKind
+from dbwatch.window.conductor import Conductor
+from dbwatch.window.driving import driving
+from dbwatch.window.ground import Ground
+from dbwatch.window.intents import SignOff
+from dbwatch.window.opening import Wish, enter, visit
+from dbwatch.window.survey import Survey
+
+
+def main(runbook: Path, *, dry_run: bool, confirm: str, undone: list[str], actor: str, folder: Path | None) -> int:
+    """Shows the plan, and carries it out where it is confirmed; the exit code. Raises DbwatchError."""
+    book = load(runbook, os.environ)
+    wish = Wish(who(actor), folder or state_folder(), amend=True, take_over="abort", open_new=False)
+    return asyncio.run(_abort(book, wish, dry_run, confirm, frozenset(undone)))
+
+
+async def _abort(book: LoadedRunbook, wish: Wish, dry_run: bool, confirm: str, undone: frozenset[str]) -> int:
+    ground = await visit(book, SystemClock(), wish, tell)
+    try:
+        plan = await _plan(ground)
+    finally:
+        await ground.store.close()
+    print("\n".join(plan_lines(plan)), flush=True)
+    if dry_run:
+        return Exit.OK
+    persons = [a.step for a in plan.actions if a.kind is ActionKind.PERSON and a.step not in undone]
+    if persons and not sys.stdin.isatty():
+        raise Refused(
+            f"{', '.join(persons)}: a person has to undo this first",
+            next="do it, and say so with " + " ".join(f"--done {step}" for step in persons),
+        )
+    typed = confirm or await _typed(f"Type the database's name ({plan.database}) to begin: ")
+    if typed != plan.database:
+        raise Refused("that is not the database's name; nothing was done", next=f"the name is {plan.database}")
+    return await _carry_out(book, wish, undone)
+
+
+async def _plan(ground: Ground) -> AbortPlan:
+    return await Survey(ground).plan(await poll_once(ground.connector), "")
+
+
+async def _carry_out(book: LoadedRunbook, wish: Wish, undone: frozenset[str]) -> int:
+    signals = Signals()
+    ground = await enter(book, SystemClock(), wish, tell)
+    async with driving(ground) as conductor:
+        teller = Teller(conductor)
+        telling = asyncio.create_task(teller.run())
+        signing = asyncio.create_task(_sign(conductor, undone))
+        ending = asyncio.create_task(signals.wait())
+        try:
+            await conductor.recovered.wait()
+            if not conductor.state.aborting:
+                conductor.begin_abort(await conductor.plan_abort())
+            settling = asyncio.create_task(conductor.work.settled())
+            await asyncio.wait({settling, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not settling.done():
+                settling.cancel()
+                return Exit.INTERRUPTED
+        finally:
+            for task in (telling, signing, ending):
+                task.cancel()
+            await asyncio.wait({telling, signing, ending}, timeout=0.5)
+            teller.tell()
+        abort = conductor.state.abort
+        return Exit.OK if abort is not None and abort.equal else Exit.FAILED
+
+
+async def _sign(conductor: Conductor, undone: frozenset[str]) -> None:
+    """Signs a person's actions off: those named on the command line at once, others when the person says so."""
+    feed = conductor.feed()
+    while True:
+        await feed.next()
+        for step in conductor.awaited:
+            said = "undone already, says the command line" if step in undone else ""
+            note = said or await _typed(f"{step} has to be undone by a person now; done? Say how: ")
+            await conductor.submit(SignOff(step, note))
+
+
+async def _typed(question: str) -> str:
+    if not sys.stdin.isatty():
+        raise Refused("nobody is there to confirm", next="say --confirm DBNAME")
+    return (await asyncio.to_thread(input, question)).strip()
+
+
+def plan_lines(plan: AbortPlan) -> list[str]:
+    """The plan for a person, line by line. Pure."""
+    lines = [f"The way back to where this window opened: {plan.target}"]
+    for number, action in enumerate(plan.actions, 1):
+        estimated = clock(action.estimate_s) if action.estimate_s is not None else "?"
+        lines.append(f"{number:3} {action.title}  [{estimated}]")
+        lines.extend(f"      {line}" for sql in action.sql for line in sql.splitlines())
+        lines.extend(f"      {note}" for note in action.notes)
+    lines.extend(f"lost: {lost}" for lost in plan.lost)
+    lines.extend(f"in the way: {obstacle}" for obstacle in plan.obstacles)
+    budget = f" of {clock(plan.budget_s)}" if plan.budget_s else ""
+    lines.append(f"estimated {clock(plan.estimate_s)}{budget}")
+    return lines

@@ -1,0 +1,148 @@
+"""Door: drives a window, with the screen or without."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from dbwatch.cli.actor import who
+from dbwatch.cli.screen import Signals, require_terminal, show
+from dbwatch.clock import SystemClock
+from dbwatch.errors import Exit, UsageError
+from dbwatch.journal.fold import StepStatus
+from dbwatch.journal.mirror import state_folder
+from dbwatch.journal.words import sentence
+from dbwatch.runbook.loader import LoadedRunbook, load
+from dbwatch.runbook.model import Manual
+from dbwatch.window import gates
+from dbwatch.window.conductor import Conductor
+from dbwatch.window.driving import driving
+from dbwatch.window.intents import RunStep, SignOff
+from dbwatch.window.opening import Wish, enter
+
+
+def main(
+    runbook: Path,
+    *,
+    headless: bool,
+    signatures: list[str],
+    amend: bool,
+    take_over: str,
+    actor: str,
+    folder: Path | None,
+) -> int:
+    """Runs the window; its exit code. Raises DbwatchError where it cannot be entered."""
+    if not headless:
+        require_terminal()
+    book = load(runbook, os.environ)
+    wish = Wish(who(actor), folder or state_folder(), amend=amend, take_over=take_over)
+    if headless:
+        return asyncio.run(_headless(book, wish, _parsed(signatures)))
+    return asyncio.run(on_screen(book, wish))
+
+
+async def on_screen(book: LoadedRunbook, wish: Wish, *, lonely: bool = True) -> int:
+    """Drives from the screens. *lonely*: without a terminal the step that runs is finished before we leave."""
+    from dbwatch.tui.app import DbwatchApp
+
+    signals = Signals()
+    ground = await enter(book, SystemClock(), wish, tell)
+    async with driving(ground) as conductor:
+        code = await show(DbwatchApp(conductor.feed(), conductor), signals)
+        if signals.hung_up.is_set() and lonely and not signals.ended.is_set():
+            await _finish(conductor, signals)
+    return code
+
+
+async def _finish(conductor: Conductor, signals: Signals) -> None:
+    """The terminal is gone: the step that runs goes on to its end, or to a SIGTERM."""
+    ending = asyncio.create_task(signals.ended.wait())
+    settling = asyncio.create_task(conductor.work.settled())
+    await asyncio.wait({ending, settling}, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    settling.cancel()
+
+
+async def _headless(book: LoadedRunbook, wish: Wish, signatures: dict[str, str]) -> int:
+    signals = Signals()
+    ground = await enter(book, SystemClock(), wish, tell)
+    async with driving(ground) as conductor:
+        teller = Teller(conductor)
+        printing = asyncio.create_task(teller.run())
+        working = asyncio.create_task(_steps(conductor, signatures))
+        ending = asyncio.create_task(signals.wait())
+        try:
+            await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                await conductor.work.end(1.0)
+                return Exit.INTERRUPTED
+            return working.result()
+        finally:
+            for task in (printing, working, ending):
+                task.cancel()
+            await asyncio.wait({printing, working, ending}, timeout=0.5)
+            teller.tell()
+
+
+class Teller:
+    """Prints each event of the journal once, as it happens."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._last = 0
+
+    def tell(self) -> None:
+        """Prints what is new."""
+        for event in self._conductor.events:
+            if event.seq > self._last:
+                print(event.at.astimezone().strftime("%H:%M:%S"), sentence(event.fact), flush=True)
+                self._last = event.seq
+
+    async def run(self) -> None:
+        """Prints until cancelled."""
+        feed = self._conductor.feed()
+        while True:
+            await feed.next()
+            self.tell()
+
+
+async def _steps(conductor: Conductor, signatures: dict[str, str]) -> int:
+    await conductor.recovered.wait()
+    await conductor.work.settled()
+    while True:
+        step = gates.next_step(conductor.state, conductor.ground.runbook)
+        if conductor.state.closed_at is not None:
+            return Exit.OK if conductor.state.outcome == "done" else Exit.FAILED
+        if step is None:
+            answer = await conductor.submit(RunStep())
+        elif isinstance(step, Manual):
+            if step.id not in signatures:
+                tell(f"{step.id} is a person's step: {step.text}")
+                tell(f"sign it off on the screen (dbwatch run), or with --sign {step.id}=NOTE")
+                return Exit.REFUSED
+            answer = await conductor.submit(SignOff(step.id, signatures[step.id]))
+        else:
+            answer = await conductor.submit(RunStep(step.id))
+            await conductor.work.settled()
+            if conductor.state.step(step.id).status is not StepStatus.DONE:
+                return Exit.FAILED
+        if not answer.taken:
+            tell(answer.text)
+            return Exit.REFUSED
+
+
+def _parsed(signatures: list[str]) -> dict[str, str]:
+    found = {}
+    for signature in signatures:
+        step, equals, note = signature.partition("=")
+        if not equals or not note:
+            raise UsageError(f"--sign {signature!r} has no note", next="write --sign STEP=NOTE")
+        found[step] = note
+    return found
+
+
+def tell(text: str) -> None:
+    """A line for the person, beside what a program reads."""
+    print(f"dbwatch: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,60 @@
+"""What an event says, in one plain sentence. Pure."""
+
+from __future__ import annotations
+
+from dbwatch.journal import events as ev
+from dbwatch.text import clock
+
+
+def sentence(fact: ev.Fact) -> str:
+    """What *fact* says, in one plain sentence."""
+    match fact:
+        case ev.WindowOpened():
+            heads = ", ".join(fact.heads) or "no revision"
+            return f"window opened on {fact.database} at {heads}: {fact.title}"
+        case ev.DriverTook():
+            return f"{fact.driver} took the wheel: {fact.reason}"
+        case ev.RunbookAmended():
+            return f"the runbook was changed: {fact.difference}"
+        case ev.StepStarted():
+            return f"{fact.step} started" + (f", attempt {fact.attempt}" if fact.attempt > 1 else "")
+        case ev.StepDone():
+            return f"{fact.step} done in {clock(fact.seconds)}" + (f": {fact.result}" if fact.result else "")
+        case ev.StepFailed():
+            verb = "was stopped" if fact.stopped else "failed"
+            again = "" if fact.again else "; running it again is not safe"
+            return f"{fact.step} {verb} after {clock(fact.seconds)}: {fact.error}{again}"
+        case ev.StepUnknown():
+            return f"{fact.step}: nobody knows how it ended: {fact.reason}"
+        case ev.StepNoted():
+            return f"{fact.step}: {fact.text}"
+        case ev.DdlSeen():
+            where = f"{fact.step} {fact.revision}".strip()
+            return f"{where}: {'done' if fact.done else 'sent'}{', commits by itself' * fact.autocommit}: {fact.sql}"
+        case ev.Noted():
+            return fact.text
+        case ev.SessionSignalled():
+            done = {"cancel": "cancelled", "terminate": "terminated"}.get(fact.act, fact.act)
+            return f"{done} {fact.pid} ({fact.who}): {fact.result}; it ran {fact.query}"
+        case ev.WorkStopped():
+            return f"our work was stopped: {fact.what}"
+        case ev.AbortConfirmed():
+            return f"abort confirmed: {len(fact.actions)} actions, about {clock(fact.estimate_s)}"
+        case ev.AbortActionStarted():
+            return f"abort {fact.number} started"
+        case ev.AbortActionDone():
+            return f"abort {fact.number} done in {clock(fact.seconds)}" + (f": {fact.result}" if fact.result else "")
+        case ev.AbortActionFailed():
+            return f"abort {fact.number} failed after {clock(fact.seconds)}: {fact.error}"
+        case ev.AbortFinished():
+            if fact.equal:
+                return f"back in {clock(fact.seconds)}: the schema equals the one at the opening"
+            return f"abort over after {clock(fact.seconds)}, the schema differs: {'; '.join(fact.differences)}"
+        case ev.JournalRewound():
+            return f"the journal was rewound: the mirror knows {fact.mirror_seq} events, the database {fact.table_seq}"
+        case ev.WindowClosed():
+            return f"window closed: {fact.outcome}"
+        case ev.Foreign():
+            return f"{fact.name}: {fact.body} (written by another version)"
+        case _:
+            return ev.encode(fact)
