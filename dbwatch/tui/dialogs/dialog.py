@@ -1,0 +1,92 @@
+"""What all dialogs share: a heading, a body that scrolls, perhaps a field, and the keys that work here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, TypeVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from dbwatch.tui.say import FAINT, Say
+from dbwatch.window.feed import Frame
+
+Result = TypeVar("Result")
+
+
+class Dialog(ModalScreen[Result]):
+    """A modal box. Esc leaves it without a result; the app hands it every frame."""
+
+    heading: str = ""
+    placeholder: str | None = None
+    """What the field asks for; None: there is no field."""
+    prompt: str = ""
+    """What stands above the field."""
+
+    DEFAULT_CSS = """
+    Dialog { align: center middle; }
+    Dialog > Vertical {
+        width: 92; max-width: 100%; height: auto; max-height: 100%;
+        border: round $primary; background: $surface; padding: 0 1;
+    }
+    Dialog VerticalScroll { height: auto; max-height: 100%; scrollbar-size-vertical: 1; }
+    Dialog .heading { text-style: bold; height: auto; }
+    Dialog Input { border: none; height: 1; padding: 0; background: $boost; }
+    Dialog .keys { height: auto; margin-top: 1; }
+    Dialog .prompt { height: auto; margin-top: 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Back", show=False),
+        Binding("up", "scroll(-1)", "Up", show=False),
+        Binding("down", "scroll(1)", "Down", show=False),
+        Binding("pageup", "scroll(-10)", "Page up", show=False),
+        Binding("pagedown", "scroll(10)", "Page down", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.title_line = Say(Content(self.heading), grows=True)
+        self.body = Say(grows=True)
+        self.prompt_line = Say(Content(self.prompt), grows=True)
+        self.keys = Say(grows=True)
+        self.field = None if self.placeholder is None else Input(placeholder=self.placeholder)
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield self.title_line.add_class("heading")
+            with VerticalScroll(can_focus=False):
+                yield self.body
+            if self.field is not None:
+                if self.prompt:
+                    yield self.prompt_line.add_class("prompt")
+                yield self.field
+            yield self.keys.add_class("keys")
+
+    def on_mount(self) -> None:
+        """A slow line does not blink for its own sake."""
+        if self.field is not None:
+            self.field.cursor_blink = False
+            self.field.focus()
+
+    def view(self, frame: Frame, now: float) -> None:
+        """Shows what the newest frame says, and how old it is at *now*; called about twice a second."""
+
+    def action_leave(self) -> None:
+        """Leaves without a result."""
+        self.dismiss(None)
+
+    def action_scroll(self, lines: int) -> None:
+        """Scrolls the body."""
+        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
+
+
+def keys_line(keys: Iterable[tuple[str, str]]) -> Content:
+    """`y cancel it   Esc back`: the keys bold, what they do plain."""
+    pieces: list[str | tuple[str, str]] = []
+    for key, word in keys:
+        pieces += [("   " if pieces else ""), (key, "bold $accent"), " ", (word, FAINT)]
+    return Content.assemble(*pieces)

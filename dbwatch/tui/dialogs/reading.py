@@ -1,0 +1,68 @@
+"""Dialogs to read: the detail of a row, and all keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from textual.content import Content
+
+from dbwatch.tui.dialogs.dialog import Dialog, keys_line
+from dbwatch.tui.keys import Situation, offered
+from dbwatch.tui.say import FAINT
+from dbwatch.window.feed import Frame
+
+SIGNS = (
+    "◆ ours   ● live   ◌ stale or held back   ▲ somebody waits   ! over a limit",
+    "✓ done   ▶ runs   ○ to do   ✗ failed   ? nobody knows   ↶ taken back",
+)
+
+
+class Detail(Dialog[None]):
+    """All about one row, for as long as it is there."""
+
+    def __init__(self, heading: str, lines: Callable[[], Sequence[str]]) -> None:
+        self.heading = heading
+        super().__init__()
+        self._lines = lines
+        self._last: Sequence[str] = lines()
+        self.keys.show(keys_line([("↑ ↓", "scroll"), ("Esc", "back")]))
+        self._draw(gone=False)
+
+    def view(self, frame: Frame, now: float) -> None:
+        lines = self._lines()
+        self._last = lines or self._last
+        self._draw(gone=not lines)
+
+    def _draw(self, *, gone: bool) -> None:
+        text = Content("\n").join([Content(line) for line in self._last])
+        self.body.show(Content.assemble(text, ("\n\nIt is no longer there.", "bold")) if gone else text)
+
+
+class Help(Dialog[None]):
+    """All keys that this screen has, with the reason for those that do nothing now."""
+
+    heading = "Keys"
+
+    def __init__(self, situation: Situation) -> None:
+        super().__init__()
+        self.body.show(help_text(situation))
+        self.keys.show(keys_line([("↑ ↓", "scroll"), ("Esc", "back")]))
+
+
+def help_text(situation: Situation) -> Content:
+    """The registry as a page."""
+    pieces: list[Content | str | tuple[str, str]] = []
+    for group, commands in groupby(offered(situation), key=lambda c: c.group):
+        pieces.append((f"{group}\n", "bold underline"))
+        for command in commands:
+            refusal = command.refusal(situation)
+            pieces.append((f" {command.key:<6}", FAINT if refusal else "bold $accent"))
+            pieces.append((f"{command.word:<11} {command.about}", FAINT if refusal else ""))
+            pieces.append((f" (not now: {refusal})\n" if refusal else "\n", FAINT))
+        pieces.append("\n")
+    pieces.append(("Moving\n", "bold underline"))
+    pieces.append(" ↑ ↓ PgUp PgDn Home End   Tab between the Plan and the pane beside it   Esc back\n\n")
+    pieces.append(("Signs\n", "bold underline"))
+    pieces += [f" {line}\n" for line in SIGNS]
+    return Content.assemble(*pieces)

@@ -1,0 +1,157 @@
+"""The look at a session before it is cancelled or terminated: live, so that nobody shoots at what has moved on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from textual.content import Content
+
+from dbwatch import text
+from dbwatch.monitor.samples import Activity, Snapshot, Status
+from dbwatch.tui.dialogs.dialog import Dialog, keys_line
+from dbwatch.tui.panes.sessions import broken
+from dbwatch.tui.say import BAD, FAINT, WARN
+from dbwatch.window.feed import Frame
+from dbwatch.window.intents import Signal
+
+
+class Target(StrEnum):
+    """What has become of the session since it was shown."""
+
+    SAME = "same"
+    MOVED = "moved"
+    """It runs another query now."""
+    GONE = "gone"
+    UNSEEN = "unseen"
+    """The data is not the present: nobody knows."""
+
+
+def find(snapshot: Snapshot, shown: Activity) -> Activity | None:
+    """The same session in *snapshot*: pid and start, since a pid alone is used again."""
+    return next((row for row in snapshot.activity.rows if row.key == shown.key), None)
+
+
+def target_now(snapshot: Snapshot, shown: Activity) -> Target:
+    """What has become of *shown*."""
+    if not snapshot.connected or snapshot.activity.status is Status.ERROR:
+        return Target.UNSEEN
+    row = find(snapshot, shown)
+    if row is None:
+        return Target.GONE
+    return Target.SAME if (row.query_start, row.query) == (shown.query_start, shown.query) else Target.MOVED
+
+
+def _since(at: datetime | None, then: datetime | None) -> str:
+    return "" if at is None or then is None else text.age((at - then).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A session's locks, in words."""
+
+    holds: str
+    wants: str
+    waiting: int
+    """Sessions that wait for something it holds."""
+
+
+def locks_of(snapshot: Snapshot, pid: int, most: int = 4) -> Held:
+    """What *pid* holds and waits for; virtual transaction ids are left out, every session holds its own."""
+    mine = [row for row in snapshot.locks.rows if row.pid == pid and row.locktype != "virtualxid"]
+    holds = [f"{row.mode.removesuffix('Lock')} on {row.target}" for row in mine if row.granted]
+    wants = [f"{row.mode.removesuffix('Lock')} on {row.target}" for row in mine if not row.granted]
+    keys = {row.object_key for row in mine if row.granted}
+    behind = {row.pid for row in snapshot.locks.rows if not row.granted and row.object_key in keys and row.pid != pid}
+    more = f" and {len(holds) - most} more" if len(holds) > most else ""
+    return Held(", ".join(holds[:most]) + more, ", ".join(wants), len(behind))
+
+
+def session_text(session: Activity, snapshot: Snapshot) -> Content:
+    """The session as it is now, with its whole query."""
+    at, held = snapshot.activity.at, locks_of(snapshot, session.pid)
+    wait = f"{session.wait_event_type} {session.wait_event}".strip()
+    rows = [
+        ("session", f"{session.pid}, connected since {_stamp(session.backend_start)}"),
+        ("who", f"{session.usename} on {session.datname}, {session.application_name or 'no application_name'}"),
+        ("from", session.client),
+        ("state", f"{session.state or session.backend_type}{', waits on ' + wait if wait else ''}"),
+        ("age", f"query {_since(at, session.query_start) or '–'}, transaction {_since(at, session.xact_start) or '–'}"),
+        ("holds", held.holds or "no lock that we can see"),
+        *([("wants", held.wants)] if held.wants else []),
+        *([("blocks", f"{held.waiting} sessions that wait in the same place")] if held.waiting else []),
+    ]
+    pieces: list[str | tuple[str, str]] = []
+    for label, value in rows:
+        pieces += [(f"{label:<8} ", FAINT), f"{value}\n"]
+    query = "hidden from our role" if session.hidden else "\n".join(broken(session.query)) or "no query yet"
+    return Content.assemble(*pieces, "\n", (query, "bold"))
+
+
+def _stamp(at: datetime | None) -> str:
+    return "?" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+class SignalDialog(Dialog[Signal]):
+    """Shows the session again; the result is the signal to send, which `y` alone sends."""
+
+    def __init__(self, session: Activity, frame: Frame, *, terminate: bool) -> None:
+        self._terminate = terminate
+        act = "Terminate this session?" if terminate else "Cancel this session's query?"
+        self.heading = act
+        super().__init__()
+        self._shown = session
+        self._own = session.pid in frame.snapshot.own_pids
+        self._frame = frame
+        self.state = Target.SAME
+
+    def on_mount(self) -> None:
+        """The first look."""
+        super().on_mount()
+        self._draw()
+
+    def view(self, frame: Frame, now: float) -> None:
+        self._frame = frame
+        self._draw()
+
+    def _draw(self) -> None:
+        snapshot = self._frame.snapshot
+        self.state = target_now(snapshot, self._shown)
+        row = find(snapshot, self._shown)
+        said = session_text(row or self._shown, snapshot)
+        if self._own:
+            said = Content.assemble(said, ("\n\n◆ This is one of dbwatch's own sessions.", WARN))
+        verb = "terminate it: its connection ends, its transaction is rolled back"
+        verb = verb if self._terminate else "cancel its query: the session stays"
+        back = ("Esc", "leave it alone")
+        match self.state:
+            case Target.SAME:
+                keys = [("y", verb), back]
+            case Target.MOVED:
+                said = Content.assemble(said, ("\n\n▲ Its query changed while you looked at it.", f"bold {WARN}"))
+                keys = [("r", "I have seen the new one"), back]
+            case Target.GONE:
+                said = Content.assemble(said, ("\n\n✓ The session is gone; there is nothing left to do.", "bold"))
+                keys = [("Esc", "back")]
+            case Target.UNSEEN:
+                why = snapshot.trouble or snapshot.activity.reason
+                said = Content.assemble(said, (f"\n\n◌ Not the present: {why}", f"bold {BAD}"))
+                keys = [("y", f"{verb} (checked again there)"), back]
+        self.body.show(said)
+        self.keys.show(keys_line(keys))
+
+    def key_y(self) -> None:
+        """Sends the signal, unless what it was meant for has changed or gone."""
+        if self.state in (Target.SAME, Target.UNSEEN):
+            shown = self._shown
+            who = shown.application_name or shown.usename
+            signal = Signal(shown.pid, shown.backend_start, shown.query_start, who, shown.query, self._terminate)
+            self.dismiss(signal)
+
+    def key_r(self) -> None:
+        """Takes the query that runs now for the one that is meant."""
+        row = find(self._frame.snapshot, self._shown)
+        if self.state is Target.MOVED and row is not None:
+            self._shown = row
+            self._draw()

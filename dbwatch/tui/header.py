@@ -1,0 +1,239 @@
+"""The two status lines: where the window stands, and how the server is. Pure: values in, lines out.
+
+What does not fit gives way by rank, never by being cut in the middle; colour never stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from textual.content import Content
+
+from dbwatch import text
+from dbwatch.journal.fold import StepStatus
+from dbwatch.monitor.rates import Rates
+from dbwatch.monitor.samples import Snapshot, Status, Vitals
+from dbwatch.tui.keys import next_step
+from dbwatch.tui.panes.age import MISSED_POLLS
+from dbwatch.tui.say import BAD, FAINT, GOOD, WARN
+from dbwatch.window.feed import Frame, Rollback, WindowView
+
+WIDE = 120
+"""Columns from which the Plan stands beside the chosen pane."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a line. The one with the highest rank is left out first."""
+
+    content: Content
+    rank: int = 0
+
+
+def is_stale(snapshot: Snapshot, now: float, interval: float) -> bool:
+    """Whether what is shown is not the present: no connection, polls missed, or the last look at the vitals failed."""
+    late = now - snapshot.taken > MISSED_POLLS * interval + 1.0
+    return not snapshot.connected or late or snapshot.vitals.status is Status.ERROR
+
+
+def data_age(snapshot: Snapshot, now: float) -> float | None:
+    """Seconds since the vitals were read; None before the first time."""
+    return None if snapshot.vitals.at is None else max(0.0, now - snapshot.vitals.taken)
+
+
+def freshness(snapshot: Snapshot, now: float, interval: float, frozen_for: float | None, width: int) -> Content:
+    """`● live 0.4 s`, `◌ stale 14 s (reconnecting, try 3)`, or `❚❚ FROZEN 12 s`; *now* and ages by one clock."""
+    if frozen_for is not None:
+        return Content.assemble(("‖ FROZEN ", f"bold {WARN}"), (text.age(frozen_for), WARN))
+    age = data_age(snapshot, now)
+    trouble = snapshot.trouble.split(":")[0] if width < WIDE else snapshot.trouble
+    because = f" ({_cut(trouble, 34 if width < WIDE else 60)})" if trouble else ""
+    if age is None:
+        return Content.assemble(("◌ ", WARN), (f"no data yet{because}", WARN if trouble else FAINT))
+    if not is_stale(snapshot, now, interval):
+        return Content.assemble(("● ", GOOD), f"live {text.age(age)}")
+    return Content.assemble(("◌ stale ", f"bold {BAD}"), (f"{text.age(age)}{because}", BAD))
+
+
+def _cut(string: str, cells: int) -> str:
+    return string if len(string) <= cells else string[: cells - 1] + "…"
+
+
+def fit(left: Sequence[Part], right: Sequence[Part], width: int, gap: str = "   ") -> Content:
+    """The parts on one line of *width* cells: *left* ones from the left, *right* ones at the right edge."""
+    kept = [*left, *right]
+    while len(kept) > 1 and _cells(kept, gap) + 2 > width:
+        worst = max(range(len(kept)), key=lambda i: (kept[i].rank, i))
+        if kept[worst].rank == 0:
+            break
+        kept.pop(worst)
+    on_left = [p.content for p in kept if any(p is part for part in left)]
+    on_right = [p.content for p in kept if any(p is part for part in right)]
+    head = Content(gap).join(on_left)
+    tail = Content(gap).join(on_right)
+    room = width - 2 - tail.cell_length - (len(gap) if on_right else 0)
+    head = head.truncate(max(0, room), ellipsis=True)
+    space = max(0, width - 2 - head.cell_length - tail.cell_length)
+    return Content.assemble(" ", head, " " * space, tail)
+
+
+def _cells(parts: Sequence[Part], gap: str) -> int:
+    return sum(p.content.cell_length for p in parts) + len(gap) * max(0, len(parts) - 1)
+
+
+def current_phase(view: WindowView) -> str | None:
+    """The phase of the step that runs, or else of the next one; None where all is done."""
+    running = view.state.running
+    step = running.id if running else next_step(view)
+    return next((phase.name for phase in view.runbook.phase if any(s.id == step for s in phase.step)), None)
+
+
+def phases(view: WindowView, narrow: bool) -> Content:
+    """`EXPAND ▸ code ▸ contract`: upper case and bold is where we are, a tick is behind us."""
+    now, arrow = current_phase(view), "›" if narrow else " ▸ "
+    pieces: list[Content | str | tuple[str, str]] = []
+    for index, phase in enumerate(view.runbook.phase):
+        done = all(view.state.step(s.id).status in (StepStatus.DONE, StepStatus.WAIVED) for s in phase.step)
+        if index:
+            pieces.append((arrow, FAINT))
+        if phase.name == now:
+            pieces.append((phase.name.upper(), "bold $accent"))
+        else:
+            pieces.append((f"{'✓' if done else ''}{phase.name.lower()}", FAINT))
+    return Content.assemble(*pieces)
+
+
+def stage(view: WindowView, narrow: bool) -> Content:
+    """Where the window stands: its phases, or that it is being taken back, or how it ended."""
+    abort = view.state.abort
+    if view.state.closed_at is not None:
+        return Content.assemble((f"CLOSED: {view.state.outcome}", "bold reverse"))
+    if abort is not None and not abort.finished:
+        return Content.assemble(("◀ GOING BACK", f"bold reverse {WARN}"))
+    if abort is not None:
+        return Content.assemble(("◀ BACK" if abort.equal else "◀ NOT QUITE BACK", f"bold reverse {WARN}"))
+    return phases(view, narrow)
+
+
+def window_line(frame: Frame, width: int) -> Content:
+    """The first status line."""
+    narrow = width < WIDE
+    view, facts = frame.window, frame.snapshot.facts
+    left: list[Part] = []
+    if view is None:
+        left.append(Part(Content.assemble(("dbwatch", "bold"), (" ▸ ", FAINT), "watching")))
+    else:
+        arrow = " " if narrow else " ▸ "
+        title = _cut(view.runbook.title, 24 if narrow else 48)
+        left.append(Part(Content.assemble((title, "bold"), (arrow, FAINT), stage(view, narrow))))
+    if facts is not None:
+        standby = facts.in_recovery
+        role = "standby" if standby else "primary"
+        name = f"{facts.name} {facts.version_text}" if narrow else f"{facts.name} PostgreSQL {facts.version_text}"
+        left.append(Part(Content.assemble(name, f" {role}" if not narrow or standby else ""), rank=1))
+    elif view is not None and view.state.database:
+        left.append(Part(Content(view.state.database), rank=1))
+    right: list[Part] = []
+    if view is not None:
+        right += [Part(people(view, narrow), rank=3), Part(time_spent(view, narrow), rank=2)]
+    elif frame.snapshot.at is not None:
+        right.append(Part(Content(f"server {frame.snapshot.at:%H:%M:%S}"), rank=2))
+    return fit(left, right, width, "  " if narrow else "     ")
+
+
+def people(view: WindowView, narrow: bool) -> Content:
+    """Who drives, and who sits here if that is somebody else."""
+    driver, me = _short(view.state.driver), _short(view.actor)
+    if view.driving or not driver:
+        return Content(f"you drive ({me})" if not narrow else me)
+    return Content(f"{driver} drives · you {me}" if not narrow else f"{driver}+{me}")
+
+
+def _short(actor: str) -> str:
+    return actor.split("@")[0]
+
+
+def time_spent(view: WindowView, narrow: bool) -> Content:
+    """Elapsed time of the window against its budget; over it, says so in a word too."""
+    spent, budget = text.clock(view.elapsed_s), view.runbook.budget
+    if budget is None:
+        return Content(spent)
+    over = view.elapsed_s > budget
+    line = f"{spent}{'/' if narrow else ' / '}{text.clock(budget)}{' OVER' if over else ''}"
+    return Content.styled(line, BAD if over else "")
+
+
+def bar(fraction: float, cells: int) -> str:
+    """`██▌   `: a fraction of one, in eighths of a cell."""
+    eighths = round(min(1.0, max(0.0, fraction)) * cells * 8)
+    whole, rest = divmod(eighths, 8)
+    return ("█" * whole + ("" if not rest else " ▏▎▍▌▋▊▉"[rest])).ljust(cells)
+
+
+def connections(vitals: Vitals, narrow: bool) -> Content:
+    """`conn ▕██████▏ 61/97`; `!` from 80 % on."""
+    share = vitals.connections / max(1, vitals.connections_usable)
+    style = BAD if share >= 0.95 else WARN if share >= 0.8 else ""
+    figure = f"{vitals.connections}/{vitals.connections_usable}{'!' if style else ''}"
+    return Content.assemble("conn ", "" if narrow else (f"▕{bar(share, 6)}▏ ", style), (figure, style))
+
+
+def longest_wait(snapshot: Snapshot) -> float | None:
+    """Seconds for which the longest waiting session has waited for a lock, when it was looked at."""
+    at = snapshot.locks.at
+    starts = [row.waitstart for row in snapshot.locks.rows if not row.granted and row.waitstart is not None]
+    if at is None or not starts:
+        at = snapshot.activity.at
+        starts = [r.query_start for r in snapshot.activity.rows if r.wait_event_type == "Lock" and r.query_start]
+    return max(0.0, (at - min(starts)).total_seconds()) if at is not None and starts else None
+
+
+def waiting(snapshot: Snapshot, vitals: Vitals, narrow: bool) -> Content:
+    """`waiting 3 (12 s)`."""
+    word = "wait" if narrow else "waiting"
+    if not vitals.waiting:
+        return Content(f"{word} 0")
+    age = longest_wait(snapshot)
+    since = "" if age is None else f" {text.age(age)}" if narrow else f" ({text.age(age)})"
+    style = BAD if (age or 0) >= 5 else WARN
+    return Content.assemble((f"▲ {word} {vitals.waiting}{since}", f"bold {style}"))
+
+
+def way_back(rollback: Rollback, narrow: bool) -> Content:
+    """What an abort would mean now: `rollback ≈ 0:38 reversible`, or `no way back since drop`."""
+    if not rollback.reversible:
+        since = f" since {rollback.no_return}" if rollback.no_return else ""
+        return Content.assemble((f"✗ no way back{since}", f"bold {BAD}"))
+    takes = "" if rollback.estimate_s is None else text.clock(rollback.estimate_s)
+    if narrow:
+        return Content.assemble(f"back {takes or '?'} ", ("ok", GOOD))
+    return Content.assemble(f"rollback {'≈ ' + takes if takes else ''} ".replace("  ", " "), ("reversible", GOOD))
+
+
+def server_line(
+    frame: Frame, figures: Rates, *, now: float, interval: float, frozen_for: float | None, width: int
+) -> Content:
+    """The second status line. *now* is the monotonic clock by which the snapshot was taken."""
+    narrow, snapshot = width < WIDE, frame.snapshot
+    left: list[Part] = []
+    if snapshot.vitals.rows:
+        vitals = snapshot.vitals.rows[0]
+        left.append(Part(connections(vitals, narrow), rank=1))
+        left.append(Part(Content(f"tps {text.count(figures.tps) or '–'}"), rank=4))
+        left.append(Part(waiting(snapshot, vitals, narrow), rank=0))
+        lags = [r.replay_lag_s for r in snapshot.replication.rows if r.replay_lag_s is not None]
+        if lags:
+            left.append(Part(Content(f"lag {text.age(max(lags))}"), rank=5))
+        if figures.wal_bytes_s is not None:
+            left.append(Part(Content(f"WAL {text.size(figures.wal_bytes_s)}/s"), rank=7))
+        if vitals.oldest_xmin_s is not None:
+            old = vitals.oldest_xmin_s >= 300
+            mark = Content.styled(f"xmin {text.age(vitals.oldest_xmin_s)}{'!' if old else ''}", WARN if old else "")
+            left.append(Part(mark, rank=6))
+    elif snapshot.vitals.status is not Status.WAITING:
+        left.append(Part(Content.styled(_cut(f"no figures: {snapshot.vitals.reason}", width // 2), WARN), rank=3))
+    if frame.window is not None and frame.window.state.open:
+        left.append(Part(way_back(frame.window.rollback, narrow), rank=1))
+    live = freshness(snapshot, now, interval, frozen_for, width)
+    return fit(left, [Part(live)], width, "  " if narrow else "   ")

@@ -1,0 +1,115 @@
+"""The journal: what happened in this window, newest last, one plain sentence per fact."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import ClassVar
+
+from dbwatch.journal import events as ev
+from dbwatch.journal.words import sentence
+from dbwatch.text import one_line
+from dbwatch.tui.columns import Cell, Column, Line, Tone
+from dbwatch.tui.panes.base import Choice, Record, Sheet, TablePane
+from dbwatch.window.feed import Frame
+
+COLUMNS = (
+    Column("at", 8),
+    Column("who", 10, priority=2),
+    Column("kind", 20, priority=0),
+    Column("what", None, priority=9),
+)
+
+
+def tone(fact: ev.Fact) -> Tone:
+    """How a line of the journal stands out."""
+    match fact:
+        case ev.StepFailed() | ev.StepUnknown() | ev.AbortActionFailed() | ev.JournalRewound():
+            return "bad"
+        case ev.AbortFinished():
+            return "good" if fact.equal else "bad"
+        case ev.StepDone() | ev.AbortActionDone():
+            return "good"
+        case ev.AbortConfirmed() | ev.WorkStopped() | ev.SessionSignalled() | ev.DriverTook():
+            return "warn"
+        case ev.DdlSeen() | ev.AbortActionStarted():
+            return "dim"
+        case ev.WindowOpened() | ev.WindowClosed():
+            return "strong"
+        case _:
+            return ""
+
+
+def event_line(event: ev.Event) -> Line:
+    """An event as a line of the table."""
+    who = event.actor.split("@")[0]
+    cells = (
+        f"{event.at:%H:%M:%S}",
+        who,
+        ev.kind_of(event.fact),
+        Cell(one_line(sentence(event.fact)), tone(event.fact)),
+    )
+    return Line(event.seq, cells)  # fmt: skip
+
+
+def chosen(frame: Frame, choice: Choice) -> list[ev.Event]:
+    """The events that pass the filter: by text, kind or person."""
+    if frame.window is None:
+        return []
+    return [
+        event
+        for event in frame.window.events
+        if choice.matches(event.actor, ev.kind_of(event.fact), sentence(event.fact))
+    ]
+
+
+class JournalPane(TablePane):
+    """The events. It follows the newest unless a person went up."""
+
+    number = 9
+    command = "journal"
+    title = "Journal"
+    can: ClassVar[frozenset[str]] = frozenset({"filter", "export", "detail"})
+
+    def sheet(self, frame: Frame, choice: Choice) -> Sheet:
+        lines = tuple(event_line(event) for event in chosen(frame, choice))
+        note = f"{len(lines)} events"
+        if frame.window is not None and frame.window.journal_trouble:
+            note = f"NOT WRITTEN, kept in the mirror: {frame.window.journal_trouble}"
+        return Sheet(COLUMNS, lines, "nothing happened yet", note)
+
+    def draw(self, frame: Frame) -> str:
+        shown = self.table.lines
+        following = not shown or self.table.cursor_key == shown[-1].key
+        note = super().draw(frame)
+        if following and self.table.lines:
+            self.table.move_to(self.table.lines[-1].key)
+        return note
+
+    def records(self, frame: Frame, choice: Choice) -> list[Record]:
+        return [
+            {
+                "seq": event.seq,
+                "at": event.at.isoformat(),
+                "actor": event.actor,
+                "epoch": event.epoch,
+                "kind": ev.kind_of(event.fact),
+                "says": sentence(event.fact),
+                "body": event.body,
+                "hash": event.hash,
+            }
+            for event in chosen(frame, choice)
+        ]
+
+    def lines_about(self, frame: Frame, key: Hashable) -> list[str]:
+        events = frame.window.events if frame.window is not None else ()
+        event = next((e for e in events if e.seq == key), None)
+        if event is None:
+            return []
+        return [
+            f"event      {event.seq} {ev.kind_of(event.fact)}",
+            f"at         {event.at:%Y-%m-%d %H:%M:%S.%f} server time",
+            f"by         {event.actor}, epoch {event.epoch}",
+            f"says       {sentence(event.fact)}",
+            f"body       {event.body}",
+            f"hash       {event.hash}",
+        ]

@@ -1,0 +1,309 @@
+"""Frames made by hand, a feed that plays them, and a desk that remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from dbwatch.backfill.progress import BackfillProgress, State, Worker
+from dbwatch.journal import events as ev
+from dbwatch.journal.fold import fold
+from dbwatch.monitor.samples import Activity, IndexUse, Lock, Snapshot, Status, View, Vitals
+from dbwatch.postgres.facts import ServerFacts
+from dbwatch.runbook.model import Runbook
+from dbwatch.window import intents
+from dbwatch.window.abort import AbortPlan, Action, ActionKind
+from dbwatch.window.feed import Frame, MigrationProgress, Rollback, WindowView
+
+T0 = datetime(2026, 3, 14, 21, 4, 10, tzinfo=UTC)
+"""When the window opened."""
+
+RUNBOOK = Runbook.model_validate(
+    {
+        "title": "users.phone replaces legacy_phone_field",
+        "alembic": "alembic.ini",
+        "budget": "60min",
+        "rollback_budget": "5min",
+        "phase": [
+            {
+                "name": "expand",
+                "step": [
+                    {"id": "preview", "kind": "manual", "text": "SQL preview read by a second person", "planned": "2min"},
+                    {"id": "add", "kind": "migrate", "to": "3f1c", "planned": "30s"},
+                ],
+            },
+            {
+                "name": "code",
+                "step": [
+                    {
+                        "id": "deploy", "kind": "manual", "text": "deploy v0.8.0",
+                        "rollback": "git checkout v0.7.0; docker compose up -d",
+                    },
+                    {
+                        "id": "fill", "kind": "backfill", "table": "users", "set": "phone = legacy_phone_field",
+                        "where": "phone IS NULL AND legacy_phone_field IS NOT NULL", "planned": "10min",
+                    },
+                    {"id": "complete", "kind": "check", "sql": "SELECT count(*) FROM users WHERE phone IS NULL", "expect": 0},
+                ],
+            },
+            {"name": "contract", "step": [{"id": "drop", "kind": "migrate", "to": "head"}]},
+        ],
+    }
+)  # fmt: skip
+
+FACTS = ServerFacts(
+    version=160004, database="shop", database_oid=16384, user="dba", host="prod-db1", started_at=T0 - timedelta(days=40),
+    system_identifier="7301", at=T0, in_recovery=False, read_only=False, superuser=False, sees_all=True,
+    may_signal=True, may_create=True, max_connections=100, reserved_connections=3, statements_schema="public",
+    pooled=False,
+)  # fmt: skip
+
+
+def session(pid: int, application: str, query: str, *, at: datetime, age: float = 1.0, **changes: object) -> Activity:
+    """A row of pg_stat_activity whose transaction and query are *age* seconds old at *at*."""
+    begun = at - timedelta(seconds=age)
+    row = Activity(
+        pid=pid, backend_start=T0 - timedelta(hours=1), leader_pid=None, datname="shop", usename="app",
+        application_name=application, client="10.0.0.7", backend_type="client backend", state="active",
+        wait_event_type="", wait_event="", xact_start=begun, query_start=begun, state_change=begun, xmin_age=12,
+        query=query,
+    )  # fmt: skip
+    return replace(row, **changes)  # type: ignore[arg-type]  # fields by name, as replace takes them
+
+
+def blocked(at: datetime) -> tuple[tuple[Activity, ...], tuple[Lock, ...]]:
+    """Our DDL waits behind a report, two application sessions wait behind our DDL."""
+    lock = {"wait_event_type": "Lock", "wait_event": "relation"}
+    rows = (
+        session(47110, "reports", "SELECT u.id, sum(o.total) FROM users u JOIN orders o ON o.user_id = u.id",
+                at=at, age=31, state="idle in transaction", wait_event_type="Client", wait_event="ClientRead"),
+        session(48213, "dbwatch migrate 7/3", "ALTER TABLE users ADD COLUMN phone varchar(20)", at=at, age=12.4, **lock),
+        session(47311, "app-7", "UPDATE users SET email = $1 WHERE id = $2", at=at, age=11.9, **lock),
+        session(47312, "app-2", "SELECT * FROM users WHERE id = $1", at=at, age=11.0, **lock),
+        session(47400, "app-1", "", at=at, age=0.2, state="idle", xact_start=None),
+    )  # fmt: skip
+
+    def on_users(pid: int, mode: str, granted: bool, age: float) -> Lock:
+        since = None if granted else at - timedelta(seconds=age)
+        return Lock(pid, "relation", "users", "relation 16384 16401", mode, granted, since)
+
+    locks = (
+        on_users(47110, "AccessShareLock", True, 31),
+        on_users(48213, "AccessExclusiveLock", False, 12.4),
+        on_users(47311, "RowExclusiveLock", False, 11.9),
+        on_users(47312, "AccessShareLock", False, 11.0),
+    )
+    return rows, locks
+
+
+def snapshot(seconds: float = 0.0, *, taken: float = 100.0, waiting: bool = False) -> Snapshot:
+    """A good poll *seconds* after the opening, read at *taken* on the monotonic clock."""
+    at = T0 + timedelta(seconds=seconds)
+    rows, locks = blocked(at)
+    if not waiting:
+        rows, locks = (rows[0], rows[4]), locks[:1]
+    vitals = Vitals(
+        connections=61, connections_usable=97, active=len(rows), waiting=3 if waiting else 0,
+        xact_commit=int(1_000_000 + 1200 * seconds), xact_rollback=0, wal_bytes=int(14_000_000 * seconds),
+        deadlocks=0, temp_bytes=0, oldest_xmin_s=38.0, oldest_xact_s=31.0, database_bytes=10_000_000_000,
+    )  # fmt: skip
+    index = IndexUse(1, "public", "users", "users_email_key", 1234, None, 21_000_000, True, True, True, False)
+
+    def view(*found: object) -> View[object]:
+        return View(Status.OK, "", at, taken, found)
+
+    return Snapshot(
+        number=int(seconds * 10) + 1, taken=taken, at=at, connected=True, facts=FACTS, own_pids=frozenset({48213}),
+        vitals=view(vitals), activity=view(*rows), locks=view(*locks), statements=view(), indexes=view(index),
+        tables=view(), progress=view(), replication=view(), blockers=view(), statements_before=view(),
+    )  # type: ignore[arg-type]  # fmt: skip  # one view per kind of row
+
+
+def journal(*facts: ev.Fact, every: float = 30.0, actor: str = "wei@bastion") -> tuple[ev.Event, ...]:
+    """The facts as a chained journal, one every so many seconds, after the opening."""
+    opened = ev.WindowOpened(RUNBOOK.title, "shop", ["9a20"], "sha", "fingerprint")
+    events: list[ev.Event] = []
+    for number, fact in enumerate((opened, *facts)):
+        at = T0 + timedelta(seconds=every * number)
+        previous = events[-1].hash if events else ""
+        events.append(ev.make(fact, seq=number + 1, at=at, actor=actor, epoch=3, prev_hash=previous))
+    return tuple(events)
+
+
+def window(*facts: ev.Fact, elapsed: float = 761.0, **changes: object) -> WindowView:
+    """A window in which *facts* happened."""
+    events = journal(*facts)
+    rollback = Rollback(reversible=True, estimate_s=38.0, no_return="drop", reason="drops users.legacy_phone_field")
+    view = WindowView(
+        runbook=RUNBOOK, state=fold(events), events=events, actor="wei@bastion", driving=True, elapsed_s=elapsed,
+        rollback=rollback,
+    )  # fmt: skip
+    return replace(view, **changes)  # type: ignore[arg-type]  # fields by name, as replace takes them
+
+
+PREVIEWED = (ev.StepDone("preview", 1, "read by lin", 62.0),)
+ADDING = (*PREVIEWED, ev.StepStarted("add", 1, ["9a20"]))
+ADDED = (
+    *ADDING,
+    ev.DdlSeen("add", 1, 1, "3f1c", "ALTER TABLE users ADD COLUMN phone varchar(20)", False, True, True, []),
+    ev.StepDone("add", 1, "at 3f1c", 12.0, ["3f1c"]),
+)
+DEPLOYED = (*ADDED, ev.StepDone("deploy", 1, "v0.8.0 is out, lin watched", 240.0))
+FILLING = (*DEPLOYED, ev.StepStarted("fill", 1))
+
+MIGRATING = MigrationProgress(
+    step="add", revision="3f1c", statement="ALTER TABLE users ADD COLUMN phone varchar(20)", number=2, applied=(),
+    committed=(), pid=48213, waits_for="47110 (reports, idle in transaction 31 s)", attempt=2, attempts=6,
+    retry_in_s=None,
+)  # fmt: skip
+BACKFILLING = BackfillProgress(
+    table="users", state=State.RUNNING, rows_done=612_340, rows_total_estimate=1_295_000, fraction=0.473,
+    rows_per_s=12_400.0, eta_s=55.0, batch_rows=4_100, batch_ms=92.0, target_ms=100.0, duty=0.8, batches=1_204,
+    history=tuple(60 + 40 * ((n * 7) % 11) / 11 for n in range(120)), worker=Worker(48300, T0), epoch=3,
+)  # fmt: skip
+PLAN = AbortPlan(
+    database="shop",
+    target="shop@prod-db1 (primary, 16.4)",
+    seq=7,
+    actions=(
+        Action(ActionKind.FENCE, "fence epoch 3 → 4", estimate_s=0.5),
+        Action(ActionKind.STOP, "stop fill after batch 1,204", step="fill", estimate_s=0.5),
+        Action(ActionKind.PERSON, "undo deploy: git checkout v0.7.0; docker compose up -d", step="deploy"),
+        Action(
+            ActionKind.DOWNGRADE, "downgrade 3f1c → 9a20", step="add", heads=("9a20",), estimate_s=30.0,
+            sql=("DROP INDEX CONCURRENTLY idx_users_phone;", "ALTER TABLE users DROP COLUMN phone;"),
+            notes=("AccessExclusive on users", "would wait now for 47110 (reports, 31 s)"),
+        ),
+        Action(ActionKind.COMPARE, "compare the schema with the one at 21:04:10", estimate_s=2.0),
+    ),
+    lost=("612,340 values of users.phone, all copied from users.legacy_phone_field",),
+    budget_s=300.0,
+    blockers=(47110,),
+)  # fmt: skip
+
+
+class FakeClock:
+    """A clock that stands until it is told to go."""
+
+    def __init__(self, monotonic: float = 100.4) -> None:
+        self.at = monotonic
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def now(self) -> datetime:
+        return T0 + timedelta(seconds=self.at - 100)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.01))
+
+
+class FakeFeed:
+    """Plays frames; `push` adds one."""
+
+    def __init__(self, *frames: Frame) -> None:
+        self._frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self._frame = frames[0] if frames else Frame()
+        self.interval = 1.0
+        for frame in frames[1:]:
+            self._frames.put_nowait(frame)
+
+    @property
+    def frame(self) -> Frame:
+        return self._frame
+
+    async def next(self) -> Frame:
+        self._frame = await self._frames.get()
+        return self._frame
+
+    def push(self, frame: Frame) -> None:
+        """The feed's next frame."""
+        self._frames.put_nowait(frame)
+
+    def set_interval(self, seconds: float) -> None:
+        self.interval = seconds
+
+
+class FakeDesk:
+    """Remembers what it was asked; answers at once, or never."""
+
+    def __init__(
+        self, *, answer: intents.Answer | None = None, accepts: frozenset[type] = intents.ALL, silent: bool = False
+    ) -> None:
+        self.asked: list[intents.Intent] = []
+        self.plan = PLAN
+        self._answer = answer or intents.Answer(True, "taken")
+        self._accepts, self._silent = accepts, silent
+
+    @property
+    def accepts(self) -> frozenset[type]:
+        return self._accepts
+
+    async def submit(self, intent: intents.Intent) -> intents.Answer:
+        self.asked.append(intent)
+        if self._silent:
+            await asyncio.Event().wait()
+        return self._answer
+
+    async def plan_abort(self) -> AbortPlan:
+        if self._silent:
+            await asyncio.Event().wait()
+        return self.plan
+
+
+def frames() -> dict[str, Frame]:
+    """One frame for every state that a window can be in."""
+    going = tuple(action.body() for action in PLAN.actions)
+    begun = (*FILLING, ev.AbortConfirmed([dict(body) for body in going], 33.0), ev.AbortActionStarted(1))
+    person = (
+        *begun, ev.AbortActionDone(1, "epoch 4", 0.2), ev.AbortActionStarted(2), ev.AbortActionDone(2, "stopped", 0.4),
+        ev.AbortActionStarted(3),
+    )  # fmt: skip
+    downgraded = (*person, ev.AbortActionDone(3, "v0.7.0 is back", 95.0), ev.AbortActionStarted(4))
+    back = (
+        *downgraded, ev.AbortActionDone(4, "at 9a20", 28.0), ev.AbortActionStarted(5),
+        ev.AbortActionDone(5, "equal", 1.0), ev.AbortFinished(True, [], 38.0),
+    )  # fmt: skip
+    differs = (*downgraded, ev.AbortFinished(False, ["index idx_users_phone is left"], 38.0))
+    everything = (
+        *FILLING, ev.StepDone("fill", 1, "1,295,000 rows", 100.0), ev.StepDone("complete", 1, "0", 0.2),
+        ev.StepDone("drop", 1, "at head", 4.0, ["77aa"]),
+    )  # fmt: skip
+    gone = Rollback(reversible=False, estimate_s=None, reason="legacy values are dropped", no_return="drop")
+    quiet, busy = snapshot(761), snapshot(761, waiting=True)
+    lost = replace(quiet, connected=False, trouble="reconnecting, try 3: connection refused", taken=114.0)
+    return {
+        "nothing yet": Frame(),
+        "watching": Frame(busy),
+        "watching, hidden": Frame(replace(quiet, activity=View(Status.HIDDEN, "12 sessions hidden: GRANT pg_monitor TO dba",
+                                                               quiet.at, 100.0, quiet.activity.rows))),
+        "watching, stale": Frame(lost),
+        "window opened": Frame(quiet, window()),
+        "window, server lost": Frame(lost, window()),
+        "migrating": Frame(busy, window(*ADDING, migration=MIGRATING, busy="add", elapsed=91.0)),
+        "add failed": Frame(quiet, window(*ADDING, ev.StepFailed("add", 1, "canceling statement due to lock timeout: it "
+                                          "waited 2 s for users, held by 47110 (reports)", 10.1, again=True))),
+        "add unknown": Frame(quiet, window(*ADDING, ev.StepUnknown("add", 1, "the driver vanished during autocommit"))),
+        "next is a person's": Frame(quiet, window(*ADDED)),
+        "next is the backfill": Frame(quiet, window(*DEPLOYED)),
+        "filling": Frame(quiet, window(*FILLING, backfill=BACKFILLING, backfill_step="fill", busy="fill")),
+        "held back": Frame(busy, window(*FILLING, backfill_step="fill", busy="fill",
+                           backfill=replace(BACKFILLING, state=State.THROTTLED, reason="replication lag is 12 s, limit 5 s"))),
+        "paused": Frame(quiet, window(*FILLING, backfill_step="fill", busy="fill",
+                        backfill=replace(BACKFILLING, state=State.PAUSED, reason="paused by hand"))),
+        "navigator": Frame(quiet, window(*ADDING, actor="lin@laptop", driving=False)),
+        "journal trouble": Frame(quiet, window(*ADDED, journal_trouble="the disk of prod-db1 is full")),
+        "aborting": Frame(busy, window(*begun, busy="the abort")),
+        "abort waits for a person": Frame(quiet, window(*person, busy="the abort")),
+        "abort stuck": Frame(busy, window(*downgraded, ev.AbortActionFailed(4, "lock timeout after 5 tries", 12.0),
+                             ev.AbortFinished(False, ["stopped at action 4: lock timeout after 5 tries"], 50.0))),
+        "back": Frame(quiet, window(*back)),
+        "not back": Frame(quiet, window(*differs)),
+        "no way back": Frame(quiet, window(*everything, rollback=gone)),
+        "closed": Frame(quiet, window(*everything, ev.WindowClosed("done"), rollback=gone)),
+    }  # fmt: skip
+
+
+ALL_FRAMES: Sequence[str] = tuple(frames())
