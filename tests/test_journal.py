@@ -9,9 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from proxy import FaultProxy
 from servers import Database
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from dbwatch.clock import SystemClock
 from dbwatch.errors import ConnectionLost, Fenced, Refused, ServerSilent
@@ -21,6 +26,7 @@ from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.mirror import Mirror
 from dbwatch.journal.schema import ensure, present
 from dbwatch.journal.store import Opening, Store
+from dbwatch.journal.tables import SCHEMA, metadata
 from dbwatch.postgres.session import Connector, Role
 
 OPENED = ev.WindowOpened("users.phone", "shop", ["9a20"], "sha", "digest")
@@ -28,9 +34,7 @@ OPENED = ev.WindowOpened("users.phone", "shop", ["9a20"], "sha", "digest")
 
 async def opened(connector: Connector, folder: Path, actor: str = "wei@a") -> Store:
     await ensure(connector)
-    return await journal.open_window(
-        connector, SystemClock(), actor, Opening(OPENED, "title = ''", "{}", "{}"), folder
-    )
+    return await journal.open_window(connector, SystemClock(), actor, Opening(OPENED, "title = ''", "{}", "{}"), folder)
 
 
 async def joined(connector: Connector, folder: Path, store: Store, actor: str = "lin@b") -> Store:
@@ -44,6 +48,23 @@ async def test_the_schema_is_made_once_even_by_two_at_a_time(db: Database) -> No
     session = await db.connector.open(Role.JOURNAL)
     assert await present(session)
     await session.close()
+
+
+async def test_the_migrations_make_exactly_the_tables_that_the_code_knows(db18: Database) -> None:
+    await ensure(db18.connector)
+
+    def differences() -> list[Any]:
+        engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(db18.dsn), poolclass=NullPool)
+        with engine.connect() as connection:
+            options = {
+                "include_schemas": True,
+                "include_name": lambda name, kind, _: kind != "schema" or name == SCHEMA,
+                "version_table_schema": SCHEMA,
+                "compare_server_default": True,
+            }
+            return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+    assert await asyncio.to_thread(differences) == []
 
 
 async def test_a_window_opens_once_in_a_database(db18: Database, tmp_path: Path) -> None:

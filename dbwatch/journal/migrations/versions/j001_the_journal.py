@@ -81,7 +81,12 @@ def upgrade() -> None:
     op.create_table(
         "backfill",
         Column("id", BigInteger, Identity(always=True), primary_key=True),
-        Column("window_id", Uuid, ForeignKey(f"{SCHEMA}.window.id"), comment="null: a backfill without a window"),
+        Column(
+            "window_id",
+            Uuid,
+            ForeignKey(f"{SCHEMA}.window.id"),
+            comment="null: a backfill of its own, without a window",
+        ),
         Column("step_id", Text),
         Column("spec", Text, nullable=False, comment="canonical JSON"),
         Column("spec_hash", Text, nullable=False),
