@@ -10,7 +10,7 @@ from dbwatch.monitor.locktree import LockNode, forest_of, walk
 from dbwatch.monitor.samples import Activity, Snapshot, View
 from dbwatch.tui.columns import Cell, Column, Line, Tone
 from dbwatch.tui.panes import sessions
-from dbwatch.tui.panes.base import EVERYTHING, Choice, Record, Sheet, TablePane
+from dbwatch.tui.panes.base import EVERYTHING, Choice, Record, Sheet, TablePane, counted
 from dbwatch.window.feed import Frame
 
 COLUMNS = (
@@ -23,7 +23,7 @@ COLUMNS = (
     Column("role", 10, priority=2),
     Column("db", 10, priority=3),
     Column("client", 15, priority=1),
-    Column("what", None, priority=10, least=30),
+    Column("what", None, priority=10, least=33),
 )
 
 Jam = Mapping[int, tuple[LockNode, int | None]]
@@ -46,8 +46,9 @@ def remarks(node: LockNode, behind: int | None) -> tuple[str, ...]:
         return (f"← DEADLOCK with {behind or 'others'}", "← DEADLOCK")
     if node.granted:
         first = node.blocks[0] if node.blocks else "others"
-        more = f"; {node.victims} wait" if node.victims > 1 else ""
-        return (f"← holds what {first} wants{more}", f"← blocks {node.victims}")
+        said = f"← holds what {first} wants"
+        brief = (said, f"← blocks {node.victims:,}")
+        return (f"{said}; {node.victims:,} wait", *brief) if node.victims > 1 else brief
     holder = behind or "somebody"
     if node.victims:
         return (f"← waits behind {holder}, {node.victims} behind it", f"← {holder} ▲{node.victims}")
@@ -119,9 +120,9 @@ def sheet(frame: Frame, choice: Choice = EVERYTHING) -> Sheet:
     rows, jammed = kept(frame, choice), jam(snapshot)
     waiting = sum(not node.granted for node, _ in jammed.values())
     idle = sum(map(sessions.idle, rows))
-    note = [f"{len(rows):,} sessions"]
+    note = [counted(len(rows), "session", "sessions")]
     note += [f"{idle:,} idle"] if idle else []
-    note += [f"{waiting:,} wait for a lock"] if waiting else []
+    note += [f"{counted(waiting, 'waits', 'wait')} for a lock"] if waiting else []
     return Sheet(
         columns=COLUMNS,
         lines=tuple(_line(session, snapshot.activity, snapshot.own_pids, jammed) for session in rows),
@@ -156,7 +157,7 @@ def detail(frame: Frame, key: Hashable) -> list[str]:
     if node is not None:
         told += [f"in the way of {sessions.named(pid, by_pid, snapshot.activity.at)}" for pid in node.blocks]
     if node is not None and node.victims > len(node.blocks):
-        told.append(f"{node.victims} wait behind it, directly or not")
+        told.append(f"{node.victims:,} wait behind it, directly or not")
     locks = sessions.locks_of(session.pid, snapshot.locks.rows)
     return [*lines, *([""] if told else []), *told, *([""] if locks else []), *locks]
 

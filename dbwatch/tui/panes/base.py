@@ -58,6 +58,11 @@ class Sheet:
     """For the left of the rim: `13 sessions, 2 wait`."""
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """`1 session`, `1,312 sessions`."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 class Rim(Widget):
     """The last line of a pane: what is chosen on the left, the age of the data on the right.
 

@@ -11,7 +11,7 @@ from dbwatch.monitor.rates import IndexChange, index_changes
 from dbwatch.monitor.samples import Activity, IndexUse, Progress, Snapshot, View
 from dbwatch.tui.columns import Cell, Column, Line, Tone
 from dbwatch.tui.panes import sessions
-from dbwatch.tui.panes.base import EVERYTHING, Choice, Record, Sheet, TablePane
+from dbwatch.tui.panes.base import EVERYTHING, Choice, Record, Sheet, TablePane, counted
 from dbwatch.window.feed import Frame
 
 BAR = 8
@@ -141,7 +141,7 @@ def sheet(frame: Frame, choice: Choice = EVERYTHING) -> Sheet:
     running = [b for b in builds(snapshot) if choice.matches(b.pid, b.index, b.relation, b.phase, b.command)]
     rows = kept(frame, choice)
     invalid = sum(not change.index.is_valid for change in rows)
-    note = [f"{len(rows):,} indexes"]
+    note = [counted(len(rows), "index", "indexes")]
     note += [f"{invalid} INVALID"] if invalid else []
     note += [f"{len(running)} in the making"] if running else []
     note += [f"scans since {baseline.at:%H:%M:%S}"] if baseline else []

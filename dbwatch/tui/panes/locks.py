@@ -13,7 +13,7 @@ from dbwatch.monitor.locktree import LockNode, forest_of, walk
 from dbwatch.monitor.samples import Activity, View
 from dbwatch.tui.columns import Cell, Column, Line, Tone
 from dbwatch.tui.panes import activity, sessions
-from dbwatch.tui.panes.base import EVERYTHING, Choice, Record, Sheet, TablePane
+from dbwatch.tui.panes.base import EVERYTHING, Choice, Record, Sheet, TablePane, counted
 from dbwatch.window.feed import Frame
 
 DEEPEST = 6
@@ -44,7 +44,7 @@ def mode(node: LockNode) -> str:
 
 def who(node: LockNode) -> str:
     """The session's application or role; ours with a mark."""
-    return f"{node.who} {sessions.OWN}" if node.ours else node.who
+    return sessions.ours(node.who) if node.ours else node.who
 
 
 def _remarks(node: LockNode) -> tuple[str, ...]:
@@ -52,9 +52,8 @@ def _remarks(node: LockNode) -> tuple[str, ...]:
         return ("← DEADLOCK", "⟲")
     if not node.victims:
         return ()
-    waits = "1 waits" if node.victims == 1 else f"{node.victims:,} wait"
-    end = " for its end" if node.granted else " behind it"
-    return (f"← {waits}{end}", f"▲ {node.victims:,}")
+    end = "for its end" if node.granted else "behind it"
+    return (f"← {counted(node.victims, 'waits', 'wait')} {end}", f"▲ {node.victims:,}")
 
 
 def _tone(node: LockNode) -> Tone:
@@ -91,7 +90,7 @@ def _columns(lines: Iterable[Line]) -> tuple[Column, ...]:
         Column("  pid", width(0, 9, 22), priority=9),
         Column("age", 6, "right", priority=8),
         Column("mode", width(2, 11, 26), priority=7),
-        Column("on", width(3, 8, 24), priority=6),
+        Column("on", width(3, 6, 24), priority=6),
         Column("who", width(4, 8, 16), priority=4),
         Column("what", None, priority=10, least=14),
     )
@@ -111,13 +110,11 @@ def sheet(frame: Frame, choice: Choice = EVERYTHING) -> Sheet:
     trees = kept(frame, choice)
     lines = tuple(_line(node, branch) for node, branch in branches(trees))
     waiting = sum(not node.granted for node in walk(trees))
-    in_way = "1 blocks" if len(trees) == 1 else f"{len(trees):,} block"
-    waits = "1 waits" if waiting == 1 else f"{waiting:,} wait"
     return Sheet(
         columns=_columns(lines),
         lines=lines,
         empty="nobody waits for a lock",
-        note=f"{in_way} · {waits}" if trees else "",
+        note=f"{counted(len(trees), 'blocks', 'block')} · {counted(waiting, 'waits', 'wait')}" if trees else "",
     )
 
 
@@ -155,7 +152,7 @@ def detail(frame: Frame, key: Hashable) -> list[str]:
     return [
         f"prepared transaction {node.what}",
         "no session holds it: it ends with COMMIT PREPARED or ROLLBACK PREPARED",
-        f"{node.victims:,} wait for its end",
+        f"{counted(node.victims, 'waits', 'wait')} for its end",
         "",
         *held,
     ]

@@ -43,16 +43,19 @@ def begun(session: Activity) -> datetime | None:
 
 
 def who(session: Activity, own_pids: frozenset[int]) -> str:
-    """Its application, else its role, else what kind of process it is; ours with a mark."""
-    name = text.one_line(session.application_name) or session.usename or session.backend_type
-    return f"{name} {OWN}" if session.pid in own_pids else name
+    """Its application, else its role, else what kind of process it is; ours with a mark instead of our name."""
+    name = session.application_name or session.usename or session.backend_type
+    return ours(name) if session.pid in own_pids else name
+
+
+def ours(name: str) -> str:
+    """The name of a session of ours in a narrow column: `migrate 7/3 ◆`."""
+    return f"{name.removeprefix('dbwatch ')} {OWN}"
 
 
 def waits(session: Activity) -> str:
     """What it waits for, as briefly as can be told: `Lock`, `ClientRead`, `DataFileRead`."""
-    if session.wait_event_type == "Lock":
-        return f"Lock {session.wait_event}".strip()
-    return session.wait_event or session.wait_event_type
+    return "Lock" if session.wait_event_type == "Lock" else session.wait_event or session.wait_event_type
 
 
 def doing(session: Activity) -> str:
@@ -74,7 +77,7 @@ def described(session: Activity, at: datetime | None, own_pids: frozenset[int]) 
 
     facts = {
         "session": f"{session.pid}" + (f", worker of {session.leader_pid}" if session.leader_pid else ""),
-        "who": who(session, own_pids) + (" (ours)" if session.pid in own_pids else ""),
+        "who": session.application_name + (f" {OWN} ours" if session.pid in own_pids else ""),
         "role": session.usename,
         "database": session.datname,
         "client": f"{session.client}:{session.client_port}" if session.client_port else session.client,

@@ -12,7 +12,7 @@ from dbwatch.monitor.rates import SLOWER, StatementChange, last_poll, statement_
 from dbwatch.monitor.samples import Snapshot, Status, View
 from dbwatch.tui.columns import Cell, Column, Line, Tone
 from dbwatch.tui.panes import sessions
-from dbwatch.tui.panes.base import EVERYTHING, Choice, Record, Sheet, TablePane
+from dbwatch.tui.panes.base import EVERYTHING, Choice, Record, Sheet, TablePane, counted
 from dbwatch.window.feed import Frame
 
 MUCH_SLOWER = 2.0
@@ -124,7 +124,7 @@ def sheet(snapshot: Snapshot, baseline: Baseline | None, choice: Choice = EVERYT
     rows = kept(snapshot, baseline, choice)
     since = f"since {baseline.at:%H:%M:%S}" if baseline else "since the last poll"
     worse = sum(row.since.lost_ms > 0 for row in rows)
-    note = [f"{len(rows):,} statements {since}"] if rows else []
+    note = [f"{counted(len(rows), 'statement', 'statements')} {since}"] if rows else []
     note += [f"▲ {worse:,} slower"] if worse else []
     return Sheet(
         columns=COLUMNS,
