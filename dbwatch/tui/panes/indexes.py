@@ -73,7 +73,7 @@ def state(change: IndexChange, measured: bool) -> tuple[str, Tone]:
 
 
 _SORTS: Mapping[str, Callable[[IndexChange], tuple[Any, ...]]] = {
-    "scans": lambda change: (change.scans, -change.index.bytes),
+    "scans": lambda change: (change.scans, change.index.is_unique, -change.index.bytes),
     "size": lambda change: (-change.index.bytes,),
     "name": lambda change: (),
 }

@@ -167,13 +167,14 @@ def detail(snapshot: Snapshot, baseline: Baseline | None, key: Hashable) -> list
     row = next((row for row in kept(snapshot, baseline, EVERYTHING) if row.key == key), None)
     mean = statement.total_exec_time / statement.calls if statement.calls else None
     lines = [
-        f"statement    {statement.queryid}, role {statement.userid}, database {statement.dbid}",
-        f"ever         {statement.calls:,} calls, mean {milliseconds(mean)} ms, {statement.rows:,} rows",
+        f"{'statement':<15} {statement.queryid}, role {statement.userid}, database {statement.dbid}",
+        f"{'ever':<15} {statement.calls:,} calls, mean {milliseconds(mean)} ms, {statement.rows:,} rows",
     ]
     if row is not None:
-        since = f"{baseline.at:%H:%M:%S}" if baseline else "last poll"
-        lines.append(f"since {since:<9}".rstrip() + "  " + _figures(row.since))
-        lines += [f"last {_poll_s(snapshot):.0f} s".ljust(13) + _figures(row.poll)] if row.poll else []
+        if baseline is not None:
+            lines.append(f"{f'since {baseline.at:%H:%M:%S}':<15} {_figures(row.since)}")
+        if row.poll is not None:
+            lines.append(f"{f'last {text.age(_poll_s(snapshot))}':<15} {_figures(row.poll)}")
     return [*lines, "", *sessions.broken(statement.query)]
 
 
