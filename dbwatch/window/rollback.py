@@ -16,6 +16,7 @@ from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
 from dbwatch.migration import runner
 from dbwatch.migration.events import Direction
+from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import Job
 from dbwatch.postgres.session import Role, describe
 from dbwatch.runbook.model import Migrate, Sql
@@ -24,7 +25,6 @@ from dbwatch.steps.progress import MigrationProgress
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.ground import Ground
 from dbwatch.window.survey import Survey
-from dbwatch.window.wayback import Leftover
 
 ATTEMPTS = 20
 """How often a downgrade, or a drop, is tried where a lock is in the way."""
@@ -96,7 +96,7 @@ class Rollbacker:
         )
 
     async def _verdict(self, seconds: float) -> None:
-        left, found = await self._survey.leftovers()
+        _, found = await self._survey.leftovers(last=True)
         ours = [o.difference.key for o in found.ours]
         differences = [*ours, *(f"not ours: {d.key} {d.kind}" for d in found.not_ours)]
         heads = await self._survey.heads()
@@ -104,7 +104,7 @@ class Rollbacker:
         if heads != start:
             differences.append(f"the version table says {', '.join(sorted(heads)) or 'base'}")
         facts: list[ev.Fact] = [ev.AbortFinished(not differences, differences, seconds)]
-        if not ours and not left and heads == start:
+        if not ours and heads == start:
             facts.append(ev.WindowClosed("aborted"))
         await self._ground.store.record(*facts)
 
@@ -184,10 +184,11 @@ class Rollbacker:
 
     async def _compare(self, action: Action) -> str:
         del action
-        left, found = await self._survey.leftovers()
-        said = await self._remove(left) + "; " if left else ""
-        if left:
-            _, found = await self._survey.leftovers()
+        left, found = await self._survey.leftovers(last=True)
+        said = ""
+        if any(mend.sql for mend in left):
+            said = await self._remove(left) + "; "
+            _, found = await self._survey.leftovers(last=True)
         if found.empty:
             return said + "the schema is the one of the opening"
         ours, others = len(found.ours), len(found.not_ours)
@@ -195,11 +196,12 @@ class Rollbacker:
 
     # --- taking things away
 
-    async def _remove(self, left: tuple[Leftover, ...]) -> str:
-        for item in left:
-            if item.sql:
-                await self._patiently(item.sql, alone="CONCURRENTLY" in item.sql)
-        return f"removed {', '.join(item.key for item in left if item.sql)}" if left else "nothing was left behind"
+    async def _remove(self, left: tuple[Mend, ...]) -> str:
+        for mend in left:
+            for statement in mend.sql:
+                await self._patiently(statement, alone=mend.concurrently)
+        gone = [mend.difference.key for mend in left if mend.sql]
+        return f"removed {', '.join(gone)}" if gone else "nothing was left behind"
 
     async def _patiently(self, statement: str, *, alone: bool) -> None:
         """One statement, tried again where a lock is in the way. Raises psycopg.Error or DbwatchError in the end."""

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dbwatch.errors import DbwatchError
 from dbwatch.journal.events import DdlSeen
 from dbwatch.journal.fold import StepState, StepStatus, WindowState
-from dbwatch.migration import ddl, fingerprint, residue, runner
+from dbwatch.migration import fingerprint, grammar, runner
 from dbwatch.migration.chain import Chain
 from dbwatch.migration.ddl import Action as DdlAction
-from dbwatch.migration.ddl import Named
+from dbwatch.migration.ddl import JournalledDdl, Named
 from dbwatch.migration.events import Direction
-from dbwatch.migration.fingerprint import Difference, Fingerprint
+from dbwatch.migration.fingerprint import Fingerprint
+from dbwatch.migration.mend import Mend, clean_up
 from dbwatch.migration.request import RevisionSql
-from dbwatch.migration.residue import JournalledDdl, Residue
+from dbwatch.migration.residue import Residue, residue
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.runbook.model import Migrate, Sql
 from dbwatch.steps.sql import made_by
@@ -59,24 +60,33 @@ class Survey:
     async def difference(self) -> Residue:
         """What differs from the opening, by whose it is. Raises DbwatchError or psycopg.Error."""
         seen = [journalled(fact) for fact in self._ground.store.state.ddl]
-        return residue.residue(self._ground.opening, await self.schema(), seen)
+        return residue(self._ground.opening, await self.schema(), seen)
 
-    async def leftovers(self) -> tuple[tuple[Leftover, ...], Residue]:
-        """What our DDL made and no applied revision accounts for, in the order to remove it; and all that differs."""
+    async def leftovers(self, *, last: bool = False) -> tuple[tuple[Mend, ...], Residue]:
+        """What our DDL made and no applied revision accounts for, in the order to remove it; and all that differs.
+
+        *last*: everything was taken back that takes itself back, so whatever of ours is still there is left over,
+        Alembic's own version table included where the window made it.
+        """
         found = await self.difference()
-        applied = await self._applied() | self._undone_by_sql()
-        ours = [o for o in found.ours if (o.revision or "") not in applied]
-        return _mended([o.difference for o in ours]), found
+        kept: set[str | None] = set()
+        if not last:
+            kept |= await self._applied() | self._undone_by_sql()
+            if await self.heads():
+                kept.add(None)
+        ours = tuple(o for o in found.ours if o.revision not in kept)
+        return clean_up(Residue(ours, found.not_ours)), found
 
     async def left_behind(self) -> tuple[str, ...]:
         """The names of `leftovers`. Raises DbwatchError or psycopg.Error."""
-        return tuple(left.key for left in (await self.leftovers())[0])
+        return tuple(m.difference.key for m in (await self.leftovers())[0] if m.sql or m.by_hand)
 
     async def plan(self, snapshot: Snapshot, running: str) -> AbortPlan:
         """The way back from here. Raises DbwatchError or psycopg.Error where it cannot be told."""
         ground, state = self._ground, self._ground.store.state
         heads = await self.heads()
-        left, found = await self.leftovers()
+        mends, found = await self.leftovers()
+        left = tuple(_leftover(m) for m in mends if m.sql or m.by_hand)
         downgrades = await self._downgrades(state, heads)
         rows = {t.relname: t.n_live_tup for t in snapshot.tables.rows}
         waits, pids = _waits(snapshot, downgrades, left)
@@ -111,7 +121,7 @@ class Survey:
                 continue
             upgrades[step.id] = await self._render(at, step.to, Direction.UP)
             for statement in (s for revision in upgrades[step.id] for s in revision.statements):
-                for named in ddl.objects(statement.sql):
+                for named in grammar.read(statement.sql).named:
                     if named.action is DdlAction.CREATE and named.kind == "column":
                         created.add(f"{named.parent}.{named.name}")
                     if lost := self._drops(named, created):
@@ -180,8 +190,8 @@ def _ran(known: StepState) -> bool:
     return known.status is not StepStatus.PENDING and not known.undone and known.attempt > 0
 
 
-def _mended(differences: list[Difference]) -> tuple[Leftover, ...]:
-    return tuple(Leftover(m.difference.key, m.sql) for m in residue.mends(differences))
+def _leftover(mend: Mend) -> Leftover:
+    return Leftover(mend.difference.key, mend.sql, mend.note)
 
 
 def _after(chain: Chain, at: frozenset[str], rendered: Rendered) -> frozenset[str]:
@@ -197,9 +207,9 @@ def _waits(
     waits: dict[str, str] = {}
     pids: set[int] = set()
     texts = {step: [s.sql for r in rendered for s in r.statements] for step, rendered in downgrades.items()}
-    texts["clean"] = [item.sql for item in left]
+    texts["clean"] = [sql for item in left for sql in item.sql]
     for key, statements in texts.items():
-        relations = {n.parent or n.name for sql in statements for n in ddl.objects(sql)}
+        relations = {n.parent or n.name for sql in statements for n in grammar.read(sql).named}
         sessions = blockers.holders(snapshot, relations)
         if sessions:
             waits[key] = blockers.sentence(sessions, snapshot.at)

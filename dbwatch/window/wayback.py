@@ -33,8 +33,10 @@ class Leftover:
     """Something that our own DDL made, that is there now, and that no applied revision accounts for."""
 
     key: str
-    sql: str
+    sql: tuple[str, ...]
     """What takes it away; empty: by hand."""
+    note: str = ""
+    """What a person should know of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,8 @@ def plan(situation: Situation) -> AbortPlan:
 
 
 def _clean(s: Situation) -> Action:
-    hand = [f"{left.key}: by hand" for left in s.leftovers if not left.sql]
-    sql = tuple(left.sql for left in s.leftovers if left.sql)
+    hand = [f"{left.key}: {left.note}" for left in s.leftovers if left.note]
+    sql = tuple(sql for left in s.leftovers for sql in left.sql)
     waits = s.waits.get("clean", "")
     notes = (*hand, *([f"would wait now for {waits}"] if waits else []))
     title = f"clean up what no transaction took back: {', '.join(left.key for left in s.leftovers)}"
@@ -161,7 +163,7 @@ def _obstacles(s: Situation) -> list[str]:
             why = _WHY_NOT.get(body)
             if why:
                 found.append(f"{rendered.revision}: {why}")
-    found.extend(f"{left.key}: has to be removed by hand" for left in s.leftovers if not left.sql)
+    found.extend(f"{left.key}: {left.note}" for left in s.leftovers if not left.sql)
     return found
 
 

@@ -1,0 +1,5 @@
+"""`python -m dbwatch`."""
+
+from dbwatch.cli.commands import main
+
+main()

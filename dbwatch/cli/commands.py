@@ -1,0 +1,142 @@
+"""Every command by its name. Each imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from dbwatch import __version__
+from dbwatch.errors import DbwatchError, Exit
+
+app = App(
+    name="dbwatch",
+    help="Mission control for PostgreSQL migration windows, in a terminal.",
+    version=__version__,
+)
+
+Dsn = Annotated[
+    str,
+    Parameter(help="Conninfo or URI, as for psql; without it PG* variables, service and password files."),
+]
+As = Annotated[str, Parameter(name="--as", help="Who you are, for the journal; else DBWATCH_ACTOR, else the login.")]
+Journal = Annotated[
+    Path | None, Parameter(name="--state-dir", help="Where the journal's mirror lies; else the XDG state folder.")
+]
+
+
+@app.default
+def watch(dsn: Dsn = "", /) -> int:
+    """Watches a server: activity, locks, statements, indexes. Read only; needs no schema and writes nothing."""
+    from dbwatch.cli import watch as door
+
+    return door.main(dsn)
+
+
+app.command(watch, name="watch")
+
+
+@app.command
+def run(
+    runbook: Path,
+    /,
+    *,
+    headless: bool = False,
+    sign: Annotated[list[str] | None, Parameter(help="With --headless: sign a person's step off, STEP=NOTE.")] = None,
+    amend: bool = False,
+    take_over: Annotated[str, Parameter(help="Take the wheel from a driver that is alive, for this reason.")] = "",
+    actor: As = "",
+    state_dir: Journal = None,
+) -> int:
+    """Opens the window of a runbook, or rejoins it where it stands.
+
+    Parameters
+    ----------
+    runbook
+        The TOML file.
+    headless
+        Run the automatic steps without a screen; ends at the first step that a person has to do.
+    amend
+        The runbook was edited since its window opened: take it as it is now.
+    """
+    from dbwatch.cli import run as door
+
+    return door.main(
+        runbook,
+        headless=headless,
+        signatures=sign or [],
+        amend=amend,
+        take_over=take_over,
+        actor=actor,
+        folder=state_dir,
+    )
+
+
+@app.command
+def demo(
+    *,
+    pg_bin: Annotated[Path | None, Parameter(help="A folder with initdb and postgres.")] = None,
+) -> int:
+    """An embedded server, a shop with load on it, and a migration ready to drive; removes it all on exit."""
+    from dbwatch.cli import demo as door
+
+    return door.main(pg_bin)
+
+
+@app.command
+def snapshot(dsn: Dsn = "", /, *, json: bool = False) -> int:
+    """One poll of a server."""
+    from dbwatch.cli import look
+
+    return look.snapshot(dsn, as_json=json)
+
+
+@app.command
+def status(dsn: Dsn = "", /, *, json: bool = False) -> int:
+    """Where the window stands: its steps, its driver, its abort."""
+    from dbwatch.cli import look
+
+    return look.status(dsn, as_json=json)
+
+
+@app.command
+def abort(
+    runbook: Path,
+    /,
+    *,
+    dry_run: bool = False,
+    confirm: Annotated[str, Parameter(help="The database's name: carries the plan out without asking.")] = "",
+    done: Annotated[list[str] | None, Parameter(help="A person's step that has been undone by hand already.")] = None,
+    actor: As = "",
+    state_dir: Journal = None,
+) -> int:
+    """The way back: shows the abort plan, asks for the database's name, and carries it out.
+
+    Parameters
+    ----------
+    runbook
+        The TOML file of the open window.
+    dry_run
+        Only show the plan.
+    """
+    from dbwatch.cli import abort as door
+
+    return door.main(runbook, dry_run=dry_run, confirm=confirm, undone=done or [], actor=actor, folder=state_dir)
+
+
+def main() -> None:
+    """The entry point: runs one command and leaves with its exit code."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        code = app([a for a in arguments if a != "--debug"], result_action="return_value", exit_on_error=False)
+    except DbwatchError as error:
+        if debug:
+            raise
+        print(f"dbwatch: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+    sys.exit(code)
