@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from dbwatch.migration.ddl import Named
-from dbwatch.migration.residue import JournalledDdl, Residue
+from dbwatch.migration.ddl import JournalledDdl, Named
+from dbwatch.migration.residue import Residue
 
 
 class Direction(StrEnum):

@@ -1,26 +1,17 @@
-"""What a migration left behind: what is ours, by the DDL we journalled, and what is somebody else's. Pure."""
+"""What a migration left behind: what is ours, by the DDL we journalled, and what is somebody else's. Pure.
+
+Ours is what our own DDL named (and, where an OID was recorded, what still has that OID), with what goes along with
+it unasked: a created table's columns and constraints, a serial's sequence, a partitioned index's partitions, the
+privileges and comments of what we named. A colleague's index or partition is not ours, on our own table neither.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dbwatch.migration.ddl import Named
-from dbwatch.migration.fingerprint import Difference
-
-
-@dataclass(frozen=True, slots=True)
-class JournalledDdl:
-    """One DDL statement of ours, as it goes into the journal before (and, with OIDs, after) it runs."""
-
-    sql: str
-    """One line, for the eye; `objects` say what it touches."""
-    revision: str | None
-    autocommit: bool
-    objects: tuple[Named, ...]
-    done: bool
-    """The server completed it."""
-    known: bool = True
-    """False where the grammar could not tell what it touches."""
+from dbwatch.migration.ddl import Action, JournalledDdl, Named
+from dbwatch.migration.fingerprint import Change, Difference, Fingerprint, Item, diff
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +20,9 @@ class Leftover:
 
     difference: Difference
     revision: str | None
-    """Whose DDL named it last."""
+    """Whose DDL named it last; None for DDL outside of any revision (the version table)."""
+    created: bool
+    """Our DDL made it, so that it may be dropped; False for what was there under any name before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +37,77 @@ class Residue:
     def empty(self) -> bool:
         """The schema is as it was."""
         return not self.ours and not self.not_ours
+
+    def outside(self, revisions: Iterable[str]) -> Residue:
+        """Without what the DDL of *revisions* explains: those that are committed, and that a downgrade takes back."""
+        kept = set(revisions)
+        return Residue(tuple(left for left in self.ours if left.revision not in kept), self.not_ours)
+
+
+def residue(before: Fingerprint, after: Fingerprint, ddl: Sequence[JournalledDdl]) -> Residue:
+    """What is left of *ddl* in *after*, and what else differs from *before*."""
+    differences = diff(before, after)
+    named = [(one, statement.revision) for statement in ddl for one in statement.objects]
+    ours: dict[str, Leftover] = {}
+    for difference in differences:
+        explained = [(one, revision) for one, revision in named if _names(one, difference)]
+        if explained:
+            created = difference.kind is Change.ADDED and any(one.action is Action.CREATE for one, _ in explained)
+            ours[difference.item.key] = Leftover(difference, explained[-1][1], created)
+    known = {**before.items, **after.items}
+    touched = {(one.kind, one.name, one.parent or ""): revision for one, revision in named}
+    while along := {
+        difference.item.key: brought
+        for difference in differences
+        if difference.item.key not in ours
+        and (brought := _brought_along(difference, known.get(difference.item.within), ours, touched))
+    }:
+        ours.update(along)
+    return Residue(
+        tuple(ours[difference.item.key] for difference in differences if difference.item.key in ours),
+        tuple(difference for difference in differences if difference.item.key not in ours),
+    )
+
+
+def _names(one: Named, difference: Difference) -> bool:
+    """Whether *one* is the object of *difference*; what the statement left open (schema, table, OID) may be any."""
+    item = difference.item
+    return (
+        bool(one.name)
+        and (one.kind, one.name) == (item.kind, item.name)
+        and one.schema in (None, item.schema)
+        and one.parent in (None, item.parent)
+        and (one.oid in (None, item.oid) or difference.kind is Change.REMOVED)
+    )
+
+
+_Touched = Mapping[tuple[str, str, str], str | None]
+"""Revisions by the kind, name and parent of what their DDL named."""
+
+
+def _brought_along(
+    difference: Difference, carrier: Item | None, ours: Mapping[str, Leftover], touched: _Touched
+) -> Leftover | None:
+    """*difference* as a consequence of what our DDL did to its carrier; None where it is somebody's own."""
+    item = difference.item
+    if carrier is None:
+        return None
+    left = ours.get(carrier.key)
+    if left is not None and difference.kind is left.difference.kind is Change.REMOVED:
+        return Leftover(difference, left.revision, created=False)
+    if left is not None and left.created and (item.kind in _UNASKED or item.kind == carrier.kind != "table"):
+        return Leftover(difference, left.revision, created=difference.kind is Change.ADDED)
+    if item.kind in _SHARED or carrier.kind in ("column", "constraint"):
+        spot = (carrier.kind, carrier.name, carrier.parent)
+        if spot in touched:
+            return Leftover(difference, touched[spot], created=False)
+    return None
+
+
+_UNASKED = frozenset({"column", "constraint", "sequence", "privileges", "comment", "compression"})
+"""Kinds that come with the object that carries them. An index, a trigger, a policy or a partition is its maker's,
+unless what carries it is of its own kind: the indexes of partitions under the index of their parent."""
+
+_SHARED = frozenset({"privileges", "comment", "compression"})
+"""Kinds that change with a statement that names their carrier. So do a column's NOT NULL, which 18 keeps as a
+constraint of its own, and the columns and constraints that a child inherits."""

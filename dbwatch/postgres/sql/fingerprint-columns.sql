@@ -4,7 +4,16 @@ SELECT format('column %I.%I.%I', n.nspname, c.relname, a.attname) AS key,
        n.nspname::text AS schema,
        a.attname::text AS name,
        c.relname::text AS parent,
-       format('%s %I.%I', k.kind, n.nspname, c.relname) AS within,
+       CASE WHEN a.attinhcount > 0 AND NOT a.attislocal
+            THEN (SELECT format('column %I.%I.%I', hn.nspname, h.relname, a.attname)
+                    FROM pg_catalog.pg_inherits AS i
+                    JOIN pg_catalog.pg_class AS h ON h.oid = i.inhparent
+                    JOIN pg_catalog.pg_namespace AS hn ON hn.oid = h.relnamespace
+                    JOIN pg_catalog.pg_attribute AS ha ON ha.attrelid = h.oid AND ha.attname = a.attname
+                   WHERE i.inhrelid = c.oid AND NOT ha.attisdropped
+                   ORDER BY i.inhseqno
+                   LIMIT 1)
+            ELSE format('%s %I.%I', k.kind, n.nspname, c.relname) END AS within,
        c.oid::bigint AS oid,
        concat_ws(
            E'\n',

@@ -4,7 +4,13 @@ SELECT format('%s on %s %s', s.kind, i.type, i.identity) AS key,
        coalesce(i.schema, '') AS schema,
        i.identity AS name,
        '' AS parent,
-       '' AS within,
+       coalesce((SELECT CASE s.objsubid WHEN 0 THEN format('%s %s', k.kind, i.identity)
+                                        ELSE format('column %s', i.identity) END
+                   FROM pg_catalog.pg_class AS c
+                   JOIN (VALUES ('r'::"char", 'table'), ('p', 'table'), ('f', 'foreign table'), ('v', 'view'),
+                                ('m', 'materialized view'), ('S', 'sequence'), ('i', 'index'), ('I', 'index'))
+                        AS k(relkind, kind) ON k.relkind = c.relkind
+                  WHERE s.classoid = 'pg_catalog.pg_class'::regclass AND c.oid = s.objoid), '') AS within,
        s.objoid::bigint AS oid,
        s.said AS definition
   FROM (SELECT 'comment' AS kind, d.classoid, d.objoid, d.objsubid, d.description AS said

@@ -4,19 +4,29 @@ SELECT format('constraint %I.%I.%I', n.nspname, c.relname, o.conname) AS key,
        n.nspname::text AS schema,
        o.conname::text AS name,
        c.relname::text AS parent,
-       CASE
-           WHEN o.conparentid <> 0 THEN
-               (SELECT format('constraint %I.%I.%I', pn.nspname, pc.relname, po.conname)
-                  FROM pg_catalog.pg_constraint AS po
-                  JOIN pg_catalog.pg_class AS pc ON pc.oid = po.conrelid
-                  JOIN pg_catalog.pg_namespace AS pn ON pn.oid = pc.relnamespace
-                 WHERE po.oid = o.conparentid)
-           WHEN o.contype = 'n' THEN
-               (SELECT format('column %I.%I.%I', n.nspname, c.relname, a.attname)
-                  FROM pg_catalog.pg_attribute AS a
-                 WHERE a.attrelid = o.conrelid AND a.attnum = o.conkey[1])
-           ELSE format('%s %I.%I', k.kind, n.nspname, c.relname)
-       END AS within,
+       coalesce(
+           CASE
+               WHEN o.conparentid <> 0 THEN
+                   (SELECT format('constraint %I.%I.%I', pn.nspname, pc.relname, po.conname)
+                      FROM pg_catalog.pg_constraint AS po
+                      JOIN pg_catalog.pg_class AS pc ON pc.oid = po.conrelid
+                      JOIN pg_catalog.pg_namespace AS pn ON pn.oid = pc.relnamespace
+                     WHERE po.oid = o.conparentid)
+               WHEN o.contype = 'c' AND o.coninhcount > 0 AND NOT o.conislocal THEN
+                   (SELECT format('constraint %I.%I.%I', pn.nspname, pc.relname, po.conname)
+                      FROM pg_catalog.pg_inherits AS h
+                      JOIN pg_catalog.pg_constraint AS po ON po.conrelid = h.inhparent AND po.conname = o.conname
+                      JOIN pg_catalog.pg_class AS pc ON pc.oid = po.conrelid
+                      JOIN pg_catalog.pg_namespace AS pn ON pn.oid = pc.relnamespace
+                     WHERE h.inhrelid = c.oid AND po.contype = 'c'
+                     ORDER BY h.inhseqno
+                     LIMIT 1)
+               WHEN o.contype = 'n' THEN
+                   (SELECT format('column %I.%I.%I', n.nspname, c.relname, a.attname)
+                      FROM pg_catalog.pg_attribute AS a
+                     WHERE a.attrelid = o.conrelid AND a.attnum = o.conkey[1])
+           END,
+           format('%s %I.%I', k.kind, n.nspname, c.relname)) AS within,
        o.oid::bigint AS oid,
        concat_ws(
            E'\n',

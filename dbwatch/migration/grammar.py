@@ -1,0 +1,406 @@
+"""Which objects a statement names, by PostgreSQL's own grammar (libpg_query of 18, 10 us a statement). Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import postgast
+from postgast import pg_query_pb2 as pg
+
+from dbwatch.migration.ddl import Action, Named, Reading
+
+CREATE, DROP, ALTER = Action.CREATE, Action.DROP, Action.ALTER
+
+_KINDS: Mapping[int, str] = {
+    pg.OBJECT_AGGREGATE: "aggregate",
+    pg.OBJECT_COLLATION: "collation",
+    pg.OBJECT_COLUMN: "column",
+    pg.OBJECT_DOMAIN: "domain",
+    pg.OBJECT_EVENT_TRIGGER: "event trigger",
+    pg.OBJECT_EXTENSION: "extension",
+    pg.OBJECT_FOREIGN_TABLE: "foreign table",
+    pg.OBJECT_FUNCTION: "function",
+    pg.OBJECT_INDEX: "index",
+    pg.OBJECT_MATVIEW: "materialized view",
+    pg.OBJECT_OPERATOR: "operator",
+    pg.OBJECT_POLICY: "policy",
+    pg.OBJECT_PROCEDURE: "procedure",
+    pg.OBJECT_PUBLICATION: "publication",
+    pg.OBJECT_ROUTINE: "function",
+    pg.OBJECT_RULE: "rule",
+    pg.OBJECT_SCHEMA: "schema",
+    pg.OBJECT_SEQUENCE: "sequence",
+    pg.OBJECT_STATISTIC_EXT: "statistics",
+    pg.OBJECT_TABCONSTRAINT: "constraint",
+    pg.OBJECT_TABLE: "table",
+    pg.OBJECT_TRIGGER: "trigger",
+    pg.OBJECT_TYPE: "type",
+    pg.OBJECT_VIEW: "view",
+}
+_OF_A_TABLE = frozenset({"column", "constraint", "trigger", "rule", "policy"})
+_OF_THE_DATABASE = frozenset({"schema", "extension", "event trigger", "publication"})
+
+_NAMES_NOTHING = frozenset(
+    {"select", "insert", "update", "delete", "merge", "copy", "truncate", "lock", "vacuum", "cluster", "explain"}
+    | {"refresh_mat_view", "transaction", "variable_set", "variable_show", "constraints_set", "discard", "load"}
+    | {"notify", "listen", "unlisten", "declare_cursor", "fetch", "close_portal", "deallocate", "check_point"}
+    | {"create_role", "alter_role", "alter_role_set", "drop_role", "grant_role", "alter_default_privileges"}
+)
+"""Statements that name no object of the schema, as far as the grammar can tell."""
+
+_PERCENT = re.compile(r"%%|%\(\w+\)s|%s")
+
+
+def read(sql: str) -> Reading:
+    """What *sql*, one statement or several, names."""
+    try:
+        statements = [raw.stmt for raw in postgast.parse(sql).stmts]
+    except (postgast.PgQueryError, UnicodeEncodeError):
+        return Reading(known=False, named=(), concurrently=False)
+    named: list[Named] = []
+    known = True
+    for statement in statements:
+        word = (statement.WhichOneof("node") or "").removesuffix("_stmt")
+        if word == "select" and statement.select_stmt.HasField("into_clause"):
+            named.append(_relation(CREATE, "table", statement.select_stmt.into_clause.rel))
+        elif word in _HANDLERS:
+            named.extend(_HANDLERS[word](getattr(statement, f"{word}_stmt")))
+        elif word not in _NAMES_NOTHING:
+            known = False
+    return Reading(known, tuple(dict.fromkeys(named)), any(map(_concurrently, statements)))
+
+
+def plain(sql: str) -> str:
+    """*sql* as a driver got it, with its placeholders (`%(name)s`, `%s`) made readable for the grammar as `$1`."""
+    return _PERCENT.sub(lambda found: "%" if found[0] == "%%" else "$1", sql)
+
+
+def _concurrently(statement: pg.Node) -> bool:
+    match statement.WhichOneof("node"):
+        case "index_stmt":
+            return bool(statement.index_stmt.concurrent)
+        case "drop_stmt":
+            return bool(statement.drop_stmt.concurrent)
+        case "reindex_stmt":
+            return any(node.def_elem.defname == "concurrently" for node in statement.reindex_stmt.params)
+        case "alter_table_stmt":
+            commands = [node.alter_table_cmd for node in statement.alter_table_stmt.cmds]
+            return any(getattr(command, "def").partition_cmd.concurrent for command in commands)
+    return False
+
+
+def _relation(action: Action, kind: str, relation: pg.RangeVar) -> Named:
+    return Named(action, kind, relation.schemaname or None, relation.relname)
+
+
+def _part(action: Action, kind: str, relation: pg.RangeVar, name: str) -> Named:
+    return Named(action, kind, relation.schemaname or None, name, parent=relation.relname)
+
+
+def _dotted(names: Sequence[pg.Node]) -> tuple[str | None, str]:
+    """Schema and name of a list such as `shop.users`."""
+    parts = [node.string.sval for node in names]
+    return (parts[-2] if len(parts) > 1 else None), (parts[-1] if parts else "")
+
+
+def _object(action: Action, kind: str, node: pg.Node) -> Named:
+    """What an object reference names, in whatever form the grammar keeps it for this kind."""
+    match node.WhichOneof("node"):
+        case "list":
+            names = node.list.items
+        case "object_with_args":
+            names = node.object_with_args.objname
+        case "type_name":
+            names = node.type_name.names
+        case "range_var":
+            return _relation(action, kind, node.range_var)
+        case _:
+            return Named(action, kind, "" if kind in _OF_THE_DATABASE else None, node.string.sval)
+    if kind in _OF_A_TABLE:
+        *relation, last = names
+        schema, parent = _dotted(relation)
+        return Named(action, kind, schema, last.string.sval, parent=parent)
+    if names and names[-1].WhichOneof("node") == "type_name":  # COMMENT ON CONSTRAINT ... ON DOMAIN and such
+        names = names[-1].type_name.names
+    schema, name = _dotted(names)
+    return Named(action, kind, "" if kind in _OF_THE_DATABASE else schema, name)
+
+
+def _create_table(statement: pg.CreateStmt) -> Iterator[Named]:
+    yield from _created_table("table", statement)
+
+
+def _create_foreign_table(statement: pg.CreateForeignTableStmt) -> Iterator[Named]:
+    yield from _created_table("foreign table", statement.base_stmt)
+
+
+def _created_table(kind: str, statement: pg.CreateStmt) -> Iterator[Named]:
+    yield _relation(CREATE, kind, statement.relation)
+    for element in statement.table_elts:
+        if element.HasField("column_def"):
+            yield _part(CREATE, "column", statement.relation, element.column_def.colname)
+            yield from _constraints(statement.relation, element.column_def.constraints)
+    yield from _constraints(statement.relation, statement.table_elts)
+    yield from _constraints(statement.relation, statement.constraints)
+
+
+_STANDING = frozenset({pg.CONSTR_CHECK, pg.CONSTR_PRIMARY, pg.CONSTR_UNIQUE, pg.CONSTR_EXCLUSION, pg.CONSTR_FOREIGN})
+"""What the grammar calls a constraint and is one: not a default, an identity, a DEFERRABLE."""
+
+
+def _constraints(relation: pg.RangeVar, nodes: Sequence[pg.Node], *, unnamed: bool = False) -> Iterator[Named]:
+    """Those with a name, and on demand the others: they go along with a table that the same statement creates."""
+    for node in nodes:
+        if node.HasField("constraint") and (
+            node.constraint.conname or (unnamed and node.constraint.contype in _STANDING)
+        ):
+            yield _part(CREATE, "constraint", relation, node.constraint.conname)
+
+
+def _index(statement: pg.IndexStmt) -> Iterator[Named]:
+    yield _part(CREATE, "index", statement.relation, statement.idxname)
+
+
+def _alter_table(statement: pg.AlterTableStmt) -> Iterator[Named]:
+    kind = _KINDS.get(statement.objtype, "table")
+    if kind == "type":  # a composite type's attributes are part of its own definition
+        yield _relation(ALTER, kind, statement.relation)
+        return
+    for node in statement.cmds:
+        yield from _command(kind, statement.relation, node.alter_table_cmd)
+
+
+def _command(kind: str, relation: pg.RangeVar, command: pg.AlterTableCmd) -> Iterator[Named]:
+    defined: pg.Node = getattr(command, "def")
+    match command.subtype:
+        case pg.AT_AddColumn:
+            yield _part(CREATE, "column", relation, defined.column_def.colname)
+            yield from _constraints(relation, defined.column_def.constraints, unnamed=True)
+        case pg.AT_DropColumn:
+            yield _part(DROP, "column", relation, command.name)
+        case pg.AT_AddConstraint:
+            yield _part(CREATE, "constraint", relation, defined.constraint.conname)
+            if defined.constraint.indexname:  # USING INDEX: the index becomes the constraint's
+                yield _part(ALTER, "index", relation, defined.constraint.indexname)
+            if defined.constraint.contype == pg.CONSTR_PRIMARY:  # its columns become NOT NULL
+                for key in defined.constraint.keys:
+                    yield _part(ALTER, "column", relation, key.string.sval)
+        case pg.AT_DropConstraint:
+            yield _part(DROP, "constraint", relation, command.name)
+        case pg.AT_ValidateConstraint:
+            yield _part(ALTER, "constraint", relation, command.name)
+        case pg.AT_AlterConstraint:
+            yield _part(ALTER, "constraint", relation, defined.atalter_constraint.conname)
+        case pg.AT_AttachPartition | pg.AT_DetachPartition | pg.AT_DetachPartitionFinalize:
+            yield _relation(ALTER, kind, relation)
+            yield _relation(ALTER, kind, defined.partition_cmd.name)
+        case subtype if subtype in _OF_A_TRIGGER:
+            yield _part(ALTER, "trigger", relation, command.name)
+        case subtype if subtype in _OF_A_RULE:
+            yield _part(ALTER, "rule", relation, command.name)
+        case subtype if subtype in _OF_A_COLUMN and kind != "index":
+            yield _part(ALTER, "column", relation, command.name)
+        case _:
+            yield _relation(ALTER, kind, relation)
+
+
+_OF_A_COLUMN = frozenset(
+    {
+        pg.AT_ColumnDefault,
+        pg.AT_CookedColumnDefault,
+        pg.AT_DropNotNull,
+        pg.AT_SetNotNull,
+        pg.AT_SetExpression,
+        pg.AT_DropExpression,
+        pg.AT_SetStatistics,
+        pg.AT_SetOptions,
+        pg.AT_ResetOptions,
+        pg.AT_SetStorage,
+        pg.AT_SetCompression,
+        pg.AT_AlterColumnType,
+        pg.AT_AlterColumnGenericOptions,
+        pg.AT_AddIdentity,
+        pg.AT_SetIdentity,
+        pg.AT_DropIdentity,
+    }
+)
+_OF_A_TRIGGER = frozenset({pg.AT_EnableTrig, pg.AT_EnableAlwaysTrig, pg.AT_EnableReplicaTrig, pg.AT_DisableTrig})
+_OF_A_RULE = frozenset({pg.AT_EnableRule, pg.AT_EnableAlwaysRule, pg.AT_EnableReplicaRule, pg.AT_DisableRule})
+
+
+def _drop(statement: pg.DropStmt) -> Iterator[Named]:
+    kind = _KINDS.get(statement.remove_type, "other")
+    for node in statement.objects:
+        yield _object(DROP, kind, node)
+
+
+def _rename(statement: pg.RenameStmt) -> Iterator[Named]:
+    """Both names, as altered: what goes under the old one comes back under the new one."""
+    kind = "type" if statement.rename_type == pg.OBJECT_ATTRIBUTE else _KINDS.get(statement.rename_type, "other")
+    if kind in _OF_A_TABLE:
+        old = _part(ALTER, kind, statement.relation, statement.subname)
+    elif statement.HasField("relation"):
+        old = _relation(ALTER, kind, statement.relation)
+    elif kind == "schema":
+        old = Named(ALTER, kind, "", statement.subname)
+    else:
+        old = _object(ALTER, kind, statement.object)
+    yield old
+    if statement.rename_type != pg.OBJECT_ATTRIBUTE:
+        yield Named(ALTER, old.kind, old.schema, statement.newname, old.parent)
+
+
+def _moved(statement: pg.AlterObjectSchemaStmt) -> Iterator[Named]:
+    kind = _KINDS.get(statement.object_type, "other")
+    old = _target(kind, statement)
+    yield old
+    yield Named(ALTER, kind, statement.newschema, old.name)
+
+
+def _target(kind: str, statement: Any) -> Named:
+    if statement.HasField("relation"):
+        return _relation(ALTER, kind, statement.relation)
+    return _object(ALTER, kind, statement.object)
+
+
+def _owner(statement: pg.AlterOwnerStmt) -> Iterator[Named]:
+    yield _target(_KINDS.get(statement.object_type, "other"), statement)
+
+
+def _comment(statement: pg.CommentStmt) -> Iterator[Named]:
+    yield _object(ALTER, _KINDS.get(statement.objtype, "other"), statement.object)
+
+
+def _grant(statement: pg.GrantStmt) -> Iterator[Named]:
+    if statement.targtype == pg.ACL_TARGET_OBJECT:
+        for node in statement.objects:
+            yield _object(ALTER, _KINDS.get(statement.objtype, "other"), node)
+
+
+def _create_as(statement: pg.CreateTableAsStmt) -> Iterator[Named]:
+    yield _relation(CREATE, _KINDS.get(statement.objtype, "table"), statement.into.rel)
+
+
+def _view(statement: pg.ViewStmt) -> Iterator[Named]:
+    yield _relation(CREATE, "view", statement.view)
+
+
+def _create_sequence(statement: pg.CreateSeqStmt) -> Iterator[Named]:
+    yield _relation(CREATE, "sequence", statement.sequence)
+
+
+def _alter_sequence(statement: pg.AlterSeqStmt) -> Iterator[Named]:
+    yield _relation(ALTER, "sequence", statement.sequence)
+
+
+def _function(statement: pg.CreateFunctionStmt) -> Iterator[Named]:
+    schema, name = _dotted(statement.funcname)
+    yield Named(CREATE, "procedure" if statement.is_procedure else "function", schema, name)
+
+
+def _alter_function(statement: pg.AlterFunctionStmt) -> Iterator[Named]:
+    schema, name = _dotted(statement.func.objname)
+    yield Named(ALTER, _KINDS.get(statement.objtype, "function"), schema, name)
+
+
+def _define(statement: pg.DefineStmt) -> Iterator[Named]:
+    schema, name = _dotted(statement.defnames)
+    yield Named(CREATE, _KINDS.get(statement.kind, "other"), schema, name)
+
+
+def _trigger(statement: pg.CreateTrigStmt) -> Iterator[Named]:
+    yield _part(CREATE, "trigger", statement.relation, statement.trigname)
+    if statement.isconstraint:
+        yield _part(CREATE, "constraint", statement.relation, statement.trigname)
+
+
+def _rule(statement: pg.RuleStmt) -> Iterator[Named]:
+    yield _part(CREATE, "rule", statement.relation, statement.rulename)
+
+
+def _policy(statement: pg.CreatePolicyStmt) -> Iterator[Named]:
+    yield _part(CREATE, "policy", statement.table, statement.policy_name)
+
+
+def _alter_policy(statement: pg.AlterPolicyStmt) -> Iterator[Named]:
+    yield _part(ALTER, "policy", statement.table, statement.policy_name)
+
+
+def _by_names(action: Action, kind: str, field: str) -> Callable[[Any], Iterator[Named]]:
+    """A handler for statements whose object is a dotted list of names in *field*."""
+
+    def handler(statement: Any) -> Iterator[Named]:
+        schema, name = _dotted(getattr(statement, field))
+        yield Named(action, kind, schema, name)
+
+    return handler
+
+
+def _by_word(action: Action, kind: str, field: str) -> Callable[[Any], Iterator[Named]]:
+    """A handler for statements whose object belongs to no schema and is a plain word in *field*."""
+
+    def handler(statement: Any) -> Iterator[Named]:
+        yield Named(action, kind, "", getattr(statement, field))
+
+    return handler
+
+
+def _composite(statement: pg.CompositeTypeStmt) -> Iterator[Named]:
+    yield _relation(CREATE, "type", statement.typevar)
+
+
+def _schema(statement: pg.CreateSchemaStmt) -> Iterator[Named]:
+    yield Named(CREATE, "schema", "", statement.schemaname)
+
+
+def _reindex(statement: pg.ReindexStmt) -> Iterator[Named]:
+    """REINDEX INDEX CONCURRENTLY leaves NAME_ccnew behind when it is broken off; of a table we cannot know whose."""
+    if statement.kind == pg.REINDEX_OBJECT_INDEX:
+        yield _relation(ALTER, "index", statement.relation)
+        if any(node.def_elem.defname == "concurrently" for node in statement.params):
+            made = f"{statement.relation.relname}_ccnew"
+            yield Named(CREATE, "index", statement.relation.schemaname or None, made)
+
+
+_HANDLERS: Mapping[str, Callable[[Any], Iterator[Named]]] = {
+    "create": _create_table,
+    "create_foreign_table": _create_foreign_table,
+    "create_table_as": _create_as,
+    "alter_table": _alter_table,
+    "index": _index,
+    "reindex": _reindex,
+    "drop": _drop,
+    "rename": _rename,
+    "alter_object_schema": _moved,
+    "alter_owner": _owner,
+    "comment": _comment,
+    "grant": _grant,
+    "view": _view,
+    "create_seq": _create_sequence,
+    "alter_seq": _alter_sequence,
+    "create_function": _function,
+    "alter_function": _alter_function,
+    "define": _define,
+    "create_trig": _trigger,
+    "rule": _rule,
+    "create_policy": _policy,
+    "alter_policy": _alter_policy,
+    "create_enum": _by_names(CREATE, "type", "type_name"),
+    "alter_enum": _by_names(ALTER, "type", "type_name"),
+    "create_range": _by_names(CREATE, "type", "type_name"),
+    "alter_type": _by_names(ALTER, "type", "type_name"),
+    "composite_type": _composite,
+    "create_domain": _by_names(CREATE, "domain", "domainname"),
+    "alter_domain": _by_names(ALTER, "domain", "type_name"),
+    "create_stats": _by_names(CREATE, "statistics", "defnames"),
+    "alter_stats": _by_names(ALTER, "statistics", "defnames"),
+    "create_schema": _schema,
+    "create_extension": _by_word(CREATE, "extension", "extname"),
+    "alter_extension": _by_word(ALTER, "extension", "extname"),
+    "create_publication": _by_word(CREATE, "publication", "pubname"),
+    "alter_publication": _by_word(ALTER, "publication", "pubname"),
+    "create_event_trig": _by_word(CREATE, "event trigger", "trigname"),
+    "alter_event_trig": _by_word(ALTER, "event trigger", "trigname"),
+}
