@@ -42,6 +42,8 @@ _SETTINGS = {
     "autovacuum_naptime": "15s",
     "log_lock_waits": "on",
 }
+_SET_UP_S = 180.0
+"""It takes about six; a machine that needs longer than this has another problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,13 @@ async def stage(pg_bin: Path | str | None = None, progress: Progress = lambda _:
         dsn = server.dsn_of(DATABASE)
         project = _copy_project(server.folder / "project", dsn)
         try:
-            await _furnish(server, project, dsn, progress)
+            async with asyncio.timeout(_SET_UP_S):
+                await _furnish(server, project, dsn, progress)
+        except TimeoutError as error:
+            why = f"it was not done within {_SET_UP_S:g} s"
+            raise DbwatchError("the shop could not be set up", why=why) from error
         except psycopg.Error as error:
-            raise DbwatchError("the shop could not be set up", why=describe(error), next=f"see {server.log}") from error
+            raise DbwatchError("the shop could not be set up", why=describe(error)) from error
         progress("opening the shop")
         load = _start_load(server.folder / "load.log", dsn)
         try:

@@ -170,7 +170,6 @@ class EmbeddedServer:
                 raise DbwatchError(
                     f"PostgreSQL {self.binaries.version_text} did not start",
                     why=_complaint(said),
-                    next=f"see {self.log}",
                 )
             await asyncio.sleep(0.05)
 
@@ -219,7 +218,7 @@ class EmbeddedServer:
             raise DbwatchError(f"{tool} did not end within {within:g} s") from error
         printed = output.read_text(errors="replace")
         if code != 0:
-            raise DbwatchError(f"{tool} failed", why=_complaint(printed) or f"exit code {code}", next=f"see {output}")
+            raise DbwatchError(f"{tool} failed", why=_complaint(printed) or f"exit code {code}")
         return printed
 
     async def remove(self) -> None:
