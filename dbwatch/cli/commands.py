@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from dbwatch import __version__
 from dbwatch.errors import DbwatchError, Exit
@@ -132,6 +132,8 @@ def main() -> None:
     debug = "--debug" in arguments
     try:
         code = app([a for a in arguments if a != "--debug"], result_action="return_value", exit_on_error=False)
+    except CycloptsError:  # printed already, with the usage
+        sys.exit(Exit.USAGE)
     except DbwatchError as error:
         if debug:
             raise

@@ -3,5 +3,5 @@ SELECT a.pid, a.application_name
   FROM pg_catalog.pg_stat_activity AS a
  WHERE a.datname = current_database()
    AND a.application_name LIKE 'dbwatch %%'
-   AND right(a.application_name, length(%(tag)s) + 1) = ' ' || %(tag)s
+   AND strpos(a.application_name || ' ', ' ' || %(tag)s || ' ') > 0
    AND a.pid <> pg_backend_pid()

@@ -1,0 +1,130 @@
+"""A backfill step: planned, then run by the engine in batches; it can be stopped and gone on with at any time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import psycopg
+
+from dbwatch.backfill.plan import Plan, Spec, plan
+from dbwatch.backfill.progress import BackfillProgress, State
+from dbwatch.backfill.run import Backfill, Result
+from dbwatch.errors import DbwatchError
+from dbwatch.journal.events import Fact, StepNoted
+from dbwatch.postgres.session import Role
+from dbwatch.postgres.signals import signal
+from dbwatch.runbook import model
+from dbwatch.steps.step import Done, Failed, Kit, Outcome
+
+_TOLD = (State.PAUSED, State.THROTTLED)
+
+
+def asked(spec: model.Backfill) -> Spec:
+    """What the engine is asked to do."""
+    return Spec(
+        table=spec.table,
+        set=spec.set,
+        where=spec.where,
+        key=spec.key,
+        mode=spec.mode,
+        batch_time_ms=round(spec.batch_time * 1000),
+    )
+
+
+async def planned(spec: model.Backfill, kit: Kit) -> Plan:
+    """How it will be run. Raises DbwatchError where it cannot be."""
+    session = await kit.connector.open(Role.PROBE)
+    try:
+        return await plan(session, asked(spec))
+    finally:
+        await session.close()
+
+
+async def run(spec: model.Backfill, kit: Kit) -> Outcome:
+    """Runs it to its end, from where an earlier attempt stopped; why it slows down or pauses is journalled."""
+    found = await planned(spec, kit)
+    scribe = _Scribe(spec.id, kit.record)
+
+    def progress(told: BackfillProgress) -> None:
+        kit.show_backfill(told)
+        scribe.hear(told)
+
+    backfill = Backfill(
+        kit.connector,
+        found,
+        clock=kit.clock,
+        control=kit.hand,
+        progress=progress,
+        fence=kit.fence,
+        step_id=spec.id,
+    )
+    stopping = asyncio.create_task(_stop(kit, scribe))
+    writing = asyncio.create_task(scribe.write())
+    try:
+        return ended(await backfill.run())
+    finally:
+        stopping.cancel()
+        scribe.end()
+        await asyncio.wait({writing}, timeout=5.0)
+
+
+def ended(result: Result) -> Outcome:
+    """What the engine's result means for the step. Pure."""
+    rows = f"{result.rows:,} rows in {result.batches:,} batches"
+    match result.outcome:
+        case State.DONE:
+            return Done(f"{rows}, none pending" + (f"; {result.note}" if result.note else ""))
+        case State.STOPPED:
+            return Failed(f"stopped after {rows}; it goes on from there", again=True, stopped=True)
+        case _:
+            return Failed(f"{rows}; {result.pending:,} still pending: {result.note}", again=True)
+
+
+async def recover(spec: model.Backfill, kit: Kit) -> Outcome:
+    """The cursor is in the table: another run goes on from there."""
+    del spec, kit
+    return Failed("the driver vanished while it ran; it goes on from its cursor", again=True, stopped=True)
+
+
+async def _stop(kit: Kit, scribe: _Scribe) -> None:
+    """On a stop the batch is finished; where the hand says at once, its backend is cancelled."""
+    await kit.stop.wait()
+    kit.hand.stop()
+    worker = scribe.last.worker if scribe.last is not None else None
+    if kit.hand.aborting and worker is not None:
+        try:
+            await signal(await kit.control.session(), worker.pid, worker.backend_start, terminate=False)
+        except (DbwatchError, psycopg.Error):
+            return  # the batch ends by itself, or by its statement_timeout
+
+
+class _Scribe:
+    """Journals why the backfill slows down, pauses and goes on: each change once."""
+
+    def __init__(self, step: str, record: Callable[[Fact], Awaitable[None]]) -> None:
+        self.last: BackfillProgress | None = None
+        self._step, self._record = step, record
+        self._notes: asyncio.Queue[str | None] = asyncio.Queue()
+        self._told = ""
+
+    def hear(self, progress: BackfillProgress) -> None:
+        """Called by the engine; returns at once."""
+        self.last = progress
+        kind = str(progress.state) if progress.state in _TOLD else ""
+        if kind == self._told:
+            return
+        self._told = kind
+        if progress.state is State.THROTTLED:
+            self._notes.put_nowait(f"waits: {progress.reason}")
+        elif not kind and not progress.state.ended:
+            self._notes.put_nowait(f"goes on at {progress.rows_done:,} rows")
+
+    async def write(self) -> None:
+        """Journals what was heard, until `end`."""
+        while (note := await self._notes.get()) is not None:
+            await self._record(StepNoted(self._step, note))
+
+    def end(self) -> None:
+        """Nothing more will be heard."""
+        self._notes.put_nowait(None)
