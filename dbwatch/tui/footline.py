@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from textual.content import Content
 
-from dbwatch.text import one_line
 from dbwatch.tui.keys import Situation, footer
-from dbwatch.tui.panes.journal import sentence, tone
+from dbwatch.tui.panes.journal import says, tone
 from dbwatch.tui.say import BAD, FAINT, GOOD, WARN
 from dbwatch.window.feed import Frame
 
@@ -42,7 +41,7 @@ def last_line(said: Said | None, frame: Frame | None, now: float, width: int) ->
     elif frame.window is not None and frame.window.events:
         event = frame.window.events[-1]
         style = STYLES.get(tone(event.fact), "")
-        line = Content.assemble((f" {event.at:%H:%M:%S} ", FAINT), (one_line(sentence(event.fact)), style))
+        line = Content.assemble((f" {event.at:%H:%M:%S} ", FAINT), (says(event, frame.window), style))
     else:
         line = Content("")
     return line.truncate(width, ellipsis=True)
@@ -52,5 +51,5 @@ def keys_text(situation: Situation, width: int) -> Content:
     """The keys that do something now, as many as fit."""
     pieces: list[str | tuple[str, str]] = []
     for command in footer(situation, width):
-        pieces += [" " if not pieces else "  ", (command.key, "bold $accent"), f" {command.word}"]
+        pieces += [" " if not pieces else "  ", (command.key, "bold $accent"), f" {command.said(situation)}"]
     return Content.assemble(*pieces)

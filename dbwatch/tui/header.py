@@ -116,30 +116,41 @@ def stage(view: WindowView, narrow: bool) -> Content:
     return phases(view, narrow)
 
 
+TITLES = (48, 36, 28, 20, 14)
+"""How many cells of the title are kept, the most that leaves room for everything else."""
+
+
 def window_line(frame: Frame, width: int) -> Content:
     """The first status line."""
     narrow = width < WIDE
+    gap = "  " if narrow else "     "
+    for kept in TITLES:
+        left, right = _window_parts(frame, narrow, kept)
+        if _cells([*left, *right], gap) + 2 <= width:
+            break
+    return fit(left, right, width, gap)
+
+
+def _window_parts(frame: Frame, narrow: bool, kept: int) -> tuple[list[Part], list[Part]]:
     view, facts = frame.window, frame.snapshot.facts
     left: list[Part] = []
+    right: list[Part] = []
     if view is None:
         left.append(Part(Content.assemble(("dbwatch", "bold"), (" ▸ ", FAINT), "watching")))
     else:
-        arrow = " " if narrow else " ▸ "
-        title = _cut(view.runbook.title, 24 if narrow else 48)
-        left.append(Part(Content.assemble((title, "bold"), (arrow, FAINT), stage(view, narrow))))
+        title = (_cut(view.runbook.title, kept), "bold")
+        left.append(Part(Content.assemble(title, (" " if narrow else " ▸ ", FAINT), stage(view, narrow))))
     if facts is not None:
-        standby = facts.in_recovery
-        role = "standby" if standby else "primary"
-        name = f"{facts.name} {facts.version_text}" if narrow else f"{facts.name} PostgreSQL {facts.version_text}"
-        left.append(Part(Content.assemble(name, f" {role}" if not narrow or standby else ""), rank=1))
+        version = facts.version_text if narrow else f"PostgreSQL {facts.version_text}"
+        role = " standby" if facts.in_recovery else "" if narrow else " primary"
+        left.append(Part(Content(f"{facts.name} {version}{role}"), rank=1))
     elif view is not None and view.state.database:
         left.append(Part(Content(view.state.database), rank=1))
-    right: list[Part] = []
     if view is not None:
         right += [Part(people(view, narrow), rank=3), Part(time_spent(view, narrow), rank=2)]
     elif frame.snapshot.at is not None:
         right.append(Part(Content(f"server {frame.snapshot.at:%H:%M:%S}"), rank=2))
-    return fit(left, right, width, "  " if narrow else "     ")
+    return left, right
 
 
 def people(view: WindowView, narrow: bool) -> Content:
@@ -162,6 +173,12 @@ def time_spent(view: WindowView, narrow: bool) -> Content:
     over = view.elapsed_s > budget
     line = f"{spent}{'/' if narrow else ' / '}{text.clock(budget)}{' OVER' if over else ''}"
     return Content.styled(line, BAD if over else "")
+
+
+def meter(fraction: float, cells: int) -> str:
+    """`████░░░░`: a fraction of one, in whole cells, so that the rest is seen without colour too."""
+    full = int(min(1.0, max(0.0, fraction)) * cells)
+    return "█" * full + "░" * (cells - full)
 
 
 def bar(fraction: float, cells: int) -> str:

@@ -13,7 +13,9 @@ from enum import StrEnum
 
 from textual.binding import Binding
 
+from dbwatch.backfill.progress import State
 from dbwatch.journal.fold import ActionState, ActionStatus
+from dbwatch.runbook.model import Manual
 from dbwatch.window import gates
 from dbwatch.window.abort import ActionKind
 from dbwatch.window.feed import WindowView
@@ -86,8 +88,14 @@ class Command:
     group: Group
     offered: Offered = _always
     refusal: Refusal = _granted
+    wording: Callable[[Situation], str] | None = None
+    """What the key would do just now, where that is more than *word* says."""
     footer: int = 0
     """Which goes first where the footer is too narrow for all: 1 stays longest; 0 is not in the footer."""
+
+    def said(self, situation: Situation) -> str:
+        """The word in the footer."""
+        return self.wording(situation) if self.wording is not None else self.word
 
 
 def next_step(view: WindowView) -> str | None:
@@ -116,6 +124,26 @@ def hands_off(view: WindowView) -> str:
     if not view.driving:
         return f"{view.state.driver or 'somebody else'} drives this window; only the driver starts and stops its steps"
     return ""
+
+
+def _what_next(s: Situation) -> str:
+    if s.window is None:
+        return "next"
+    if (action := persons_action(s.window)) is not None:
+        return f"sign off: {action.body.get('step')} undone"
+    if may_close(s.window):
+        return "close the window"
+    step = gates.next_step(s.window.state, s.window.runbook)
+    if step is None:
+        return "next"
+    again = " again" if s.window.state.step(step.id).attempt else ""
+    return f"sign off {step.id}" if isinstance(step, Manual) else f"run {step.id}{again}"
+
+
+def _what_backfill(s: Situation) -> str:
+    if s.window is None or s.window.backfill is None or s.window.backfill.state.ended:
+        return "start backfill"
+    return "resume backfill" if s.window.backfill.state is State.PAUSED else "pause backfill"
 
 
 def _window(*intents: type) -> Offered:
@@ -183,14 +211,14 @@ def _pane_can(what: str, sentence: str) -> Refusal:
 PANES: tuple[Command, ...] = (
     Command("plan", ("1",), "1", "Plan", "the steps: done, running, next", Group.PANES, lambda s: s.window is not None),
     Command("activity", ("2",), "2", "Activity", "who is connected and what they do, longest first", Group.PANES),
-    Command("locks", ("3",), "3", "Locks", "who blocks whom: the holder, the waiting DDL, all behind it", Group.PANES),
+    Command("locks", ("3",), "3", "Locks", "who blocks whom: the holder, the DDL, all behind it", Group.PANES),
     Command("statements", ("4",), "4", "Statements", "what became slower since the opening", Group.PANES),
     Command("indexes", ("5",), "5", "Indexes", "use since the opening, invalid ones, builds in progress", Group.PANES),
     Command(
         "backfill", ("7",), "7", "Backfill", "rows, pace, and why it is slow or paused", Group.PANES,
         lambda s: s.window is not None,
     ),
-    Command("charts", ("8",), "8", "Charts", "tps and the backfill's rate, with marks where steps began", Group.PANES),
+    Command("charts", ("8",), "8", "Charts", "tps and the backfill's rate, marked where steps began", Group.PANES),
     Command(
         "journal", ("9",), "9", "Journal", "what happened in this window, newest last", Group.PANES,
         lambda s: s.window is not None,
@@ -201,7 +229,7 @@ COMMANDS: tuple[Command, ...] = (
     *PANES,
     Command(
         "next", ("n",), "n", "next", "run the next step, or sign it off where a person does it",
-        Group.WINDOW, _window(RunStep, SignOff), _in_window(_no_next), footer=1,
+        Group.WINDOW, _window(RunStep, SignOff), _in_window(_no_next), _what_next, footer=1,
     ),
     Command(
         "step", ("enter",), "Enter", "this step", "run the step under the Plan's cursor, or sign it off",
@@ -209,7 +237,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "backfill_toggle", ("b",), "b", "backfill", "start, pause or resume the backfill",
-        Group.WINDOW, _window(ToggleBackfill), _in_window(_no_backfill), footer=3,
+        Group.WINDOW, _window(ToggleBackfill), _in_window(_no_backfill), _what_backfill, footer=3,
     ),
     Command(
         "gentler", ("left_square_bracket",), "[", "gentler", "let the backfill take longer pauses",
@@ -291,7 +319,7 @@ def footer(situation: Situation, width: int) -> list[Command]:
     candidates = sorted((c for c in available(situation) if c.footer), key=lambda c: c.footer)
     used, chosen = 1, set[str]()
     for command in candidates:
-        cells = len(command.key) + len(command.word) + 3
+        cells = len(command.key) + len(command.said(situation)) + 3
         if used + cells <= width + 2:
             used += cells
             chosen.add(command.name)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from textual.content import Content
 
 from dbwatch.tui.keys import Command
-from dbwatch.tui.panes.plan import percent
 from dbwatch.tui.say import WARN
 from dbwatch.window.feed import Frame
 
@@ -28,7 +27,7 @@ def marks(frame: Frame) -> dict[str, str]:
     if invalid := sum(not row.is_valid for row in frame.snapshot.indexes.rows):
         told["indexes"] = f"!{invalid}"
     if frame.window is not None and frame.window.backfill is not None:
-        told["backfill"] = percent(frame.window.backfill.fraction).replace(" ", "")
+        told["backfill"] = f" {int(frame.window.backfill.fraction * 100)}%"
     return told
 
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from typing import ClassVar
 
@@ -72,7 +73,13 @@ def plan_text(plan: AbortPlan, width: int) -> Content:
     return Content.assemble(*pieces)
 
 
-def action_row(action: ActionState, width: int) -> Content:
+def since(view: WindowView, then: datetime | None) -> float | None:
+    """Seconds from *then*, by the server's clock, to what the window knows as now."""
+    opened = view.state.opened_at
+    return None if then is None or opened is None else max(0.0, view.elapsed_s - (then - opened).total_seconds())
+
+
+def action_row(action: ActionState, view: WindowView, width: int) -> Content:
     """One action of an abort under way or over."""
     glyphs = {
         ActionStatus.WAITING: ("○", FAINT), ActionStatus.RUNNING: ("▶", "bold"),
@@ -85,7 +92,7 @@ def action_row(action: ActionState, width: int) -> Content:
     if action.seconds is not None:
         time = text.clock(action.seconds)
     elif action.status is ActionStatus.RUNNING:
-        time = "running"
+        time = f"{text.clock(since(view, action.started_at) or 0.0)} …"
     row = _row(f"{glyph} {action.number} {title}", time, width, style)
     return Content.assemble(row, (f"      {action.text}\n", style)) if action.text else row
 
@@ -108,10 +115,14 @@ def abort_text(view: WindowView, width: int) -> Content:
     abort = view.state.abort
     if abort is None:
         return Content("")
-    since = f"confirmed by {abort.actor} at {abort.confirmed_at:%H:%M:%S}"
-    pieces: list[Piece] = [_row(since, f"estimated {text.clock(abort.estimate_s)}", width, FAINT), "\n"]
+    confirmed = f"confirmed by {abort.actor} at {abort.confirmed_at:%H:%M:%S}"
+    spent = abort.seconds if abort.finished else since(view, abort.confirmed_at)
+    budget = view.runbook.rollback_budget
+    limit = "" if budget is None else f" of {text.clock(budget)}"
+    times = f"{text.clock(spent or 0.0)}{limit}, estimated {text.clock(abort.estimate_s)}"
+    pieces: list[Piece] = [_row(confirmed, times, width, FAINT), "\n"]
     for action in abort.actions:
-        pieces.append(action_row(action, width))
+        pieces.append(action_row(action, view, width))
         if action.status is ActionStatus.RUNNING and view.migration is not None:
             pieces += [(f"      {line}\n", WARN) for line in (view.migration.note,) if line]
             if view.migration.waits_for:

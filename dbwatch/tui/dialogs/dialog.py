@@ -33,9 +33,9 @@ class Dialog(ModalScreen[Result]):
         width: 92; max-width: 100%; height: auto; max-height: 100%;
         border: round $primary; background: $surface; padding: 0 1;
     }
-    Dialog VerticalScroll { height: auto; max-height: 100%; scrollbar-size-vertical: 1; }
+    Dialog VerticalScroll { height: auto; scrollbar-size-vertical: 1; }
     Dialog .heading { text-style: bold; height: auto; }
-    Dialog Input { border: none; height: 1; padding: 0; background: $boost; }
+    Dialog Input, Dialog Input:focus { border: none; height: 1; padding: 0; background: $boost; }
     Dialog .keys { height: auto; margin-top: 1; }
     Dialog .prompt { height: auto; margin-top: 1; }
     """
@@ -65,6 +65,11 @@ class Dialog(ModalScreen[Result]):
                     yield self.prompt_line.add_class("prompt")
                 yield self.field
             yield self.keys.add_class("keys")
+
+    def on_resize(self) -> None:
+        """The body gives way before the keys do: it scrolls, they are always seen."""
+        around = 5 + (3 if self.field is not None else 0)
+        self.query_one(VerticalScroll).styles.max_height = max(3, self.app.size.height - around)
 
     def on_mount(self) -> None:
         """A slow line does not blink for its own sake."""

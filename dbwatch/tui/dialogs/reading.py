@@ -59,7 +59,7 @@ def help_text(situation: Situation) -> Content:
             refusal = command.refusal(situation)
             pieces.append((f" {command.key:<6}", FAINT if refusal else "bold $accent"))
             pieces.append((f"{command.word:<11} {command.about}", FAINT if refusal else ""))
-            pieces.append((f" (not now: {refusal})\n" if refusal else "\n", FAINT))
+            pieces.append((f"\n{'':<19}not now: {refusal}\n" if refusal else "\n", FAINT))
         pieces.append("\n")
     pieces.append(("Moving\n", "bold underline"))
     pieces.append(" ↑ ↓ PgUp PgDn Home End   Tab between the Plan and the pane beside it   Esc back\n\n")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from textual import events
 from textual.content import Content
 
 from dbwatch import text
@@ -97,10 +98,8 @@ class SignalDialog(Dialog[Signal]):
     """Shows the session again; the result is the signal to send, which `y` alone sends."""
 
     def __init__(self, session: Activity, frame: Frame, *, terminate: bool) -> None:
-        self._terminate = terminate
-        act = "Terminate this session?" if terminate else "Cancel this session's query?"
-        self.heading = act
         super().__init__()
+        self._terminate = terminate
         self._shown = session
         self._own = session.pid in frame.snapshot.own_pids
         self._frame = frame
@@ -122,8 +121,12 @@ class SignalDialog(Dialog[Signal]):
         said = session_text(row or self._shown, snapshot)
         if self._own:
             said = Content.assemble(said, ("\n\n◆ This is one of dbwatch's own sessions.", WARN))
+        idle = (row or self._shown).state.startswith("idle") and not self._terminate
+        if idle and self.state is not Target.GONE:
+            said = Content.assemble(said, ("\n\n▲ It runs no query: a cancel does nothing to it.", f"bold {WARN}"))
         verb = "terminate it: its connection ends, its transaction is rolled back"
         verb = verb if self._terminate else "cancel its query: the session stays"
+        self.title_line.show(Content("Terminate this session?" if self._terminate else "Cancel this session's query?"))
         back = ("Esc", "leave it alone")
         match self.state:
             case Target.SAME:
@@ -138,6 +141,8 @@ class SignalDialog(Dialog[Signal]):
                 why = snapshot.trouble or snapshot.activity.reason
                 said = Content.assemble(said, (f"\n\n◌ Not the present: {why}", f"bold {BAD}"))
                 keys = [("y", f"{verb} (checked again there)"), back]
+        if not self._terminate and self.state is not Target.GONE:
+            keys.insert(-1, ("K", "terminate it instead"))
         self.body.show(said)
         self.keys.show(keys_line(keys))
 
@@ -148,6 +153,13 @@ class SignalDialog(Dialog[Signal]):
             who = shown.application_name or shown.usename
             signal = Signal(shown.pid, shown.backend_start, shown.query_start, who, shown.query, self._terminate)
             self.dismiss(signal)
+
+    def on_key(self, event: events.Key) -> None:
+        """`K` asks the harder question instead; it is not yet the answer to it."""
+        if event.key == "K" and not self._terminate:
+            event.stop()
+            self._terminate = True
+            self._draw()
 
     def key_r(self) -> None:
         """Takes the query that runs now for the one that is meant."""

@@ -12,7 +12,7 @@ from dbwatch import text
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.journal.fold import StepStatus
 from dbwatch.runbook.model import Backfill
-from dbwatch.tui.header import bar
+from dbwatch.tui.header import bar, meter
 from dbwatch.tui.keys import next_step
 from dbwatch.tui.panes.base import Pane, Record
 from dbwatch.tui.panes.plan import percent
@@ -77,9 +77,9 @@ def progress_lines(progress: BackfillProgress, width: int) -> list[Content]:
     )
     lines = [
         _line(progress.table, Content.assemble((word, f"bold {style}"))),
-        _line("done", Content.assemble(f"▕{bar(progress.fraction, wide)}▏ ", (percent(progress.fraction), "bold"))),
+        _line("done", Content.assemble(f"{meter(progress.fraction, wide)} ", (percent(progress.fraction), "bold"))),
         _line("rows", Content(f"{rows}, in {progress.batches:,} batches")),
-        _line("rate", Content(f"{text.count(progress.rows_per_s)} rows/s over the last 10 s")),
+        _line("rate", Content(f"{progress.rows_per_s:,.0f} rows/s over the last 10 s")),
         _line("left", Content(eta)),
         _line("why", Content.styled(reason, tone)),
         Content(""),
@@ -155,6 +155,10 @@ class BackfillPane(Pane):
 
     def body(self) -> Widget:
         return self._text
+
+    def on_resize(self) -> None:
+        """The bars grow with the pane."""
+        self.redraw()
 
     def draw(self, frame: Frame) -> str:
         view = frame.window

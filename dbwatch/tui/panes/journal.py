@@ -10,7 +10,7 @@ from dbwatch.journal.words import sentence
 from dbwatch.text import one_line
 from dbwatch.tui.columns import Cell, Column, Line, Tone
 from dbwatch.tui.panes.base import Choice, Record, Sheet, TablePane
-from dbwatch.window.feed import Frame
+from dbwatch.window.feed import Frame, WindowView
 
 COLUMNS = (
     Column("at", 8),
@@ -39,16 +39,21 @@ def tone(fact: ev.Fact) -> Tone:
             return ""
 
 
-def event_line(event: ev.Event) -> Line:
+def says(event: ev.Event, view: WindowView) -> str:
+    """What *event* says, in one line; an action of the abort is named, not only numbered."""
+    actions = view.state.abort.actions if view.state.abort is not None else ()
+    match event.fact:
+        case ev.AbortActionStarted(number=number) if 0 < number <= len(actions):
+            return one_line(f"abort {number} started: {actions[number - 1].body.get('title', '')}")
+        case fact:
+            return one_line(sentence(fact))
+
+
+def event_line(event: ev.Event, view: WindowView) -> Line:
     """An event as a line of the table."""
     who = event.actor.split("@")[0]
-    cells = (
-        f"{event.at:%H:%M:%S}",
-        who,
-        ev.kind_of(event.fact),
-        Cell(one_line(sentence(event.fact)), tone(event.fact)),
-    )
-    return Line(event.seq, cells)  # fmt: skip
+    said = Cell(says(event, view), tone(event.fact))
+    return Line(event.seq, (f"{event.at:%H:%M:%S}", who, ev.kind_of(event.fact), said))
 
 
 def chosen(frame: Frame, choice: Choice) -> list[ev.Event]:
@@ -58,7 +63,7 @@ def chosen(frame: Frame, choice: Choice) -> list[ev.Event]:
     return [
         event
         for event in frame.window.events
-        if choice.matches(event.actor, ev.kind_of(event.fact), sentence(event.fact))
+        if choice.matches(event.actor, ev.kind_of(event.fact), says(event, frame.window))
     ]
 
 
@@ -71,10 +76,13 @@ class JournalPane(TablePane):
     can: ClassVar[frozenset[str]] = frozenset({"filter", "export", "detail"})
 
     def sheet(self, frame: Frame, choice: Choice) -> Sheet:
-        lines = tuple(event_line(event) for event in chosen(frame, choice))
+        view = frame.window
+        if view is None:
+            return Sheet(COLUMNS, (), "no window is open here")
+        lines = tuple(event_line(event, view) for event in chosen(frame, choice))
         note = f"{len(lines)} events"
-        if frame.window is not None and frame.window.journal_trouble:
-            note = f"NOT WRITTEN, kept in the mirror: {frame.window.journal_trouble}"
+        if view.journal_trouble:
+            note = f"✗ kept in the mirror only: {view.journal_trouble}"
         return Sheet(COLUMNS, lines, "nothing happened yet", note)
 
     def draw(self, frame: Frame) -> str:

@@ -15,7 +15,7 @@ from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.journal.fold import StepState, StepStatus
 from dbwatch.runbook.model import Backfill, Check, Manual, Migrate, Sql
 from dbwatch.tui.columns import Column, Line, Tone, clip
-from dbwatch.tui.header import bar
+from dbwatch.tui.header import meter
 from dbwatch.tui.keys import next_step
 from dbwatch.tui.panes.base import Choice, Record, Sheet, TablePane
 from dbwatch.window.feed import Frame, MigrationProgress, WindowView
@@ -94,7 +94,7 @@ def migration_lines(progress: MigrationProgress) -> list[Said]:
 def backfill_lines(progress: BackfillProgress) -> list[Said]:
     """Percent, time left, and why it is not at full speed."""
     left = "" if progress.eta_s is None else f" {text.clock(progress.eta_s)} left"
-    lines: list[Said] = [(f"{bar(progress.fraction, 8)} {percent(progress.fraction)}{left}", "")]
+    lines: list[Said] = [(f"{meter(progress.fraction, 8)} {percent(progress.fraction)}{left}", "")]
     word = {State.PAUSED: "paused", State.THROTTLED: "held back"}.get(progress.state, "")
     said = ": ".join(part for part in (word, progress.reason) if part)
     return [*lines, (said, "victim" if word else "")] if said else lines
@@ -166,8 +166,7 @@ def about(spec: Spec) -> str:
 
 def plan_lines(view: WindowView, width: int) -> list[Line]:
     """The whole Plan in lines of *width* cells: phases, steps, what is to say of them."""
-    specs = list(view.runbook.steps())
-    ids = min(max((len(spec.id) for spec in specs), default=4), max(6, width - 20))
+    ids = _id_width(view, width)
     lines: list[Line] = []
     for phase in view.runbook.phase:
         lines.append(Line(("phase", phase.name), (phase.name.upper(),), "strong"))
@@ -184,6 +183,19 @@ def plan_lines(view: WindowView, width: int) -> list[Line]:
     return lines
 
 
+def _id_width(view: WindowView, width: int) -> int:
+    return min(max(len(spec.id) for spec in view.runbook.steps()), max(6, width - 20))
+
+
+def plan_title(view: WindowView, width: int) -> str:
+    """What the parts of a step's line are."""
+    ids = _id_width(view, width)
+    if width >= ROOMY:
+        return f"  {clip('step', ids)}  {clip('kind', 8)}  {clip('who', 10)}  {clip('took/planned', 13)}  what"
+    head = f"  {clip('step', ids)} {clip('kind', 8)} "
+    return head + clip("took/planned", width - len(head), "right")
+
+
 def no_return_line(view: WindowView, width: int) -> Line:
     """The line that is drawn across the Plan where the way back ends."""
     passed = not view.rollback.reversible
@@ -198,13 +210,13 @@ def wrapped(said: str, width: int, most: int) -> list[str]:
 
 def plan_sheet(frame: Frame, width: int) -> Sheet:
     """The Plan as a table of one column, for *width* cells."""
-    columns = (Column("step", None),)
-    view = frame.window
+    view, room = frame.window, max(20, width - 2)
     if view is None:
-        return Sheet(columns, (), "no window is open here")
+        return Sheet((Column("step", None),), (), "no window is open here")
     steps = [view.state.step(spec.id) for spec in view.runbook.steps()]
     done = sum(state.status in (StepStatus.DONE, StepStatus.WAIVED) for state in steps)
-    return Sheet(columns, tuple(plan_lines(view, max(20, width - 2))), "", f"{done} of {len(steps)} done")
+    columns = (Column(plan_title(view, room), None),)
+    return Sheet(columns, tuple(plan_lines(view, room)), "", f"{done} of {len(steps)} done")
 
 
 class PlanPane(TablePane):
@@ -215,12 +227,30 @@ class PlanPane(TablePane):
     title = "Plan"
     can: ClassVar[frozenset[str]] = frozenset({"detail", "export"})
 
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._due: StepKey | None = None
+        self._due_at_first = True
+
     def sheet(self, frame: Frame, choice: Choice) -> Sheet:
         return plan_sheet(frame, self.table.size.width or 31)
 
     def on_resize(self, _: events.Resize) -> None:
         """Lines are composed for a width."""
         self.redraw()
+
+    def draw(self, frame: Frame) -> str:
+        """As every table; the cursor goes along with the step that is due, until a person moves it elsewhere."""
+        follows = self.cursor_key in (None, self._due)
+        note = super().draw(frame)
+        if (view := frame.window) is not None:
+            running = view.state.running
+            step = running.id if running is not None else next_step(view)
+            self._due = None if step is None else StepKey(step)
+            if self._due is not None and (follows or self._due_at_first):
+                self._due_at_first = False
+                self.table.move_to(self._due)
+        return note
 
     @property
     def step(self) -> str | None:
