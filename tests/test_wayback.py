@@ -1,0 +1,257 @@
+"""The way back, computed: tables of situations in, actions out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from dbwatch.journal import events as ev
+from dbwatch.journal.fold import StepStatus, WindowState, fold
+from dbwatch.migration.chain import Body, Chain, Revision
+from dbwatch.migration.events import Direction
+from dbwatch.migration.request import RenderedStatement, RevisionSql
+from dbwatch.runbook import model
+from dbwatch.runbook.loader import parse
+from dbwatch.runbook.model import Runbook
+from dbwatch.steps import EXECUTORS, RECOVERIES
+from dbwatch.window import gates, wayback
+from dbwatch.window.abort import AbortPlan, Action, ActionKind
+from dbwatch.window.wayback import Leftover, Situation
+
+RUNBOOK = """
+title = "users.phone"
+alembic = "alembic.ini"
+rollback_budget = "5min"
+[[phase]]
+name = "expand"
+[[phase.step]]
+id = "add"
+kind = "migrate"
+to = "3f1c"
+[[phase]]
+name = "code"
+[[phase.step]]
+id = "deploy"
+kind = "manual"
+text = "deploy v0.8.0"
+rollback = "git checkout v0.7.0"
+[[phase.step]]
+id = "fill"
+kind = "backfill"
+table = "users"
+set = "phone = legacy"
+where = "phone IS NULL"
+[[phase.step]]
+id = "same"
+kind = "sql"
+sql = "ALTER TABLE users ADD CONSTRAINT same CHECK (phone = legacy) NOT VALID"
+undo = "ALTER TABLE users DROP CONSTRAINT same"
+[[phase]]
+name = "contract"
+[[phase.step]]
+id = "drop"
+kind = "migrate"
+to = "head"
+"""
+AT = datetime(2026, 1, 1, 21, 4, 10, tzinfo=UTC)
+ADDED = ev.DdlSeen(
+    "add",
+    1,
+    1,
+    "3f1c",
+    "ALTER TABLE users ADD COLUMN phone varchar(20)",
+    False,
+    True,
+    True,
+    [{"action": "create", "kind": "column", "schema": None, "name": "phone", "parent": "users", "oid": 1}],
+)
+
+
+def runbook() -> Runbook:
+    return parse(RUNBOOK, "runbook.toml", {})
+
+
+def state(*facts: ev.Fact) -> WindowState:
+    events: list[ev.Event] = []
+    opened = ev.WindowOpened("users.phone", "shop", ["9a20"], "sha", "digest")
+    for seq, fact in enumerate((opened, *facts), 1):
+        prev = events[-1].hash if events else ""
+        events.append(ev.make(fact, seq=seq, at=AT, actor="wei@a", epoch=3, prev_hash=prev))
+    return fold(events)
+
+
+def done(step: str, *heads: str, after: tuple[str, ...] = ()) -> tuple[ev.Fact, ev.Fact]:
+    return ev.StepStarted(step, 1, list(heads)), ev.StepDone(step, 1, "done", 4.0, list(after))
+
+
+def down(revision: str, *statements: str, trouble: str = "") -> RevisionSql:
+    return RevisionSql(revision, Direction.DOWN, tuple(RenderedStatement(s, True) for s in statements), trouble)
+
+
+def situation(window: WindowState, **given: Any) -> Situation:
+    return replace(
+        Situation(window, runbook(), "shop@prod-db1 (primary, 16.4)", frozenset({"9a20"}), opened="21:04:10"), **given
+    )
+
+
+def kinds(plan: AbortPlan) -> list[tuple[ActionKind, str]]:
+    return [(a.kind, a.step) for a in plan.actions]
+
+
+def test_a_window_that_did_nothing_is_fenced_and_compared() -> None:
+    plan = wayback.plan(situation(state()))
+    assert kinds(plan) == [(ActionKind.FENCE, ""), (ActionKind.COMPARE, "")]
+    assert plan.actions[0].title == "fence: epoch 3 → 4, nothing older can commit"
+    assert "21:04:10" in plan.actions[1].title
+
+
+def test_the_application_goes_back_before_the_schema_that_it_needs() -> None:
+    window = state(*done("add", "9a20", after=("3f1c",)), ADDED, ev.StepDone("deploy", 1, "wei: done", 0.0))
+    downgrades = {"add": (down("3f1c", "DROP INDEX CONCURRENTLY i", "ALTER TABLE users DROP COLUMN phone"),)}
+    plan = wayback.plan(situation(window, downgrades=downgrades, heads=frozenset({"3f1c"})))
+    assert kinds(plan) == [
+        (ActionKind.FENCE, ""),
+        (ActionKind.PERSON, "deploy"),
+        (ActionKind.DOWNGRADE, "add"),
+        (ActionKind.COMPARE, ""),
+    ]
+    downgrade = plan.actions[2]
+    assert downgrade.title == "downgrade 3f1c → 9a20"
+    assert downgrade.heads == ("9a20",)
+    assert downgrade.sql == ("DROP INDEX CONCURRENTLY i", "ALTER TABLE users DROP COLUMN phone")
+
+
+def test_what_runs_is_stopped_and_its_leftovers_go_first() -> None:
+    window = state(ev.StepStarted("add", 1, ["9a20"]), ADDED)
+    left = (
+        Leftover("index public.idx", ("DROP INDEX CONCURRENTLY idx",)),
+        Leftover("column public.users.phone", ("ALTER TABLE users DROP COLUMN phone",)),
+    )
+    plan = wayback.plan(situation(window, leftovers=left, running="CREATE INDEX CONCURRENTLY idx"))
+    assert kinds(plan) == [
+        (ActionKind.FENCE, ""),
+        (ActionKind.STOP, "add"),
+        (ActionKind.CLEAN, ""),
+        (ActionKind.COMPARE, ""),
+    ]
+    assert plan.actions[2].sql == ("DROP INDEX CONCURRENTLY idx", "ALTER TABLE users DROP COLUMN phone")
+
+
+def test_a_backfill_into_a_column_of_the_window_loses_nothing_that_was_there() -> None:
+    window = state(*done("add", "9a20"), ADDED, *done("fill"))
+    assert "made by add, goes with the column" in wayback.plan(situation(window)).lost[0]
+
+
+def test_a_backfill_over_values_that_existed_is_said_to_lose_them() -> None:
+    window = state(*done("fill"))
+    assert "what it held before is not kept" in wayback.plan(situation(window)).lost[0]
+
+
+def test_a_sql_step_is_undone_by_its_own_undo() -> None:
+    plan = wayback.plan(situation(state(*done("same"))))
+    assert plan.actions[1].sql == ("ALTER TABLE users DROP CONSTRAINT same",)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (Body.MISSING, "it has no downgrade"),
+        (Body.RAISES, "its downgrade raises"),
+        (Body.NOOP, "its downgrade does nothing"),
+    ],
+)
+def test_a_downgrade_that_is_none_is_an_obstacle(body: Body, why: str) -> None:
+    chain = Chain(
+        (Revision("3f1c", ("9a20",), "", "", Body.BODY, body),),
+        frozenset({"3f1c"}),
+        frozenset({"3f1c"}),
+        "alembic_version",
+        None,
+        False,
+        (),
+        "",
+    )
+    window = state(*done("add", "9a20"))
+    plan = wayback.plan(situation(window, downgrades={"add": (down("3f1c"),)}, chain=chain))
+    assert why in plan.obstacles[0]
+    upgrades = {"add": (RevisionSql("3f1c", Direction.UP, (), ""),)}
+    assert wayback.point_of_no_return(runbook(), upgrades, chain, {}) == ("add", f"3f1c: {wayback._WHY_NOT[body]}")
+
+
+def test_the_point_of_no_return_is_the_first_step_that_destroys_what_was_there() -> None:
+    created = frozenset({"users.phone"})
+    drops = {"drop": "users.legacy"}
+    assert wayback.point_of_no_return(runbook(), {}, None, drops, created) == (
+        "drop",
+        "it drops users.legacy, which held rows before this window",
+    )
+    found = wayback.point_of_no_return(runbook(), {}, None, drops)
+    assert found is not None
+    assert found[0] == "fill"
+
+
+def test_a_plan_is_named_by_what_it_does_not_by_what_changes_each_second() -> None:
+    window = state(*done("add", "9a20"))
+    rendered = {"add": (down("3f1c", "ALTER TABLE users DROP COLUMN phone"),)}
+    one = wayback.plan(situation(window, downgrades=rendered))
+    waits = wayback.plan(situation(window, downgrades=rendered, waits={"add": "47110 (reports, 31 s)"}))
+    other = wayback.plan(situation(window, downgrades={"add": (down("3f1c", "DROP TABLE users"),)}))
+    assert one.digest == waits.digest
+    assert one.digest != other.digest
+
+
+def test_an_action_survives_the_journal() -> None:
+    for action in wayback.plan(situation(state(ev.StepStarted("add", 1, ["9a20"]), ADDED))).actions:
+        assert Action.of(action.body()) == action
+
+
+def test_a_step_taken_back_is_not_taken_back_again() -> None:
+    confirmed = ev.AbortConfirmed([Action(ActionKind.DOWNGRADE, "downgrade", step="add", heads=("9a20",)).body()], 1.0)
+    window = state(
+        *done("add", "9a20"), confirmed, ev.AbortActionDone(1, "at 9a20", 1.0), ev.AbortFinished(False, ["x"], 2.0)
+    )
+    plan = wayback.plan(situation(window, downgrades={}))
+    assert kinds(plan) == [(ActionKind.FENCE, ""), (ActionKind.COMPARE, "")]
+
+
+def test_big_statements_are_estimated_by_the_rows_they_touch() -> None:
+    rows = {"users": 500_000}
+    assert wayback.estimate("UPDATE users SET legacy = phone", rows) == pytest.approx(5.2)
+    assert wayback.estimate("ALTER TABLE users DROP COLUMN phone", rows) == pytest.approx(0.2)
+
+
+def test_steps_come_in_their_order_and_once() -> None:
+    book = runbook()
+    add, deploy = book.step("add"), book.step("deploy")
+    assert gates.refusal(state(), book, add) == ""
+    assert gates.refusal(state(), book, deploy) == "add comes first"
+    assert gates.refusal(state(*done("add")), book, add) == "add is done already"
+    assert gates.refusal(state(ev.StepStarted("add", 1)), book, deploy) == "add is running"
+    unsafe = state(ev.StepStarted("add", 1), ev.StepFailed("add", 1, "left behind: x", 1.0, again=False))
+    assert "not safe" in gates.refusal(unsafe, book, add)
+    again = state(ev.StepStarted("add", 1), ev.StepFailed("add", 1, "lock timeout", 1.0, again=True))
+    assert gates.refusal(again, book, add) == ""
+    assert gates.refusal(state(ev.WindowClosed("done")), book, add) == "the window is closed"
+
+
+def test_b_starts_the_backfill_whose_turn_it_is() -> None:
+    book = runbook()
+    assert gates.next_backfill(state(), book) == "add comes before fill"
+    reached = state(*done("add"), ev.StepDone("deploy", 1, "", 0.0))
+    assert gates.next_backfill(reached, book) == book.step("fill")
+    assert gates.next_backfill(state(*done("add"), *done("deploy"), *done("fill")), book) == "no backfill is left to do"
+
+
+def test_an_unknown_step_waits_for_a_person() -> None:
+    book = runbook()
+    window = state(*done("add"), ev.StepStarted("deploy", 1), ev.StepUnknown("deploy", 1, "nobody saw it"))
+    assert window.step("deploy").status is StepStatus.UNKNOWN
+    assert "nobody knows" in gates.refusal(window, book, book.step("deploy"))
+    assert gates.sign_off_refusal(window, book, book.step("deploy")) == ""
+
+
+def test_every_kind_of_step_has_a_spec_an_executor_and_a_recovery() -> None:
+    assert set(model.KINDS) == set(EXECUTORS) == set(RECOVERIES)
