@@ -16,6 +16,8 @@ from dbwatch.tui.columns import clip
 
 SMALLEST = (24, 5)
 """Cells by lines; below that a chart is only its last value."""
+DOT = "hd"
+"""Quadrants of a cell. Braille is finer, but many a terminal's font lacks it."""
 HEADROOM = 1.2
 """The axis ends so far above the highest value: the names of the marks stand there."""
 
@@ -113,7 +115,7 @@ def _plot(
     figure.axes(False, axis="both", side=1)
     top = nice_top(max(max(ys) for _, ys in runs))
     for xs, ys in runs:
-        figure.draw(figure.signal(xs, ys, marker="braille").lines())
+        figure.draw(figure.signal(xs, ys, marker=DOT).lines())
     labels = _labels(marks, width, span_s)
     for mark, label in zip(marks, labels, strict=True):
         figure.line(float(mark.at_s), "vertical", style="dotted")
@@ -142,7 +144,7 @@ def _labels(marks: Sequence[Mark], width: int, span_s: float) -> list[str]:
 
 
 def nice_top(highest: float) -> float:
-    """Where an axis that shows *highest* ends: 1, 2, 4, 5 or 8 times a power of ten, with headroom."""
+    """Where an axis that shows *highest* ends: a round number of which the half is round too, with headroom."""
     wanted = max(highest * HEADROOM, 1.0)
     power = 10.0 ** math.floor(math.log10(wanted))
-    return next((step * power for step in (1, 2, 4, 5, 8) if step * power >= wanted), 10 * power)
+    return next((step * power for step in (1, 2, 3, 4, 5, 6, 8) if step * power >= wanted), 10 * power)

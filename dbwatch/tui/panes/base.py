@@ -98,19 +98,22 @@ class Rim(Widget):
         width, base = self.size.width, self.rich_style
         tone: Tone = self._credit.tone
         style = base + self.get_component_rich_style(f"rim--{tone}", partial=True) if tone else base
-        return Strip([Segment(text, style if told else base) for text, told in rim(self._note, self._credit, width)])
+        corners = not self.screen.has_class("narrow")
+        runs = rim(self._note, self._credit, width, corners=corners)
+        return Strip([Segment(text, style if told else base) for text, told in runs])
 
 
-def rim(note: str, told: Credit, width: int) -> list[tuple[str, bool]]:
+def rim(note: str, told: Credit, width: int, *, corners: bool = True) -> list[tuple[str, bool]]:
     """The rim's line in *width* cells as runs of text, each with whether it is about the data's credit.
 
     Where there is not room for both, the credit is kept and the note gives way.
     """
+    first, last = ("└", "┘") if corners else ("─", "─")
     right = clip(told.text, min(cell_len(told.text), max(0, width - 6))).rstrip()
     room = width - cell_len(right) - 8
     left = clip(note, min(cell_len(note), room)).rstrip() if room >= 8 else ""
-    start = f"└─ {left} " if left else "└"
-    end = " ─┘" if right else "┘"
+    start = f"{first}─ {left} " if left else first
+    end = f" ─{last}" if right else last
     line = "─" * max(0, width - cell_len(start) - cell_len(right) - len(end) - (1 if right else 0))
     runs = [(start + line + (" " if right else ""), False), (right, True), (end, False)]
     return [run for run in runs if run[0]]
@@ -139,6 +142,7 @@ class Pane(Vertical):
     can: ClassVar[frozenset[str]] = frozenset()
     """Of filter, sort, export, detail."""
 
+    SCOPED_CSS = False  # whether the screen is narrow is said above the pane
     DEFAULT_CSS = """
     Pane { height: 1fr; width: 1fr; }
     Pane > .body { border-left: solid $border; border-right: solid $border; }

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from rich.segment import Segment
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -35,7 +36,7 @@ def series(name: str, points: Iterable[Point], now: datetime, broken_s: float = 
     for at, value in points:
         x = (at - now).total_seconds()
         if x > 0:
-            break
+            continue
         if seen and x - seen[-1][0] > broken_s:
             seen.append(((x + seen[-1][0]) / 2, None))
         seen.append((x, value))
@@ -66,6 +67,9 @@ class Picture(Widget):
 
     DEFAULT_CSS = "Picture { height: 1fr; width: 1fr; }"
 
+    class Resized(Message):
+        """There is another amount of room; what is shown was made for the former one."""
+
     def __init__(self) -> None:
         super().__init__()
         self._lines: tuple[str, ...] = ()
@@ -77,6 +81,10 @@ class Picture(Widget):
         changed = [y for y in range(max(len(before), len(lines))) if [*lines, *[""] * len(before)][y] != padded[y]]
         if changed:
             self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
+
+    def on_resize(self) -> None:
+        """Says so."""
+        self.post_message(self.Resized())
 
     def render_line(self, y: int) -> Strip:
         """One line, cut or padded to the width."""
@@ -107,6 +115,10 @@ class ChartsPane(Pane):
 
     def body(self) -> Widget:
         return self._picture
+
+    def on_picture_resized(self) -> None:
+        """Draws the charts for the new size."""
+        self.redraw()
 
     def sources(self, frame: Frame) -> Sequence[View[Any]]:
         return (frame.snapshot.vitals,)
