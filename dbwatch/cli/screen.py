@@ -19,7 +19,7 @@ SMALLEST = (60, 15)
 
 def require_terminal() -> None:
     """Raises UsageError where there is no terminal, or one too small to tell anything."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise UsageError("the screen needs a terminal", next="use --headless, snapshot or status without one")
     columns, rows = shutil.get_terminal_size()
     if columns < SMALLEST[0] or rows < SMALLEST[1]:
