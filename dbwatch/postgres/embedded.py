@@ -178,11 +178,15 @@ class EmbeddedServer:
 
         Raises DbwatchError where it does not end in time.
         """
-        await self._end(_STOP_SIGNALS[mode], within)
+        if self.running:
+            self._owner.signal(self.pid, _STOP_SIGNALS[mode])
+            await self._ended(within)
 
     async def kill9(self) -> None:
-        """Kills the postmaster as a crash would: its backends end when they notice."""
-        await self._end(signal.SIGKILL, 10.0)
+        """Kills the postmaster and its backends with SIGKILL, as a crash would; none is left on return (Linux)."""
+        if self.running:
+            self._owner.crash(self.pid)
+            await self._ended(10.0)
 
     async def restart(self, mode: StopMode = "fast") -> None:
         """Stops the server if it runs, and starts it again under the same address."""
@@ -259,10 +263,8 @@ class EmbeddedServer:
             await asyncio.wait({child.ended}, timeout=0.02)
         return False
 
-    async def _end(self, number: int, within: float) -> None:
-        if self._postmaster is None or not self.running:
-            return
-        self._owner.signal(self.pid, number)
+    async def _ended(self, within: float) -> None:
+        assert self._postmaster is not None
         done, _ = await asyncio.wait({self._postmaster.ended}, timeout=within)
         if not done:
             raise DbwatchError(f"the embedded server did not stop within {within:g} s")

@@ -89,6 +89,10 @@ class Reaped:
         """Sends a signal to a process of ours; nothing happens where it has ended. Raises DbwatchError."""
         self._ask({"signal": int(number), "pid": pid})
 
+    def crash(self, pid: int) -> None:
+        """Kills a server and its backends with SIGKILL; none is left when its end is told. Raises DbwatchError."""
+        self._ask({"crash": pid})
+
     async def close(self) -> None:
         """Has everything stopped and removed, and waits for that. May be called more than once."""
         with contextlib.suppress(BrokenPipeError):

@@ -5,9 +5,10 @@ starts what it is asked to start (as USER, if it is root), and when its standard
 (exit, a signal, a crash, kill -9 of whoever holds the other end), it stops everything it started and removes the
 folder. Being the parent of the processes, it is never wrong about a pid. reaped.py is the other side.
 
-The conversation is one JSON value a line. In: `{"spawn": argv, "log": file}`, `{"signal": number, "pid": pid}`.
-Out: `{"folder": path}` or `{"failed": why}` first, then `{"spawned": pid}` or `{"refused": why}` for each spawn,
-in order, and `{"ended": pid, "code": code}` as processes end (a negative code is a signal's number).
+The conversation is one JSON value a line. In: `{"spawn": argv, "log": file}`, `{"signal": number, "pid": pid}`,
+`{"crash": pid}` (kill -9 of a server, its backends too). Out: `{"folder": path}` or `{"failed": why}` first, then
+`{"spawned": pid}` or `{"refused": why}` for each spawn, in order, and `{"ended": pid, "code": code}` as processes
+end (a negative code is a signal's number).
 
 Only the standard library is imported: it should start fast and stay small.
 """
@@ -74,8 +75,16 @@ class Reaper:
     def _obey(self, request: dict[str, Any]) -> None:
         if "spawn" in request:
             self._spawn(request["spawn"], request["log"])
+        elif "crash" in request:
+            self._crash(request["crash"])
         elif request["pid"] in self._children:
             self._children[request["pid"]].send_signal(request["signal"])
+
+    def _crash(self, pid: int) -> None:
+        if pid in self._children:
+            self._children[pid].kill()
+            self._children[pid].wait()
+            self._kill_orphans(until=time.monotonic() + STOP_S)
 
     def _spawn(self, argv: list[str], log: str) -> None:
         as_user: dict[str, Any] = {}
@@ -118,16 +127,18 @@ class Reaper:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        while time.monotonic() < deadline + STOP_S:
-            orphans = self._orphans()
+        deadline = time.monotonic() + STOP_S
+        self._kill_orphans(until=deadline)
+        while self.folder.exists() and time.monotonic() < deadline:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            time.sleep(0.01)
+
+    def _kill_orphans(self, *, until: float) -> None:
+        while (orphans := self._orphans()) and time.monotonic() < until:
             for pid in orphans:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            if not orphans:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                if not self.folder.exists():
-                    return
-            time.sleep(0.02)
+            time.sleep(0.01)
 
     def _orphans(self) -> list[int]:
         """Server processes that outlived their postmaster: a stopped or busy backend does, after its kill -9.
