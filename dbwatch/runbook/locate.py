@@ -128,13 +128,18 @@ class _Scan:
         self._match(_SPACE)
         *outer, (name, offset) = self._keys()
         path: Path = ()
+        passed: list[tuple[Path, int]] = []
         for part, at in outer:
             path = (*path, part)
-            self._offsets.setdefault(path, at)
+            passed.append((path, at))
             if path in self._sizes:
                 path = (*path, self._sizes[path] - 1)
         path = (*path, name)
         self._key, self._before = path, self._offsets.get(path)
+        self._match(_SPACE)
+        self._expect("]" * brackets)
+        for implied, at in passed:
+            self._offsets.setdefault(implied, at)
         if brackets == 2:
             index = self._sizes.get(path, 0)
             self._sizes[path] = index + 1
@@ -142,8 +147,6 @@ class _Scan:
             path = (*path, index)
         self._offsets[path] = offset  # its own header is the table's place, not an earlier [table.part]
         self._table = path
-        self._match(_SPACE)
-        self._expect("]" * brackets)
 
     def _pair(self, table: Path, *, outermost: bool = False) -> None:
         path = table

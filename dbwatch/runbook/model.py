@@ -135,7 +135,7 @@ class Sql(_Step):
 
     kind: Literal["sql"]
     sql: Statement = Field(examples=["ALTER TABLE users VALIDATE CONSTRAINT phone_given"])
-    """The statement."""
+    """The statement; one that cannot run in a transaction (CREATE INDEX CONCURRENTLY) runs by itself."""
     undo: OptionalStatement = ""
     """SQL that takes it back, run by an abort in the same manner."""
 

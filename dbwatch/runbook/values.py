@@ -132,7 +132,7 @@ def _expected(value: object) -> object:
         raise refuse(f"expected a number, text, true or false, not {noun(value)}", "write one value")
     if isinstance(value, float) and not isfinite(value):
         raise refuse(f"nothing equals {value}", "write a finite number")
-    return value
+    return _harmless("")(value) if isinstance(value, str) else value
 
 
 Duration = Annotated[float, BeforeValidator(_duration)]
@@ -174,7 +174,7 @@ Condition = Annotated[Statement, AfterValidator(_without_word("WHERE"))]
 Revision = Annotated[Exact, AfterValidator(_revision)]
 """Where Alembic goes: one revision, `head`, `heads`, or `label@head`."""
 
-Expected = Annotated[int | float | Annotated[str, AfterValidator(_harmless(""))] | bool, BeforeValidator(_expected)]
+Expected = Annotated[int | float | str | bool, BeforeValidator(_expected)]
 """One value to compare with."""
 
 
