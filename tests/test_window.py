@@ -1,0 +1,261 @@
+"""A window, driven from its opening to its end, or back; on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import psycopg
+import pytest
+from servers import Database, eventually
+from windows import Shop, abort, driven, small_shop, step, steps_before, until
+
+from dbwatch.clock import SystemClock
+from dbwatch.errors import Refused
+from dbwatch.journal import events as ev
+from dbwatch.journal.fold import StepStatus
+from dbwatch.window.intents import Abort, RunStep, Signal, SignOff, StopOurs, ToggleBackfill
+from dbwatch.window.opening import enter
+
+LONG = ("preview", "add", "deploy", "fill", "complete", "same", "nobody", "drop")
+
+
+@pytest.fixture
+async def shop(db: Database, tmp_path: Path) -> Shop:
+    return await small_shop(db, tmp_path)
+
+
+@pytest.fixture
+async def shop18(db18: Database, tmp_path: Path) -> Shop:
+    return await small_shop(db18, tmp_path)
+
+
+async def test_a_window_runs_from_its_opening_to_its_end(shop: Shop) -> None:
+    async with driven(shop) as conductor:
+        for step_id in LONG:
+            await step(conductor, step_id)
+        assert (await conductor.submit(RunStep())).taken
+        assert conductor.state.outcome == "done"
+        assert ev.broken_link(list(conductor.events)) is None
+    assert await shop.heads() == ["7be4"]
+    [(missing,)] = await shop.db.sql("SELECT count(*) FROM users WHERE phone IS NULL AND id % 50 <> 0")
+    assert missing == 0
+
+
+@pytest.mark.parametrize("last", LONG)
+async def test_an_abort_after_any_step_restores_the_schema(shop: Shop, last: str) -> None:
+    before = await shop.dump()
+    async with driven(shop) as conductor:
+        await steps_before(conductor, last)
+        await step(conductor, last)
+        await abort(conductor)
+        assert conductor.state.abort is not None
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+        assert conductor.state.outcome == "aborted"
+    assert await shop.heads() == ["9a20"]
+    assert await shop.dump() == before
+
+
+async def test_an_abort_in_the_middle_of_a_lock_wait_restores_the_schema(shop: Shop) -> None:
+    before = await shop.dump()
+    holder = await shop.db.foreign("reports", autocommit=False)
+    await holder.execute("SELECT count(*) FROM users")
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "add")
+        assert (await conductor.submit(RunStep("add"))).taken
+        await until(conductor, lambda c: bool(c.work.migration and c.feed().frame.window.migration.waits_for))
+        waits = conductor.feed().frame.window.migration.waits_for
+        assert "AccessExclusiveLock on" in waits
+        assert "reports" in waits
+        await abort(conductor)
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+    await holder.rollback()
+    assert await shop.dump() == before
+
+
+async def test_an_abort_in_the_middle_of_an_index_build_restores_the_schema(shop: Shop) -> None:
+    before = await shop.dump()
+    holder = await shop.db.foreign("reports", autocommit=False)
+    await holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    await holder.execute("SELECT count(*) FROM products")
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "add")
+        assert (await conductor.submit(RunStep("add"))).taken
+        await until(conductor, lambda c: bool(c.work.migration and "CONCURRENTLY" in c.work.migration.statement))
+        await eventually(lambda: shop.db.sql("SELECT 1 FROM pg_index WHERE NOT indisvalid"), within=20)
+        await holder.rollback()  # the drop of an index waits for old transactions too
+        plan = await abort(conductor)
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+        assert any("idx_users_phone" in sql for action in plan.actions for sql in action.sql) or not plan.obstacles
+    assert await shop.heads() == ["9a20"]
+    assert await shop.dump() == before
+
+
+async def test_an_abort_in_the_middle_of_a_backfill_restores_the_schema(db: Database, tmp_path: Path) -> None:
+    shop = await small_shop(db, tmp_path, users=60_000)
+    before = await shop.dump()
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "fill")
+        assert (await conductor.submit(ToggleBackfill())).taken
+        await until(conductor, lambda c: c.work.backfill is not None and c.work.backfill.rows_done > 0)
+        await abort(conductor)
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+        assert conductor.state.step("fill").status is StepStatus.FAILED
+    assert await shop.dump() == before
+
+
+async def test_a_colleagues_index_survives_the_abort_and_is_named(shop18: Shop) -> None:
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "deploy")
+        await shop18.db.sql("CREATE INDEX colleagues ON users (city)")
+        plan = await abort(conductor)
+        assert any("colleagues" in lost for lost in plan.lost)
+        assert conductor.state.abort.equal is False
+        assert any("not ours" in d and "colleagues" in d for d in conductor.state.abort.differences)
+        assert conductor.state.outcome == "aborted"
+    assert await shop18.db.sql("SELECT 1 FROM pg_class WHERE relname = 'colleagues'")
+
+
+async def test_the_wrong_name_begins_no_abort(shop18: Shop) -> None:
+    async with driven(shop18) as conductor:
+        plan = await conductor.plan_abort()
+        answer = await conductor.submit(Abort(plan.digest, "production"))
+        assert not answer.taken
+        assert conductor.state.abort is None
+
+
+async def test_x_stops_the_backfill_and_n_goes_on_with_it(db18: Database, tmp_path: Path) -> None:
+    shop = await small_shop(db18, tmp_path, users=60_000)
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "fill")
+        assert (await conductor.submit(ToggleBackfill())).taken
+        await until(conductor, lambda c: c.work.backfill is not None and c.work.backfill.rows_done > 0)
+        assert (await conductor.submit(StopOurs())).taken
+        await conductor.work.settled()
+        stopped = conductor.state.step("fill")
+        assert (stopped.status, stopped.again) == (StepStatus.FAILED, True)
+        await step(conductor, "fill")
+
+
+async def test_b_pauses_and_resumes(db18: Database, tmp_path: Path) -> None:
+    shop = await small_shop(db18, tmp_path, users=60_000)
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "fill")
+        assert (await conductor.submit(ToggleBackfill())).taken
+        await until(conductor, lambda c: c.work.backfill is not None)
+        assert (await conductor.submit(ToggleBackfill())).taken
+        await until(conductor, lambda c: c.work.backfill.state == "paused")
+        rows = conductor.work.backfill.rows_done
+        assert (await conductor.submit(ToggleBackfill())).taken
+        await until(conductor, lambda c: c.work.backfill.rows_done > rows or c.work.backfill.state == "done")
+        await conductor.work.settled()
+        assert conductor.state.step("fill").status is StepStatus.DONE
+
+
+async def test_a_failed_check_says_why_and_can_be_run_again(shop18: Shop) -> None:
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "complete")
+        await shop18.db.sql("UPDATE users SET phone = 'wrong' WHERE id = 1")
+        await conductor.submit(RunStep("complete"))
+        await conductor.work.settled()
+        failed = conductor.state.step("complete")
+        assert failed.status is StepStatus.FAILED
+        assert "the query gave 1, expected 0" in failed.text
+        await shop18.db.sql("UPDATE users SET phone = legacy_phone_field WHERE id = 1")
+        await step(conductor, "complete")
+
+
+async def test_a_second_driver_is_refused_while_the_first_is_alive(shop18: Shop) -> None:
+    async with driven(shop18):
+        with pytest.raises(Refused, match="wei@a drives this window"):
+            await enter(shop18.book(), SystemClock(), shop18.wish("lin@b"), lambda _: None)
+
+
+async def test_a_take_over_fences_the_first_driver(shop18: Shop) -> None:
+    async with driven(shop18) as first, driven(shop18, "lin@b", take_over="wei is away") as second:
+        assert second.state.epoch == 2
+        await until(first, lambda c: not c.feed().frame.window.driving)
+        answer = await first.submit(SignOff("preview", "too late"))
+        assert not answer.taken
+        assert (await second.submit(SignOff("preview", "read"))).taken
+
+
+async def test_a_window_let_go_of_is_rejoined_where_it_stood(shop18: Shop) -> None:
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "deploy")
+    async with driven(shop18) as conductor:
+        assert conductor.state.step("add").status is StepStatus.DONE
+        assert conductor.state.epoch == 2
+        await step(conductor, "deploy")
+
+
+async def test_an_edited_runbook_is_not_taken_unasked(shop18: Shop) -> None:
+    async with driven(shop18):
+        pass
+    text = shop18.runbook.read_text()
+    shop18.runbook.write_text(text.replace("deploy v0.8.0", "deploy v0.9.0"))
+    with pytest.raises(Refused, match=r"\+text = .deploy v0.9.0"):
+        await enter(shop18.book(), SystemClock(), shop18.wish(), lambda _: None)
+    async with driven(shop18, amend=True) as conductor:
+        assert any(isinstance(e.fact, ev.RunbookAmended) for e in conductor.events)
+
+
+async def test_the_way_back_lies_on_paper_all_the_while(shop18: Shop) -> None:
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "deploy")
+        seq = conductor.state.seq
+        folder = conductor.ground.store.mirror.folder
+        await until(conductor, lambda c: f"event {seq}" in (folder / "rollback.md").read_text())
+        script, page = (folder / "rollback.sql").read_text(), (folder / "rollback.md").read_text()
+        assert "DROP INDEX CONCURRENTLY idx_users_phone" in script
+        assert "downgrade 9a20" in page
+
+
+async def test_a_lock_in_the_way_is_retried_and_journalled(shop18: Shop) -> None:
+    text = shop18.runbook.read_text()
+    shop18.runbook.write_text(text.replace('lock_timeout = "2s"', 'lock_timeout = "200ms"'))
+    holder = await shop18.db.foreign("reports", autocommit=False)
+    await holder.execute("SELECT count(*) FROM users")
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "add")
+        await conductor.submit(RunStep("add"))
+        await until(conductor, lambda c: c.work.migration is not None and c.work.migration.attempt > 1)
+        await holder.rollback()
+        await conductor.work.settled()
+        assert conductor.state.step("add").status is StepStatus.DONE
+        notes = [e.fact.text for e in conductor.events if isinstance(e.fact, ev.StepNoted)]
+        assert any("try 2 of" in note for note in notes)
+
+
+async def test_a_sql_step_is_done_exactly_if_the_journal_says_so(shop18: Shop) -> None:
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "same")
+        locker = await shop18.db.foreign("app-1", autocommit=False)
+        await locker.execute("SELECT 1 FROM users LIMIT 1")
+        await conductor.submit(RunStep("same"))
+        await conductor.work.settled()
+        assert conductor.state.step("same").status is StepStatus.FAILED
+        assert "lock timeout" in conductor.state.step("same").text
+        await locker.rollback()
+        await step(conductor, "same")
+    assert await shop18.db.sql("SELECT 1 FROM pg_constraint WHERE conname = 'users_phone_same'")
+
+
+async def test_the_backend_that_a_person_saw_is_the_one_that_ends(shop18: Shop) -> None:
+    victim = await shop18.db.foreign("reports")
+    async with driven(shop18) as conductor:
+        pid = victim.info.backend_pid
+        await until(conductor, lambda c: any(s.pid == pid for s in c.feed().frame.snapshot.activity.rows))
+        seen = next(s for s in conductor.feed().frame.snapshot.activity.rows if s.pid == pid)
+        answer = await conductor.submit(
+            Signal(pid, seen.backend_start, seen.query_start, "reports", seen.query, terminate=True)
+        )
+        assert answer.taken, answer.text
+        with pytest.raises(psycopg.OperationalError):
+            await victim.execute("SELECT 1")
+        again = await conductor.submit(
+            Signal(pid, seen.backend_start, seen.query_start, "reports", seen.query, terminate=True)
+        )
+        assert not again.taken
+        signalled = [e.fact for e in conductor.events if isinstance(e.fact, ev.SessionSignalled)]
+        assert [s.act for s in signalled] == ["terminate", "terminate"]

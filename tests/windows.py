@@ -1,0 +1,128 @@
+"""A small shop with the demo's migration, and windows on it, for tests that drive."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+
+from psycopg.conninfo import conninfo_to_dict
+from servers import Database, client_tools
+
+from dbwatch.clock import SystemClock
+from dbwatch.journal.fold import StepStatus
+from dbwatch.runbook.loader import LoadedRunbook, load
+from dbwatch.runbook.model import Manual
+from dbwatch.window.abort import AbortPlan
+from dbwatch.window.conductor import Conductor
+from dbwatch.window.driving import driving
+from dbwatch.window.intents import Abort, Answer, RunStep, SignOff
+from dbwatch.window.opening import Wish, enter
+
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """The demo's project on a database of its own, with a few thousand users."""
+
+    db: Database
+    folder: Path
+    runbook: Path
+
+    def book(self) -> LoadedRunbook:
+        return load(self.runbook, {"SHOP_DSN": self.db.dsn})
+
+    def wish(self, actor: str = "wei@a", **given: object) -> Wish:
+        return Wish(actor, self.folder / f"state-{actor}", **given)  # type: ignore[arg-type]  # its own fields
+
+    async def heads(self) -> list[str]:
+        return sorted(v for (v,) in await self.db.sql("SELECT version_num FROM alembic_version"))
+
+    async def dump(self) -> str:
+        """`pg_dump -s`, schema dbwatch left out, without what changes from run to run."""
+        argv = [str(client_tools() / "pg_dump"), "-s", "-N", "dbwatch", "-d", self.db.dsn]
+        printed = await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=True)
+        return re.sub(r"^(--|\\(un)?restrict).*\n", "", printed.stdout.decode(), flags=re.MULTILINE)
+
+
+async def small_shop(db: Database, folder: Path, users: int = 3000) -> Shop:
+    """Lays the project down and brings the database to its first revision."""
+    project = folder / "project"
+    with as_file(files("dbwatch.demo") / "project") as packaged:
+        copytree(packaged, project, ignore=ignore_patterns("__pycache__"))
+    known = conninfo_to_dict(db.dsn)
+    url = f"postgresql+psycopg://{known['user']}@{known['host']}:{known['port']}/{known['dbname']}"
+    ini = project / "alembic.ini"
+    ini.write_text(ini.read_text().replace("postgresql+psycopg:///shop", url))
+    argv = [sys.executable, "-m", "alembic", "-c", str(ini), "upgrade", "9a20"]
+    await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=True)
+    await db.sql(
+        f"SET shop.users = {users}",
+        "INSERT INTO users (email, name, city, legacy_phone_field) "
+        "SELECT g || '@example.com', 'n' || g, 'c', CASE WHEN g % 50 > 0 THEN '+1 555 ' || g END "
+        "FROM generate_series(1, current_setting('shop.users')::int) AS g",
+        "ANALYZE users",
+    )
+    return Shop(db, folder, project / "runbook.toml")
+
+
+@asynccontextmanager
+async def driven(shop: Shop, actor: str = "wei@a", **given: object) -> AsyncIterator[Conductor]:
+    """A conductor that drives the shop's window."""
+    ground = await enter(shop.book(), SystemClock(), shop.wish(actor, **given), lambda _: None)
+    async with driving(ground) as conductor:
+        await asyncio.wait_for(conductor.recovered.wait(), PATIENCE_S)
+        yield conductor
+
+
+async def until(conductor: Conductor, holds: Callable[[Conductor], bool], within: float = PATIENCE_S) -> None:
+    """Waits, frame by frame, until *holds*."""
+    feed = conductor.feed()
+
+    async def watch() -> None:
+        while not holds(conductor):
+            await feed.next()
+
+    await asyncio.wait_for(watch(), within)
+
+
+async def step(conductor: Conductor, step_id: str) -> None:
+    """Does one step, whatever its kind, and waits for its end; it has to succeed."""
+    spec = conductor.ground.runbook.step(step_id)
+    intent = SignOff(step_id, "done") if isinstance(spec, Manual) else RunStep(step_id)
+    answer = await conductor.submit(intent)
+    assert answer.taken, answer.text
+    await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
+    known = conductor.state.step(step_id)
+    assert known.status is StepStatus.DONE, known.text
+
+
+async def steps_before(conductor: Conductor, step_id: str) -> None:
+    """Does all steps before this one."""
+    for spec in conductor.ground.runbook.steps():
+        if spec.id == step_id:
+            return
+        await step(conductor, spec.id)
+
+
+async def abort(conductor: Conductor) -> AbortPlan:
+    """Shows the plan, confirms it, signs a person's actions off, and waits for the end; the plan."""
+    plan = await conductor.plan_abort()
+    answer: Answer = await conductor.submit(Abort(plan.digest, conductor.state.database))
+    assert answer.taken, answer.text
+    settling = asyncio.ensure_future(conductor.work.settled())
+    feed = conductor.feed()
+    while not settling.done():
+        for step_id in conductor.awaited:
+            await conductor.submit(SignOff(step_id, "undone"))
+        changing: Awaitable[object] = asyncio.ensure_future(feed.next())
+        await asyncio.wait({settling, asyncio.ensure_future(changing)}, return_when="FIRST_COMPLETED", timeout=60)
+    return plan
