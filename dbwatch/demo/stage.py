@@ -21,7 +21,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL
 
-from dbwatch.demo.shop import fill
+from dbwatch.demo.shop import analyze, fill
 from dbwatch.errors import DbwatchError, UsageError
 from dbwatch.postgres.binaries import find_binaries
 from dbwatch.postgres.embedded import EmbeddedServer, Progress
@@ -29,6 +29,8 @@ from dbwatch.postgres.session import describe
 from dbwatch.text import one_line
 
 DATABASE = "shop"
+TABLES = "51d0"
+"""The revision that has the tables and not yet their indexes: rows load twice as fast into it."""
 BEFORE = "9a20"
 """The revision at which the shop stands when the curtain rises."""
 
@@ -40,6 +42,7 @@ _SETTINGS = {
     "track_io_timing": "on",
     "track_activity_query_size": "8kB",
     "autovacuum_naptime": "15s",
+    "maintenance_work_mem": "128MB",
     "log_lock_waits": "on",
 }
 _SET_UP_S = 180.0
@@ -91,11 +94,14 @@ async def _furnish(server: EmbeddedServer, project: Path, dsn: str, progress: Pr
     progress("building the shop")
     async with await psycopg.AsyncConnection.connect(server.dsn, autocommit=True) as connection:
         await connection.execute("CREATE DATABASE shop")
-    await _alembic(project, "upgrade", BEFORE)
+    await _alembic(project, "upgrade", TABLES)
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         await connection.execute("CREATE EXTENSION pg_stat_statements")
         await fill(connection, progress)
-        await connection.execute("CHECKPOINT")
+    progress("building indexes and gathering statistics")
+    await _alembic(project, "upgrade", BEFORE)
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await analyze(connection)
         await connection.execute("SELECT pg_stat_statements_reset()")
 
 

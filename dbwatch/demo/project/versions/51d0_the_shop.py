@@ -1,9 +1,9 @@
-"""The shop as it has stood for years."""
+"""The shop as it began."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "9a20"
+revision = "51d0"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -13,14 +13,13 @@ def upgrade() -> None:
     op.create_table(
         "users",
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
-        sa.Column("email", sa.Text, nullable=False, unique=True),
+        sa.Column("email", sa.Text, nullable=False),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("city", sa.Text, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
         sa.Column("last_seen_at", sa.DateTime(timezone=True)),
         sa.Column("legacy_phone_field", sa.String(32)),
     )
-    op.create_index("idx_users_legacy_phone", "users", ["legacy_phone_field"])
     op.create_table(
         "products",
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
@@ -37,7 +36,6 @@ def upgrade() -> None:
         sa.Column("total_cents", sa.Integer, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
     )
-    op.create_index("idx_orders_user", "orders", ["user_id"])
 
 
 def downgrade() -> None:
