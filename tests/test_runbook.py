@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_a_runbook_is_refused_in_a_sentence(tmp_path: Path
     file.write_bytes('title = "ä"\nbudget = "'.encode() + b"\xe4")
     assert said(file) == "/w.toml:2: byte 0xE4 is not UTF-8; save the file as UTF-8"
     file.write_text("x" * (LARGEST + 1))
-    assert said(file) == "/w.toml: is larger than 1 MiB; name a runbook; data belongs elsewhere"
+    assert said(file) == "/w.toml: is larger than 256 kB; name a runbook; data belongs elsewhere"
     file.write_text("")
     assert said(file).startswith("/w.toml: the runbook is empty; ")
 

@@ -305,8 +305,13 @@ TEXTS = [
     ),
     pytest.param(
         f"title = {'9' * 5000}\n",
-        ["runbook.toml: a number has more digits than can be read; write a shorter one; what follows was not read"],
+        ["runbook.toml: a number does not fit into 64 bits; write a smaller one, or text; what follows was not read"],
         id="a number of five thousand digits",
+    ),
+    pytest.param(
+        f'title = "t"\nx = [1, {{ y = 0x{"f" * 5000} }}]\n',
+        ["runbook.toml:2: a number does not fit into 64 bits; write a smaller one, or text"],
+        id="a number that could be read but not shown",
     ),
     pytest.param(
         f"title = {'[' * 50_000}\n",

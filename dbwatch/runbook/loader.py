@@ -17,7 +17,7 @@ from dbwatch.runbook.model import Runbook
 from dbwatch.runbook.syntax import read
 from dbwatch.text import one_line, sanitize
 
-LARGEST = 1 << 20
+LARGEST = 1 << 18
 """Bytes; a file beyond that is no runbook, and reading it is not attempted."""
 
 
@@ -119,7 +119,7 @@ def _text(path: Path) -> str:
         why = getattr(error, "strerror", None) or str(error)
         raise refused(f"cannot be read: {one_line(why)}", "check the path and its permissions") from None
     if len(octets) > LARGEST:
-        raise refused("is larger than 1 MiB", "name a runbook; data belongs elsewhere")
+        raise refused("is larger than 256 kB", "name a runbook; data belongs elsewhere")
     try:
         return _with_line_feeds(octets.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

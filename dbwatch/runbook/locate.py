@@ -30,6 +30,9 @@ _STRING = re.compile(
 )
 _SCALAR = re.compile(r"[^\s,\]}#\"']+(?: [0-9][^\s,\]}#]*)?")  # a date and its time may be parted by a space
 
+_DEEPEST = 50
+"""Parts of a dotted key; beyond, the scan gives up: noting each of n parts with its path takes n^2."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -167,6 +170,8 @@ class _Scan:
             self._match(_SPACE)
             if not self._text.startswith(".", self._at):
                 return parts
+            if len(parts) == _DEEPEST:
+                raise _LostError
             self._at += 1
             self._match(_SPACE)
             parts.append(self._part())

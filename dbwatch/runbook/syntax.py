@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dbwatch.runbook.locate import Outline, Path, Place, outline
@@ -17,6 +18,9 @@ _MOST = 20
 
 _NO_STATEMENT = ("TOML: expected '=' after a key", "TOML: invalid statement")
 """After a line that was left out, this is its continuation: text of several lines in single quotes."""
+
+_LARGE = ("a number does not fit into 64 bits", "write a smaller one, or text")
+"""TOML's own limit; Python would read it and then, in decimals, refuse to show it."""
 
 _MENDS = (
     ("Cannot overwrite", "keep one of the two"),
@@ -57,7 +61,7 @@ def read(text: str) -> Read:
     followers: set[int] = set()
     for _ in range(_MOST):
         try:
-            data = tomllib.loads(text)
+            data: dict[str, object] = tomllib.loads(text)
         except RecursionError:
             mistakes.append(Mistake(None, None, "lists or tables are nested too deeply", "write it flat"))
             break
@@ -71,9 +75,23 @@ def read(text: str) -> Read:
             followers.add(slip.line + 1)
             damaged.add(slip.table)
         else:
-            return Read(data, outline(text), tuple(mistakes), frozenset(damaged))
+            places = outline(text)
+            large = [at(places.find(path), *_LARGE) for path in _large(data)]
+            return Read(None if large else data, places, (*mistakes, *large), frozenset(damaged))
     mistakes[-1] = replace(mistakes[-1], mend=f"{mistakes[-1].mend}; what follows was not read")
     return Read(None, outline(""), tuple(mistakes), frozenset())
+
+
+def _large(value: object, path: Path = ()) -> Iterator[Path]:
+    """The paths of all whole numbers that do not fit into 64 bits."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield path
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _large(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _large(inner, (*path, index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +105,7 @@ class _Slip:
 def _slip(text: str, message: str) -> tuple[Mistake, _Slip | None]:
     position = _POSITION.search(message)
     if position is None:
-        return Mistake(None, None, "a number has more digits than can be read", "write a shorter one"), None
+        return Mistake(None, None, *_LARGE), None
     message = message[: position.start()]
     noticed = Place(int(position[1]), int(position[2])) if position[1] else None
     last = outline(text if noticed is None else _before(text, noticed)).last
