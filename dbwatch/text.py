@@ -6,6 +6,9 @@ import unicodedata
 from datetime import timedelta
 
 _HOSTILE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_MARKS = frozenset({"Mn", "Me"})
+MOST_MARKS = 8
+"""No script puts more combining marks on one letter."""
 _REPLACED = {ord("\n"): "⏎", ord("\t"): "→", ord("\r"): "␍", 0x7F: "␡"}
 
 
@@ -22,13 +25,25 @@ def sanitize(foreign: str, limit: int = 20_000) -> str:
     """*foreign* with every character that could act on a terminal shown as a glyph instead.
 
     Unicode categories Cc, Cf, Cs, Zl and Zp (controls, bidi and zero-width formats, lone surrogates, line and
-    paragraph separators) become one visible character each; text longer than *limit* characters is cut with `…`.
-    Called once, where text enters from a server, a child process or a file; idempotent.
+    paragraph separators) become one visible character each; of marks that pile up on a letter `MOST_MARKS` are left,
+    for a terminal slows down with the square of them; text longer than *limit* characters is cut with `…`. Called
+    once, where text enters from a server, a child process or a file; idempotent.
     """
     cut = foreign if len(foreign) <= limit else foreign[: limit - 1] + "…"
     if cut.isascii() and cut.isprintable():
         return cut
-    return "".join(_visible(c) if unicodedata.category(c) in _HOSTILE else c for c in cut)
+    kept: list[str] = []
+    marks = 0
+    for char in cut:
+        category = unicodedata.category(char)
+        marks = marks + 1 if category in _MARKS else 0
+        if category in _HOSTILE:
+            kept.append(_visible(char))
+        elif marks <= MOST_MARKS:
+            kept.append(char)
+        elif marks == MOST_MARKS + 1:
+            kept.append("·")
+    return "".join(kept)
 
 
 def one_line(foreign: str, limit: int = 20_000) -> str:

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 Tone = Literal["", "strong", "dim", "own", "holder", "victim", "good", "warn", "bad"]
 """What a text means. A colour goes with it, never colour alone: the text says the same by a word or a glyph."""
 
+FIRST_FLAG, LAST_FLAG = "\U0001f1e6", "\U0001f1ff"
 READABLE = 16
 """So many cells of a text stay beside a remark at its end."""
 
@@ -119,10 +120,12 @@ def _cut(text: str, width: int) -> str:
 
 
 def _measurable(text: str) -> str:
-    """*text* without variation selectors, with at most two combining marks on a letter and none at the start."""
+    """*text* without what terminals measure differently, with at most two marks on a letter and none at the start."""
     kept: list[str] = []
     marks = 0
     for char in text:
+        if FIRST_FLAG <= char <= LAST_FLAG:  # two of them are a flag, in some terminals
+            char = chr(ord("A") + ord(char) - ord(FIRST_FLAG))
         if cell_len(char):
             marks = 0
         elif unicodedata.category(char) not in {"Mn", "Me"} or _is_selector(char):

@@ -84,7 +84,7 @@ def _columns(lines: Iterable[Line]) -> tuple[Column, ...]:
 
     def width(index: int, least: int, most: int) -> int:
         texts = (cell.text if isinstance(cell, Cell) else cell for cell in (row[index] for row in rows))
-        return min(most, max([least, *map(cell_len, texts)]))
+        return min(most, max([least, *(cell_len(text[:most]) for text in texts)]))
 
     return (
         Column("  pid", width(0, 9, 22), priority=9),
