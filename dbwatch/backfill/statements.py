@@ -47,7 +47,7 @@ class Statements:
         return self._text(
             "SELECT {texts}\nFROM {table}\nWHERE {range}\nORDER BY {keys}\nOFFSET %(n)s - 1 LIMIT 1",
             range=self._range(after=after, upto="top" if upto else None),
-            keys=sql.SQL(", ").join(map(_ordered, self.key)),
+            keys=self._order(""),
         )
 
     def last(self, *, after: bool, upto: bool) -> str:
@@ -55,7 +55,7 @@ class Statements:
         return self._text(
             "SELECT {texts}\nFROM {table}\nWHERE {range}\nORDER BY {keys}\nLIMIT 1",
             range=self._range(after=after, upto="top" if upto else None),
-            keys=sql.SQL(", ").join(sql.SQL("{} DESC").format(_ordered(column)) for column in self.key),
+            keys=self._order(" DESC"),
         )
 
     def count(self, *, after: bool) -> str:
@@ -72,6 +72,11 @@ class Statements:
         known = {"table": name(self.schema, self.table), "texts": sql.SQL(", ").join(texts)}
         return sql.SQL(template).format(**known, **parts).as_string()
 
+    def _order(self, direction: str) -> sql.Composable:
+        """Qualified, for a bare name in ORDER BY means the column of the result: the key's *text*."""
+        columns = (_ordered(column, name(self.table, column.name)) for column in self.key)
+        return sql.SQL(", ").join(sql.SQL("{}{}").format(column, sql.SQL(direction)) for column in columns)
+
     def _condition(self, *, stays: bool | None) -> sql.Composable:
         condition = sql.SQL("({})").format(literally(self.where))
         if stays is None or self.stays_pending is None:
@@ -82,7 +87,7 @@ class Statements:
         bounds = [(">", "lo")] if after else []
         if upto is not None:
             bounds.append(("<=", upto))
-        row = self._row([_ordered(column) for column in self.key])
+        row = self._row([_ordered(column, name(column.name)) for column in self.key])
         sides = (
             sql.SQL("{} {} {}").format(row, sql.SQL(operator), self._row(list(self._values(bound))))
             for operator, bound in bounds
@@ -97,11 +102,11 @@ class Statements:
         return columns[0] if len(columns) == 1 else sql.SQL("({})").format(sql.SQL(", ").join(columns))
 
 
-def _ordered(column: KeyColumn) -> sql.Composable:
-    """The column as the index orders it."""
+def _ordered(column: KeyColumn, reference: sql.Composable) -> sql.Composable:
+    """*reference* to the column as the index orders it."""
     if column.collation is None:
-        return name(column.name)
-    return sql.SQL("{} COLLATE {}").format(name(column.name), literally(column.collation))
+        return reference
+    return sql.SQL("{} COLLATE {}").format(reference, literally(column.collation))
 
 
 def bound(which: str, key: Key | None) -> dict[str, str]:

@@ -33,15 +33,19 @@ class Watch:
         """Polls until cancelled. What fails is tried again at the next poll; the reading grows old meanwhile."""
         try:
             while True:
-                try:
-                    self.reading = await self._look()
-                except (psycopg.Error, ConnectionLost, ServerSilent, CannotConnect):
-                    await self._drop()
                 await self._clock.sleep(self._thresholds.poll_s)
+                await self.look()
         finally:
-            await self._drop()
+            self._drop()
 
-    async def _drop(self) -> None:
+    async def look(self) -> None:
+        """Looks once. Where that fails, the reading stays what it was."""
+        try:
+            self.reading = await self._look()
+        except (psycopg.Error, ConnectionLost, ServerSilent, CannotConnect):
+            self._drop()
+
+    def _drop(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.sever()

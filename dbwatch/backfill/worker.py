@@ -1,0 +1,264 @@
+"""Carries work out in spite of what happens: waits while it may not go, tries again what can be tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from dbwatch.backfill import row
+from dbwatch.backfill.batch import BatchSession, Timeouts
+from dbwatch.backfill.control import Control
+from dbwatch.backfill.health import Gate, Thresholds
+from dbwatch.backfill.pace import Batch, Pace
+from dbwatch.backfill.plan import Plan
+from dbwatch.backfill.progress import State
+from dbwatch.backfill.report import Reporter, why_slow
+from dbwatch.backfill.row import Position
+from dbwatch.backfill.trouble import EXPECTED, Trouble, judge, sentence
+from dbwatch.backfill.watch import Watch
+from dbwatch.clock import Clock
+from dbwatch.errors import DbwatchError, Fenced
+from dbwatch.postgres.session import Connector, Session, describe
+
+T = TypeVar("T")
+
+BEAT_EVERY_S = 5.0
+"""How often the row says that we are there while no batch says so."""
+PATIENCE_S = 600.0
+"""How long a server may be away, full or too slow for the smallest batch before we give up."""
+LONGEST_REST_S = 5.0
+
+
+class StopRequested(Exception):
+    """The control said stop: no error, a person's wish on its way out of the loops."""
+
+
+class BatchWorker:
+    """The worker's connection, the position and the pace of one run, kept through troubles."""
+
+    def __init__(
+        self,
+        session: BatchSession,
+        position: Position,
+        *,
+        connector: Connector,
+        plan: Plan,
+        clock: Clock,
+        control: Control,
+        reporter: Reporter,
+        watch: Watch,
+        watching: asyncio.Task[None],
+        thresholds: Thresholds,
+        reclaim: Callable[[Session], Awaitable[Position]],
+    ) -> None:
+        self.position = position
+        self.pace = Pace(base_target_s=plan.spec.batch_time_ms / 1000)
+        self._connector = connector
+        self._plan = plan
+        self._clock = clock
+        self._control = control
+        self._reporter = reporter
+        self._watch = watch
+        self._watching = watching
+        self._gate = Gate(thresholds)
+        self._reclaim = reclaim
+        self._beat_at = clock.monotonic()
+        self._trouble_since: float | None = None
+        self._session: BatchSession | None = None
+        self._use(session)
+
+    async def carry_out(self, work: Callable[[BatchSession, Timeouts], Awaitable[T]], *, last_words: bool = False) -> T:
+        """The result of *work*, begun when it may go and begun again after each trouble that can be outlived.
+
+        *last_words* go whatever the gate and a person say. Raises StopRequested, Fenced where somebody took over, and
+        DbwatchError where it would fail again.
+        """
+        failures = 0
+        while True:
+            if not last_words:
+                await self.may_go()
+            spec = self._plan.spec
+            timeouts = Timeouts.of(self.pace.target_s, spec.lock_timeout_ms, spec.statement_timeout_ms)
+            began = self._clock.monotonic()
+            try:
+                result = await work(await self._connected(), timeouts)
+            except EXPECTED as error:
+                failures += 1
+                ran_s = self._clock.monotonic() - began
+                trouble = judge(error, ran_s=ran_s, statement_timeout_s=timeouts.statement_ms / 1000)
+                await self._recover(trouble, error, failures)
+                if self._control.stopping:
+                    raise StopRequested from None
+            else:
+                self._trouble_since = None
+                return result
+
+    async def learn(self, batch: Batch, *, began: float) -> None:
+        """Takes a committed batch into the pace, tells of it, and rests as the duty asks."""
+        reading = self._watch.reading
+        if reading is not None and reading.at >= began and reading.worker_waits_s is not None:
+            batch = Batch(batch.rows, batch.seconds, batch.wal_bytes, min(batch.seconds, reading.worker_waits_s))
+        self.pace = self.pace.after(batch)
+        self._beat_at = self._clock.monotonic()
+        self._reporter.batch(batch.seconds)
+        self.tell(State.RUNNING, why_slow(self.pace, self._gate))
+        await self.rest(batch.seconds)
+
+    async def rest(self, worked_s: float) -> None:
+        """Rests as the duty asks after *worked_s* seconds of work, or until a person says something."""
+        await self._control.rest(self._clock, self.pace.sleep_s(worked_s))
+
+    def tell(self, state: State, reason: str) -> None:
+        """Hands on how it stands now."""
+        self._reporter.tell(state, reason, self.position, self.pace)
+
+    async def part(self, status: State, note: str) -> None:
+        """Writes into the row how it ended, if that can be done at once; else the row shows an owner that is gone."""
+        if self._session is not None and self._session.session.alive:
+            with contextlib.suppress(*EXPECTED, Fenced):
+                session = self._session.session
+                await row.close(session, self.position, status.value, pending=None, note=note, within=1.0)
+
+    async def disconnect(self) -> None:
+        """Ends the worker's connection."""
+        if self._session is not None:
+            await self._session.session.close()
+            self._session = None
+
+    async def may_go(self) -> None:
+        """Returns when the next batch may begin: nobody paused it and the health gate is open."""
+        was_hurt = False
+        while True:
+            if self._control.stopping:
+                raise StopRequested
+            if self._watching.done():
+                self._watching.result()
+            await self._beat()
+            self._look()
+            if self._control.paused_because is not None:
+                self.tell(State.PAUSED, self._control.paused_because)
+                await self._control.rest(self._clock, 1.0)
+            elif not self._gate.open:
+                was_hurt = was_hurt or bool(self._gate.hurt_because)
+                self.tell(State.THROTTLED, self._gate.closed_because)
+                await self._control.rest(self._clock, self._gate.thresholds.poll_s / 2)
+            else:
+                if was_hurt:
+                    self.pace = self.pace.after_pause()
+                return
+
+    def _look(self) -> None:
+        """Takes in what a person and the server said since."""
+        if self.pace.level != self._control.level:
+            self.pace = self.pace.at_level(self._control.level)
+        reading = self._watch.reading
+        self._gate = self._gate.see(reading, self._clock.monotonic())
+        if reading is not None and reading.at != self.pace.felt_at:
+            self.pace = self.pace.feel(self._gate.load, reading.at)
+            self._reporter.blocked = len(reading.waiters)
+
+    async def _beat(self) -> None:
+        now = self._clock.monotonic()
+        if self._session is None or now - self._beat_at < BEAT_EVERY_S:
+            return
+        self._beat_at = now
+        try:
+            await row.beat(self._session.session, self.position)
+        except EXPECTED:
+            self._session.session.sever()  # the next batch connects again
+
+    async def _connected(self) -> BatchSession:
+        if self._session is not None and self._session.session.alive:
+            return self._session
+        self._session = None
+        session = await BatchSession.open(self._connector, self._plan.statements)
+        self._use(session)
+        await self._adopt(session)
+        return session
+
+    def _use(self, session: BatchSession) -> None:
+        self._session = session
+        self._reporter.worker = session.worker
+        self._watch.worker = session.worker.pid if session.worker else None
+
+    async def _adopt(self, session: BatchSession) -> None:
+        """Takes over what the row says: the only answer to what became of a batch whose COMMIT was not answered.
+
+        A lower epoch, or none, is a server that lost our claim in a failover, and our batches with it.
+        """
+        found = await row.read(session.session, self.position.id)
+        if found is None or found.epoch < self.position.epoch:
+            self.position = await self._reclaim(session.session)
+        elif found.epoch > self.position.epoch:
+            raise Fenced(
+                f"the backfill of {self._plan.table} was taken over",
+                why=f"by {found.owner}",
+                next="look at the journal",
+            )
+        else:
+            self.position = found.position
+
+    async def _recover(self, trouble: Trouble, error: Exception, failures: int) -> None:
+        session = self._session
+        if trouble is Trouble.LOST:
+            if session is not None:
+                session.session.sever()
+        elif session is not None:
+            await session.rollback()
+        if trouble is Trouble.FATAL:
+            raise sentence(error, self._plan.table) from error
+        if self._control.stopping:
+            return
+        if trouble is Trouble.MOVED:
+            if session is not None and session.session.alive:
+                await self._adopted_again(session)
+            return
+        reason, rest_s = self._answer(trouble, error, failures)
+        self._give_up(trouble, reason, error)
+        self.tell(State.THROTTLED, reason)
+        await self._control.rest(self._clock, rest_s)
+
+    async def _adopted_again(self, session: BatchSession) -> None:
+        try:
+            await self._adopt(session)
+        except EXPECTED:
+            session.session.sever()  # the next batch connects again, and adopts then
+
+    def _answer(self, trouble: Trouble, error: Exception, failures: int) -> tuple[str, float]:
+        """The reason in plain words, and the rest before the next attempt; slows the pace where that helps."""
+        backing_off = min(LONGEST_REST_S, 0.1 * 2 ** min(failures, 10))
+        match trouble:
+            case Trouble.LOCKED:
+                self.pace = self.pace.after_timeout()
+                reading = self._watch.reading
+                holder = reading.worker_waits_for if reading else ""
+                return f"waits for a lock held by {holder or 'another session'}, try {failures + 1}", backing_off
+            case Trouble.TIMEOUT:
+                self.pace = self.pace.after_timeout()
+                return "a batch took longer than its statement_timeout; a smaller one is next", backing_off
+            case Trouble.CANCELLED:
+                self.pace = self.pace.after_timeout()
+                return "somebody cancelled the batch; a smaller one is next", LONGEST_REST_S
+            case Trouble.DEADLOCK:
+                self.pace = self.pace.after_deadlock()
+                return "gave way in a deadlock; half the batch is next", min(1.0, 0.02 * failures)
+            case Trouble.CROWDED:
+                return f"the server lacks room: {describe(error)}", backing_off
+            case _:
+                return f"connection lost, try {failures}: {describe(error)}", backing_off
+
+    def _give_up(self, trouble: Trouble, reason: str, error: Exception) -> None:
+        """Raises where patience is over; a lock, a deadlock and a cancel are somebody's doing and never end it."""
+        if trouble not in (Trouble.LOST, Trouble.CROWDED, Trouble.TIMEOUT):
+            self._trouble_since = None
+            return
+        now = self._clock.monotonic()
+        self._trouble_since = now if self._trouble_since is None else self._trouble_since
+        if now - self._trouble_since > PATIENCE_S:
+            raise DbwatchError(
+                f"the backfill of {self._plan.table} gave up after {PATIENCE_S / 60:.0f} min",
+                why=reason,
+                next="start it again when that is over: it goes on from its cursor",
+            ) from error
