@@ -280,3 +280,10 @@ async def test_a_program_that_does_not_run_is_a_sentence(tmp_path: Path) -> None
             await server.initialize()
     finally:
         await server.remove()
+
+
+def test_a_reaper_that_can_make_no_folder_says_why_and_ends(tmp_path: Path) -> None:
+    argv = [sys.executable, "-P", "-m", "dbwatch.postgres.reaper", str(tmp_path / "missing")]
+    ended = subprocess.run(argv, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=20, check=False)
+    assert "failed" in ended.stdout
+    assert "missing" in ended.stdout
