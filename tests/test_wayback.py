@@ -16,7 +16,7 @@ from dbwatch.migration.request import RenderedStatement, RevisionSql
 from dbwatch.runbook import model
 from dbwatch.runbook.loader import parse
 from dbwatch.runbook.model import Runbook
-from dbwatch.steps import EXECUTORS, RECOVERIES
+from dbwatch.steps.kinds import EXECUTORS, RECOVERIES
 from dbwatch.window import gates, wayback
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.wayback import Leftover, Situation

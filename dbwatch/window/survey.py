@@ -13,6 +13,7 @@ from dbwatch.migration.ddl import Action as DdlAction
 from dbwatch.migration.ddl import JournalledDdl, Named
 from dbwatch.migration.events import Direction
 from dbwatch.migration.fingerprint import Fingerprint
+from dbwatch.migration.heads import committed_heads
 from dbwatch.migration.mend import Mend, clean_up
 from dbwatch.migration.request import RevisionSql
 from dbwatch.migration.residue import Residue, residue
@@ -51,7 +52,10 @@ class Survey:
         chain = await self.chain()
         if chain is None:
             return frozenset()
-        return await runner.heads(self._ground.connector, chain.version_table, chain.version_schema)
+        found = await committed_heads(await self._ground.control.session(), chain)
+        if found is None:
+            raise DbwatchError("the version table cannot be read", next="look at its locks and at our privileges")
+        return found
 
     async def schema(self) -> Fingerprint:
         """The schema as it is now. Raises DbwatchError where a lock keeps it from being read."""

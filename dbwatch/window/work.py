@@ -16,7 +16,7 @@ from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepState, StepStatus
 from dbwatch.postgres.session import describe
 from dbwatch.runbook.model import Step
-from dbwatch.steps import EXECUTORS, RECOVERIES
+from dbwatch.steps.kinds import EXECUTORS, RECOVERIES
 from dbwatch.steps.progress import MigrationProgress
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
 from dbwatch.window.ground import Ground
