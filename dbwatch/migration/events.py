@@ -39,6 +39,8 @@ class Cause(StrEnum):
     """The child did not answer within its deadline, and was killed."""
     DIED = "died"
     """The child ended without saying how."""
+    UNSEEN = "unseen"
+    """The child said that it finished, and the version table does not confirm it, or could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Planned:
     """As the version table has them now."""
     version_table: str
     version_schema: str | None
+    """Where the search_path of env.py finds that table; None where nothing could tell."""
     transaction_per_migration: bool
 
 
@@ -176,7 +179,8 @@ Event = (
 class Outcome:
     """How a migration ended. `failure` is None exactly if the target was reached and seen committed."""
 
-    heads_before: frozenset[str]
+    heads_before: frozenset[str] | None
+    """As the child found them; None where it did not get that far."""
     heads_after: frozenset[str] | None
     """As a second connection read them at the end; None where nobody could."""
     committed: tuple[str, ...]

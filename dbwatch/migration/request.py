@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from dbwatch.journal.fence import Fence
 from dbwatch.migration.events import Direction
@@ -37,6 +39,48 @@ class Job:
     """0 is none; both are off while a CONCURRENTLY statement runs."""
     attempts: int = 5
     """How often in all, where a lock is in the way and nothing was left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The one line that the child is sent: all that it knows. It carries a password, so it goes through a pipe."""
+
+    what: Literal["inspect", "preview", "run"]
+    config: str
+    section: str
+    x: tuple[str, ...]
+    dsn: str
+    system_identifier: str
+    database_oid: int
+    started_at: str
+    """When the server started, in UTC with microseconds: this tells a restored copy from the original."""
+    application_name: str
+    direction: Direction
+    to: str | tuple[str, ...]
+    start: tuple[str, ...] = ()
+    """The heads from which a preview starts."""
+    lock_timeout_ms: int = 2_000
+    statement_timeout_ms: int = 60_000
+    window: str = ""
+    """Empty: there is no epoch to check."""
+    epoch: int = 0
+
+    @property
+    def read_only(self) -> bool:
+        """Nothing may be committed: env.py is only asked."""
+        return self.what != "run"
+
+    def to_json(self) -> str:
+        """As one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Ask:
+        """The value that `to_json` made."""
+        body = json.loads(text)
+        to = body["to"] if isinstance(body["to"], str) else tuple(body["to"])
+        lists = {"x": tuple(body["x"]), "to": to, "start": tuple(body["start"])}
+        return cls(**{**body, **lists, "direction": Direction(body["direction"])})
 
 
 @dataclass(frozen=True, slots=True)

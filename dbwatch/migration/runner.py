@@ -1,55 +1,181 @@
-"""The parent's side of a migration: starts the child, tells what it does, stops it, and never loses it."""
+"""A migration from its beginning to its end: attempts, retries, and the truth about what is there afterwards.
+
+`inspect` and `preview` ask (asking.py); `run` does. Nothing here appends an event or knows a window: the caller's
+`on_event` gets every value as it happens, on the event loop, and must neither wait nor raise.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
 
 from dbwatch.clock import Clock
-from dbwatch.migration.chain import Chain
-from dbwatch.migration.events import Direction, Event, Outcome
-from dbwatch.migration.request import Job, Project, RevisionSql, Target
-from dbwatch.postgres.session import Connector
+from dbwatch.errors import DbwatchError
+from dbwatch.migration.asking import MigrationError, inspect, preview, request
+from dbwatch.migration.attempt import Attempt, OnEvent, Surroundings, Watched, tell_committed
+from dbwatch.migration.events import Cause, Direction, Failed, Outcome, Retrying
+from dbwatch.migration.fingerprint import Fingerprint, take
+from dbwatch.migration.heads import committed_count, committed_heads
+from dbwatch.migration.process import Spawn, spawn
+from dbwatch.migration.request import Job
+from dbwatch.migration.residue import residue
+from dbwatch.migration.retry import Seen, may_retry, pause_s
+from dbwatch.migration.stopping import Ladder
+from dbwatch.postgres.facts import look, require_direct
+from dbwatch.postgres.session import Connector, Role
 
-OnEvent = Callable[[Event], None]
+__all__ = ["MigrationError", "OnEvent", "Patience", "inspect", "preview", "run", "verdict"]
 
 
-async def inspect(
-    project: Project,
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long `run` waits for what, in seconds; a running migration itself has no deadline but its timeouts."""
+
+    ready_s: float = 60.0
+    """For the child to load env.py, connect and know its way; then it is stopped."""
+    schema_s: float = 10.0
+    """For locks to go, so that the schema and the version table can be read."""
+    ladder: Ladder = Ladder()
+    """For each rung of a stop."""
+
+
+async def run(
+    job: Job,
     connector: Connector,
     *,
-    to: Target = "heads",
-    direction: Direction = Direction.UP,
-    within: float = 60.0,
-) -> Chain:
-    """The project's revisions, the database's heads, and the steps to *to*. Leaves nothing behind.
-
-    Raises MigrationError (a DbwatchError) with one sentence where the project does not load.
-    """
-    raise NotImplementedError
-
-
-async def preview(
-    project: Project,
-    connector: Connector,
-    *,
-    start: frozenset[str],
-    to: Target,
-    direction: Direction,
-    within: float = 60.0,
-) -> tuple[RevisionSql, ...]:
-    """The SQL of each revision between the heads *start* and *to*, rendered without touching the database.
-
-    Raises MigrationError where the project does not load or the target cannot be reached.
-    """
-    raise NotImplementedError
-
-
-async def run(job: Job, connector: Connector, *, clock: Clock, on_event: OnEvent, stop: asyncio.Event) -> Outcome:
+    clock: Clock,
+    on_event: OnEvent,
+    stop: asyncio.Event,
+    patience: Patience = Patience(),
+    spawn: Spawn = spawn,
+    jitter: Callable[[], float] = random.random,
+) -> Outcome:
     """Runs *job* to its end, with retries where a lock was in the way and nothing was left behind.
 
-    Setting *stop* cancels it (see `stopping.py`); so does cancelling the task. Never raises for what the child,
-    env.py or the server do: that is the outcome's `failure`. Raises DbwatchError where it cannot even begin:
-    no connection, or no fingerprint because a relation is locked.
+    Setting *stop* takes it down the ladder of stopping.py; cancelling the task closes the child's control pipe, and
+    kills it 1.5 s later. What the child, env.py or the server do is the outcome's `failure`, never an exception.
+
+    Raises DbwatchError where it cannot even begin: no connection, a pooler in between, or (SchemaUnreadable) a
+    relation that stays locked, so that nobody could tell afterwards what was left behind.
     """
-    raise NotImplementedError
+    began = clock.monotonic()
+    control = await connector.open(Role.CONTROL)
+    try:
+        facts = await look(control)
+        require_direct(facts)
+        before = await take(connector, clock, patience_s=patience.schema_s)
+        ask = request("run", job.project, connector, facts, job.direction, job.to, job=job)
+        around = Surroundings(connector, control, clock, on_event, stop, patience.ladder, spawn, patience.ready_s)
+        number = 1
+        while True:
+            watched = await Attempt(around).run(ask)
+            heads = await _heads(watched, around, job.direction is Direction.UP, patience.schema_s)
+            failure = verdict(watched, heads)
+            if failure is None:
+                after = None
+                break
+            after = await _schema(around, patience.schema_s)
+            if stop.is_set() or not _may_retry(failure, number, job.attempts, watched, heads, before, after):
+                break
+            wait_s = pause_s(number, jitter())
+            number += 1
+            on_event(Retrying(failure.sqlstate or "", failure.message, number, job.attempts, wait_s))
+            if await _stopped(stop, clock, wait_s):
+                failure = Failed(Cause.STOPPED, "stopped while waiting to try again")
+                break
+    finally:
+        await control.close()
+    count = committed_count(watched.sequence, heads)
+    ddl = tuple(watched.ddl.values())
+    return Outcome(
+        heads_before=watched.planned.heads if watched.planned else None,
+        heads_after=heads,
+        committed=watched.planned.steps[:count] if watched.planned else (),
+        failure=failure,
+        ddl=ddl,
+        residue=residue(before, after, ddl) if after is not None else None,
+        attempts=number,
+        seconds=clock.monotonic() - began,
+    )
+
+
+def verdict(watched: Watched, heads: frozenset[str] | None) -> Failed | None:
+    """Why the target was not reached, by what the child said and by *heads*, the version table afterwards; or None.
+
+    A child that was stopped, killed or lost after its last commit has done its work; one that says it finished has
+    not, unless the version table says so too.
+    """
+    planned, failure = watched.planned, watched.failure
+    complete = planned is not None and len(watched.sequence) == len(planned.steps) + 1
+    if complete and heads == watched.sequence[-1]:
+        ended_by_us_or_nobody = (Cause.STOPPED, Cause.DIED, Cause.SILENT)
+        return failure if failure is not None and failure.cause not in ended_by_us_or_nobody else None
+    if failure is not None:
+        return failure
+    if heads is None:
+        said = "Alembic finished, but the version table cannot be read: whether it is committed is unknown"
+        return Failed(Cause.UNSEEN, said)
+    expected = ", ".join(sorted(watched.sequence[-1])) if watched.sequence else ""
+    there = ", ".join(sorted(heads))
+    said = f"Alembic finished, but the version table has {there or 'nothing'} instead of {expected or 'nothing'}"
+    return Failed(Cause.UNSEEN, f"{said}: env.py did not commit, or somebody else migrates")
+
+
+async def _heads(watched: Watched, around: Surroundings, up: bool, patience_s: float) -> frozenset[str] | None:
+    """The committed heads after an attempt; None where they cannot be read, or nobody knows in which table."""
+    if watched.planned is None:
+        return None
+    until = around.clock.monotonic() + patience_s
+    try:
+        session = await around.connector.open(Role.PROBE)
+    except DbwatchError:
+        return None
+    try:
+        while (heads := await committed_heads(session, watched.planned)) is None and session.alive:
+            if around.clock.monotonic() >= until:
+                break
+            await around.clock.sleep(0.25)
+    finally:
+        await session.close()
+    tell_committed(watched, heads, up, around.on_event)
+    return heads
+
+
+async def _schema(around: Surroundings, patience_s: float) -> Fingerprint | None:
+    """The schema after a failed attempt; None where it cannot be read."""
+    try:
+        return await take(around.connector, around.clock, patience_s=patience_s)
+    except (DbwatchError, psycopg.Error):
+        return None
+
+
+def _may_retry(
+    failure: Failed,
+    number: int,
+    attempts: int,
+    watched: Watched,
+    heads: frozenset[str] | None,
+    before: Fingerprint,
+    after: Fingerprint | None,
+) -> bool:
+    if watched.planned is None:
+        return False
+    version = (watched.planned.version_schema or "", watched.planned.version_table)
+    was, now = Seen(watched.planned.heads, before), Seen(heads, after)
+    return may_retry(failure, number, attempts, was, now, version)
+
+
+async def _stopped(stop: asyncio.Event, clock: Clock, seconds: float) -> bool:
+    """Waits so long, or until *stop*; whether it was the stop."""
+    waits = {asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(stop.wait())}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.wait(waits)
+    return stop.is_set()

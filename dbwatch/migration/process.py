@@ -1,0 +1,131 @@
+"""One child process, from its start to its reaping."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from dbwatch.migration.request import Ask
+from dbwatch.migration.wire import Answer, decode
+from dbwatch.text import one_line
+
+Spawn = Callable[[int], Awaitable[Process]]
+"""Starts the child with standard input a pipe, standard output a pipe that takes its errors too, in a session of its
+own, and with the given descriptor (for its answers) open and named in its arguments."""
+
+_LONGEST = 64 * 1024 * 1024
+"""Bytes of the longest answer: a preview's statement."""
+
+_LEAVE_S = 1.5
+"""What a child gets, whose control pipe was closed, to cancel its backends before it is killed."""
+
+
+async def spawn(answer_fd: int) -> Process:
+    """The real child: this interpreter, without the working directory on its path."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "dbwatch.migration.child", str(answer_fd)),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=STDOUT,
+        pass_fds=(answer_fd,),
+        start_new_session=True,
+    )
+
+
+class Child:
+    """A running child. Use it as a context: leaving it ends the process, whatever state it is in, and reaps it."""
+
+    def __init__(self, process: Process, answers: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+        self._process = process
+        self._answers = answers
+        self._transport = transport
+        self._said = asyncio.ensure_future(self._read_said())
+
+    @classmethod
+    async def start(cls, ask: Ask, spawn: Spawn = spawn) -> Child:
+        """Starts a child and sends it its request. Raises OSError where none can be started."""
+        read, write = os.pipe()
+        try:
+            process = await spawn(write)
+        except BaseException:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+        reader = asyncio.StreamReader(limit=_LONGEST)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb")
+        )
+        child = cls(process, reader, transport)
+        child._tell(ask.to_json().encode())
+        return child
+
+    async def __aenter__(self) -> Child:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+        try:
+            await asyncio.wait_for(self._process.wait(), _LEAVE_S)
+        except TimeoutError:
+            pass
+        finally:  # cancelled here too
+            self.kill()
+        await self._process.wait()
+        self._transport.close()
+        self._said.cancel()
+        await asyncio.wait({self._said})
+
+    @property
+    def pid(self) -> int:
+        """The process, not its backend."""
+        return self._process.pid
+
+    async def answers(self) -> AsyncIterator[Answer]:
+        """What the child says, until it ends. Raises Garbled."""
+        while line := await self._answers.readline():
+            yield decode(line)
+
+    async def ended(self) -> str:
+        """Waits for the end of the process; how it ended, for a person."""
+        code = await self._process.wait()
+        said = await self._said
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return how + (f": {said}" if said else "")
+
+    def pull(self) -> None:
+        """Tells the child to start no statement and commit nothing more."""
+        self._tell(b"stop")
+
+    def interrupt(self) -> None:
+        """SIGINT: psycopg cancels its statement, Python unwinds."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL to the child and to whatever it started. Its backend may run on: end that first."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _tell(self, line: bytes) -> None:
+        if self._process.stdin is not None and not self._process.stdin.is_closing():
+            self._process.stdin.write(line + b"\n")
+
+    def _leave(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    async def _read_said(self) -> str:
+        """The last line of what came out before the child took its own output over: a broken interpreter's words."""
+        if self._process.stdout is None:
+            return ""
+        last = b""
+        async for line in self._process.stdout:
+            last = line or last
+        return one_line(last.decode(errors="replace"), 300)
