@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from textual.app import App
+
 from dbwatch.backfill.progress import BackfillProgress, State, Worker
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import fold
@@ -307,3 +309,8 @@ def frames() -> dict[str, Frame]:
 
 
 ALL_FRAMES: Sequence[str] = tuple(frames())
+
+
+def shown(app: App[None]) -> str:
+    """What the screen on top shows, without colour."""
+    return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())

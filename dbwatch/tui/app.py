@@ -10,8 +10,10 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from textual import events
 from textual.app import App
 from textual.binding import BindingType
+from textual.geometry import Size
 from textual.message import Message
 from textual.screen import Screen
 
@@ -108,7 +110,7 @@ class DbwatchApp(App[None]):
         self.set_interval(TICK_S, self._tick)
         self._show()
         self._board.bring("plan" if self._latest.window is not None and self._board.narrow else self._board.start)
-        self._fit()
+        self._fit(self.size)
 
     async def on_unmount(self) -> None:
         """Ends what was begun here. Intents that the desk took go on there."""
@@ -138,7 +140,7 @@ class DbwatchApp(App[None]):
         self._show()
 
     def _tick(self) -> None:
-        self._fit()
+        self._fit(self.size)
         self._show()
 
     def _show(self) -> None:
@@ -150,12 +152,12 @@ class DbwatchApp(App[None]):
             if isinstance(screen, Dialog):
                 screen.view(self._latest, now)
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """A terminal may become too small, and large again."""
-        self._fit()
+        self._fit(event.size)
 
-    def _fit(self) -> None:
-        small = too_small(self.size.width, self.size.height)
+    def _fit(self, size: Size) -> None:
+        small = too_small(size.width, size.height)
         if small and not any(isinstance(screen, TooSmall) for screen in self.screen_stack):
             self.push_screen(TooSmall())
         elif not small and isinstance(self.screen, TooSmall):
@@ -248,6 +250,9 @@ class DbwatchApp(App[None]):
         spec = view.runbook.step(step)
         if isinstance(spec, Manual):
             self._sign_off(step, spec.text)
+        elif keys.is_signed_off(view, step):
+            said = view.state.step(step).text
+            self._sign_off(step, f"Nobody knows whether {step} took effect: {said}. Sign it off only if it did.")
         else:
             self.submit(RunStep(step), step)
 

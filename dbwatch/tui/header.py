@@ -17,7 +17,7 @@ from dbwatch.monitor.samples import Snapshot, Status, Vitals
 from dbwatch.tui.keys import next_step
 from dbwatch.tui.panes.age import MISSED_POLLS
 from dbwatch.tui.say import BAD, FAINT, GOOD, WARN
-from dbwatch.window.feed import Frame, Rollback, WindowView
+from dbwatch.window.feed import Frame, WindowView
 
 WIDE = 120
 """Columns from which the Plan stands beside the chosen pane."""
@@ -217,15 +217,24 @@ def waiting(snapshot: Snapshot, vitals: Vitals, narrow: bool) -> Content:
     return Content.assemble((f"▲ {word} {vitals.waiting}{since}", f"bold {style}"))
 
 
-def way_back(rollback: Rollback, narrow: bool) -> Content:
+def past_no_return(view: WindowView) -> bool:
+    """Whether the step after which there is no way back has begun."""
+    step = view.rollback.no_return
+    return step is not None and view.state.step(step).status not in (StepStatus.PENDING, StepStatus.WAIVED)
+
+
+def way_back(view: WindowView, narrow: bool) -> Content:
     """What an abort would mean now: `rollback ≈ 0:38 reversible`, or `no way back since drop`."""
+    rollback = view.rollback
+    if past_no_return(view):
+        return Content.assemble((f"✗ no way back since {rollback.no_return}", f"bold {BAD}"))
     if not rollback.reversible:
-        since = f" since {rollback.no_return}" if rollback.no_return else ""
-        return Content.assemble((f"✗ no way back{since}", f"bold {BAD}"))
+        because = f": {_cut(rollback.reason, 24 if narrow else 48)}" if rollback.reason else ""
+        return Content.assemble((f"✗ no way back{because}", f"bold {BAD}"))
     takes = "" if rollback.estimate_s is None else text.clock(rollback.estimate_s)
     if narrow:
         return Content.assemble(f"back {takes or '?'} ", ("ok", GOOD))
-    return Content.assemble(f"rollback {'≈ ' + takes if takes else ''} ".replace("  ", " "), ("reversible", GOOD))
+    return Content.assemble(f"rollback ≈ {takes} " if takes else "rollback ", ("reversible", GOOD))
 
 
 def server_line(
@@ -251,6 +260,6 @@ def server_line(
     elif snapshot.vitals.status is not Status.WAITING:
         left.append(Part(Content.styled(_cut(f"no figures: {snapshot.vitals.reason}", width // 2), WARN), rank=3))
     if frame.window is not None and frame.window.state.open:
-        left.append(Part(way_back(frame.window.rollback, narrow), rank=1))
+        left.append(Part(way_back(frame.window, narrow), rank=1))
     live = freshness(snapshot, now, interval, frozen_for, width)
     return fit(left, [Part(live)], width, "  " if narrow else "   ")

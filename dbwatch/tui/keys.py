@@ -14,7 +14,7 @@ from enum import StrEnum
 from textual.binding import Binding
 
 from dbwatch.backfill.progress import State
-from dbwatch.journal.fold import ActionState, ActionStatus
+from dbwatch.journal.fold import ActionState, ActionStatus, StepStatus
 from dbwatch.runbook.model import Manual
 from dbwatch.window import gates
 from dbwatch.window.abort import ActionKind
@@ -111,6 +111,17 @@ def persons_action(view: WindowView) -> ActionState | None:
     return next(running, None)
 
 
+def is_signed_off(view: WindowView, step: str) -> bool:
+    """Whether a person's signature ends this step: theirs to do, or nobody knows whether it took effect."""
+    return isinstance(view.runbook.step(step), Manual) or view.state.step(step).status is StepStatus.UNKNOWN
+
+
+def step_refusal(view: WindowView, step: str) -> str:
+    """Why *step* cannot be run, or signed off, from this screen now."""
+    refuses = gates.sign_off_refusal if is_signed_off(view, step) else gates.refusal
+    return hands_off(view) or refuses(view.state, view.runbook, view.runbook.step(step))
+
+
 def may_close(view: WindowView) -> bool:
     """Whether nothing is left to do but to close the window: all is done, or it was taken back."""
     abort = view.state.abort
@@ -133,11 +144,15 @@ def _what_next(s: Situation) -> str:
         return f"sign off: {action.body.get('step')} undone"
     if may_close(s.window):
         return "close the window"
-    step = gates.next_step(s.window.state, s.window.runbook)
+    step = next_step(s.window)
     if step is None:
         return "next"
-    again = " again" if s.window.state.step(step.id).attempt else ""
-    return f"sign off {step.id}" if isinstance(step, Manual) else f"run {step.id}{again}"
+    again = " again" if s.window.state.step(step).attempt else ""
+    return f"sign off {step}" if is_signed_off(s.window, step) else f"run {step}{again}"
+
+
+def _what_abort(s: Situation) -> str:
+    return "show the abort" if s.window is not None and s.window.state.abort is not None else "abort"
 
 
 def _what_backfill(s: Situation) -> str:
@@ -160,14 +175,14 @@ def _no_next(view: WindowView, s: Situation) -> str:
         return reason
     if persons_action(view) is not None or (may_close(view) and CloseWindow in s.accepts):
         return ""
-    step = gates.next_step(view.state, view.runbook)
-    return "every step is done" if step is None else gates.refusal(view.state, view.runbook, step)
+    step = next_step(view)
+    return "every step is done" if step is None else step_refusal(view, step)
 
 
 def _no_step(view: WindowView, s: Situation) -> str:
     if s.step is None:
         return "put the Plan's cursor on a step"
-    return hands_off(view) or gates.refusal(view.state, view.runbook, view.runbook.step(s.step))
+    return step_refusal(view, s.step)
 
 
 def _no_backfill(view: WindowView, _: Situation) -> str:
@@ -252,15 +267,15 @@ COMMANDS: tuple[Command, ...] = (
         Group.WINDOW, _window(StopOurs), _in_window(_no_stop), footer=2,
     ),
     Command(
-        "abort", ("A",), "A", "abort", "show the way back; it begins when the database's name is typed",
-        Group.WINDOW, _window(Abort), _in_window(_no_abort), footer=2,
+        "abort", ("A",), "A", "abort", "show the way back; typing the database's name begins it",
+        Group.WINDOW, _window(Abort), _in_window(_no_abort), _what_abort, footer=2,
     ),
     Command(
         "note", ("N",), "N", "note", "write a line into the journal",
         Group.WINDOW, _window(Note), _in_window(_no_note),
     ),
     Command(
-        "cancel", ("C",), "C", "cancel", "cancel the query of the session under the cursor, after a look at it",
+        "cancel", ("C",), "C", "cancel", "cancel the query under the cursor, after a look at it",
         Group.SESSIONS, lambda s: Signal in s.accepts, _no_session, footer=4,
     ),
     Command(
@@ -289,7 +304,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("screenshot", ("S",), "S", "screenshot", "save the screen as an SVG picture", Group.SCREEN),
     Command("palette", ("ctrl+p",), "^p", "palette", "find a command by its name", Group.SCREEN),
     Command("help", ("question_mark",), "?", "help", "all keys", Group.SCREEN, footer=1),
-    Command("quit", ("q", "ctrl+q", "ctrl+c"), "q", "quit", "leave; asks while ours runs", Group.SCREEN, footer=2),
+    Command("quit", ("q", "ctrl+q", "ctrl+c"), "q", "quit", "leave; asks while ours runs", Group.SCREEN, footer=1),
 )  # fmt: skip
 
 BY_NAME: dict[str, Command] = {command.name: command for command in COMMANDS}
@@ -317,10 +332,10 @@ def available(situation: Situation) -> list[Command]:
 def footer(situation: Situation, width: int) -> list[Command]:
     """The commands of the footer that fit into *width* columns, in the registry's order."""
     candidates = sorted((c for c in available(situation) if c.footer), key=lambda c: c.footer)
-    used, chosen = 1, set[str]()
+    used, chosen = 0, set[str]()
     for command in candidates:
-        cells = len(command.key) + len(command.said(situation)) + 3
-        if used + cells <= width + 2:
+        cells = 1 + len(command.key) + 1 + len(command.said(situation)) + (1 if chosen else 0)
+        if used + cells <= width:
             used += cells
             chosen.add(command.name)
     return [command for command in COMMANDS if command.name in chosen]

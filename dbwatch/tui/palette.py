@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
 
 from dbwatch.tui.keys import Command, available
 
@@ -26,7 +27,8 @@ class RegistryCommands(Provider):
         app = cast("DbwatchApp", self.app)
         for command in entries(app):
             run = partial(app.action_command, command.name)
-            yield DiscoveryHit(f"{command.word} ({command.key})", run, help=command.about)
+            name = f"{command.word} ({command.key})"
+            yield DiscoveryHit(Content(name), run, text=name, help=command.about)
 
     async def search(self, query: str) -> Hits:
         """Those whose name or description fits."""

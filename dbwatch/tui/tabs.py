@@ -53,24 +53,21 @@ def narrow_tabs(tabs: Sequence[Command], front: str, told: Mapping[str, str], wi
 
 
 def wide_tabs(tabs: Sequence[Command], shown: str, front: str, told: Mapping[str, str], width: int) -> Content:
-    """The upper edge of the right pane: `┌ 2 Activity ─ [3 Locks ▲2] ─ 4 Statements ───┐`."""
-    pieces: list[Piece] = [("┌", EDGE)]
-    used = 2
-    for index, tab in enumerate(tabs):
-        mark = told.get(tab.name, "")
-        name = f"{tab.key} {tab.word}"
-        label = f"{name} {mark}" if mark else name
-        if used + len(label) + 4 > width:
-            name = label = f"{tab.key}{mark}"
-        if used + len(label) + 4 > width:
+    """The upper edge of the right pane: `┌ 2 Activity ─[3 Locks ▲2]─ 4 Statements ───┐`; names as long as all fit."""
+    for name in (lambda t: f"{t.key} {t.word}", lambda t: f"{t.key} {SHORT.get(t.name, t.word)}", lambda t: t.key):
+        names = [name(tab) for tab in tabs]
+        ends = [f" {told[tab.name].strip()}" if tab.name in told else "" for tab in tabs]
+        used = 1 + sum(len(n) + len(e) + 3 for n, e in zip(names, ends, strict=True))
+        if used <= width:
             break
+    pieces: list[Piece] = [("┌", EDGE)]
+    for index, (tab, label, end) in enumerate(zip(tabs, names, ends, strict=True)):
         chosen = tab.name == shown
         style = "" if not chosen else "bold reverse" if front == tab.name else "bold underline"
-        pieces += [("─" if index else "", EDGE), "[" if chosen else " ", (name, style)]
-        pieces += [(f" {mark}", f"bold {WARN}") if mark and label != name else ("", ""), "]" if chosen else " "]
-        used += len(label) + 2 + bool(index)
+        pieces += [("─" if index else "", EDGE), "[" if chosen else " ", (label, style), (end, f"bold {WARN}")]
+        pieces.append("]" if chosen else " ")
     pieces.append(("─" * max(0, width - used) + "┐", EDGE))
-    return Content.assemble(*pieces)
+    return Content.assemble(*pieces).truncate(width)
 
 
 def plan_top(front: bool, width: int) -> Content:

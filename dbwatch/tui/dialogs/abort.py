@@ -107,7 +107,7 @@ def verdict(abort: AbortState, view: WindowView) -> Content:
         when = f"{opened:%H:%M:%S}" if opened else "the opening"
         return Content.assemble((f"✓ back: the schema equals the one of {when}, {against}", f"bold {GOOD}"))
     lines = "".join(f"\n  {line}" for line in abort.differences) or "\n  (nobody could compare it)"
-    return Content.assemble((f"✗ NOT back after {against}; this differs:", f"bold {BAD}"), lines)
+    return Content.assemble((f"✗ NOT back after {against}:", f"bold {BAD}"), lines)
 
 
 def abort_text(view: WindowView, width: int) -> Content:
@@ -121,7 +121,12 @@ def abort_text(view: WindowView, width: int) -> Content:
     limit = "" if budget is None else f" of {text.clock(budget)}"
     times = f"{text.clock(spent or 0.0)}{limit}, estimated {text.clock(abort.estimate_s)}"
     pieces: list[Piece] = [_row(confirmed, times, width, FAINT), "\n"]
+    over = mode_of(view) is Mode.STUCK
+    if over and (done := sum(action.status is ActionStatus.DONE for action in abort.actions)):
+        pieces.append((f"✓ {done} of {len(abort.actions)} actions done\n", GOOD))
     for action in abort.actions:
+        if over and action.status is not ActionStatus.FAILED:
+            continue
         pieces.append(action_row(action, view, width))
         if action.status is ActionStatus.RUNNING and view.migration is not None:
             pieces += [(f"      {line}\n", WARN) for line in (view.migration.note,) if line]
@@ -221,7 +226,7 @@ class AbortDialog(Dialog[None]):
     # What is shown
 
     def _draw(self) -> None:
-        view, mode, width = self._frame.window, self._mode, max(40, min(88, self.app.size.width - 4))
+        view, mode, width = self._frame.window, self._mode, self.room
         pieces: list[Piece] = []
         if view is not None and mode is not Mode.PLAN:
             pieces.append(abort_text(view, width))
@@ -249,7 +254,7 @@ class AbortDialog(Dialog[None]):
         return int(pid[0]) if pid and self._mode is Mode.GOING else None
 
     def _plan_part(self, width: int, *, again: bool) -> Content:
-        pieces: list[Piece] = [("\nThe way back from here:\n", "bold")] if again else []
+        pieces: list[Piece] = [("\n\nThe way back from here:\n", "bold")] if again else []
         if self._plan is not None:
             pieces.append(plan_text(self._plan, width))
         elif not self._trouble:

@@ -16,6 +16,8 @@ from dbwatch.tui.say import FAINT, Say
 from dbwatch.window.feed import Frame
 
 Result = TypeVar("Result")
+WIDTH = 92
+"""Columns of the box, where there is room."""
 
 
 class Dialog(ModalScreen[Result]):
@@ -33,7 +35,7 @@ class Dialog(ModalScreen[Result]):
         width: 92; max-width: 100%; height: auto; max-height: 100%;
         border: round $primary; background: $surface; padding: 0 1;
     }
-    Dialog VerticalScroll { height: auto; scrollbar-size-vertical: 1; }
+    Dialog VerticalScroll { height: auto; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
     Dialog .heading { text-style: bold; height: auto; }
     Dialog Input, Dialog Input:focus { border: none; height: 1; padding: 0; background: $boost; }
     Dialog .keys { height: auto; margin-top: 1; }
@@ -65,6 +67,11 @@ class Dialog(ModalScreen[Result]):
                     yield self.prompt_line.add_class("prompt")
                 yield self.field
             yield self.keys.add_class("keys")
+
+    @property
+    def room(self) -> int:
+        """How many cells a line of the body has: the box without its edges, padding and scroll bar."""
+        return max(40, min(WIDTH, self.app.size.width) - 5)
 
     def on_resize(self) -> None:
         """The body gives way before the keys do: it scrolls, they are always seen."""

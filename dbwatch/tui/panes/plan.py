@@ -15,7 +15,7 @@ from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.journal.fold import StepState, StepStatus
 from dbwatch.runbook.model import Backfill, Check, Manual, Migrate, Sql
 from dbwatch.tui.columns import Column, Line, Tone, clip
-from dbwatch.tui.header import meter
+from dbwatch.tui.header import meter, past_no_return
 from dbwatch.tui.keys import next_step
 from dbwatch.tui.panes.base import Choice, Record, Sheet, TablePane
 from dbwatch.window.feed import Frame, MigrationProgress, WindowView
@@ -122,7 +122,7 @@ def below(spec: Spec, state: StepState, view: WindowView) -> list[Said]:
         case StepStatus.FAILED:
             lines = [(state.text, "bad"), ("n runs it again" if state.again else "not safe to run again: A", "strong")]
         case StepStatus.UNKNOWN:
-            lines = [(f"outcome unknown: {state.text}", "bad")]
+            lines = [(f"outcome unknown: {state.text}", "bad"), ("n signs it off if it took effect, else A", "strong")]
         case StepStatus.PENDING if isinstance(spec, Manual) and next_step(view) == spec.id:
             lines = [(spec.text, "")]
     return lines
@@ -198,7 +198,7 @@ def plan_title(view: WindowView, width: int) -> str:
 
 def no_return_line(view: WindowView, width: int) -> Line:
     """The line that is drawn across the Plan where the way back ends."""
-    passed = not view.rollback.reversible
+    passed = past_no_return(view)
     word = " passed: no way back " if passed else " no way back from here "
     return Line(("no return",), (word.center(width, "═" if passed else "╌"),), "bad" if passed else "warn")
 

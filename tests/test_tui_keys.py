@@ -1,0 +1,175 @@
+"""One registry of keys: bindings, footer, help and palette say the same, and nothing that cannot be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import fakefeed as ff
+import pytest
+
+from dbwatch.tui import keys
+from dbwatch.tui.app import DbwatchApp
+from dbwatch.tui.board import PANES
+from dbwatch.tui.dialogs.reading import help_text
+from dbwatch.tui.footline import keys_text
+from dbwatch.tui.keys import COMMANDS, Situation, available, footer, offered
+from dbwatch.window import intents
+
+FRAMES = ff.frames()
+WATCHING = frozenset({intents.Signal})
+
+
+def situations() -> Iterator[Situation]:
+    """Every state of the window, with every pane in front, at a desk that drives, one that signals, and none."""
+    for frame in FRAMES.values():
+        for pane in PANES:
+            for accepts in (intents.ALL, WATCHING, frozenset[type]()):
+                for session in (False, True):
+                    step = "add" if pane.command == "plan" and frame.window else None
+                    yield Situation(frame.window, accepts, pane.command, pane.can, session, step)
+
+
+def names(commands: list[keys.Command]) -> set[str]:
+    return {command.name for command in commands}
+
+
+def at(name: str, **changes: object) -> Situation:
+    """At the driver's desk, Activity in front."""
+    here = Situation(FRAMES[name].window, intents.ALL, "activity", frozenset({"filter", "sort", "detail", "export"}))
+    return replace(here, **changes)  # type: ignore[arg-type]  # by name
+
+
+def test_every_key_has_one_meaning() -> None:
+    pressed = [key for command in COMMANDS for key in command.keys]
+    assert len(pressed) == len(set(pressed))
+    assert len({command.name for command in COMMANDS}) == len(COMMANDS)
+
+
+def test_every_command_is_carried_out_by_the_app_and_every_pane_has_its_key() -> None:
+    panes = {command.name for command in keys.PANES}
+    assert {pane.command for pane in PANES} == panes
+    assert {(pane.command, str(pane.number)) for pane in PANES} == {(c.name, c.key) for c in keys.PANES}
+    assert all(hasattr(DbwatchApp, f"do_{c.name}") for c in COMMANDS if c.name not in panes)
+    done = {name.removeprefix("do_") for name in dir(DbwatchApp) if name.startswith("do_")}
+    assert done <= {command.name for command in COMMANDS}
+
+
+def test_every_binding_comes_from_the_registry() -> None:
+    bound = {(binding.key, binding.action) for binding in keys.bindings()}
+    assert bound == {(key, f"command('{c.name}')") for c in COMMANDS for key in c.keys}
+    assert DbwatchApp.BINDINGS == keys.bindings()
+
+
+def test_the_footer_holds_only_what_can_be_done_now_and_the_help_all_that_is_offered() -> None:
+    for here in situations():
+        can, has = names(available(here)), names(offered(here))
+        assert names(footer(here, 400)) <= can <= has
+        told = help_text(here).plain
+        for command in COMMANDS:
+            line = f" {command.key:<6}{command.word:<11} {command.about}\n"
+            assert (line in told) == (command.name in has)
+            if command.name in has - can:
+                assert f"{line}{'':<19}not now: {command.refusal(here)}\n" in told
+
+
+def test_whatever_is_refused_is_refused_with_a_sentence() -> None:
+    for here in situations():
+        for command in set(offered(here)) - set(available(here)):
+            assert len(command.refusal(here)) > 5
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_footer_fits(width: int) -> None:
+    for here in situations():
+        assert keys_text(here, width).cell_length <= width
+
+
+def test_help_and_quit_are_in_every_footer() -> None:
+    for here in situations():
+        assert {"help", "quit"} <= names(footer(here, 60))
+
+
+def test_every_line_of_the_help_fits_eighty_columns() -> None:
+    assert all(len(f" {c.key:<6}{c.word:<11} {c.about}") <= 75 for c in COMMANDS)
+
+
+def test_a_mere_watch_has_no_key_of_a_window() -> None:
+    for accepts in (WATCHING, frozenset[type]()):
+        here = Situation(None, accepts, "activity", frozenset({"filter"}), session=True)
+        groups = {command.group for command in offered(here)}
+        assert keys.Group.WINDOW not in groups
+        assert not {"plan", "backfill", "journal"} & names(offered(here))
+        assert ({"cancel", "terminate"} <= names(offered(here))) == bool(accepts)
+
+
+def test_cancel_and_terminate_need_a_session_under_the_cursor() -> None:
+    assert not {"cancel", "terminate"} & names(available(at("migrating")))
+    assert {"cancel", "terminate"} <= names(available(at("migrating", session=True)))
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("window opened", "sign off preview"),
+        ("add failed", "run add again"),
+        ("next is the backfill", "run fill"),
+        ("abort waits for a person", "sign off: deploy undone"),
+        ("add unknown", "sign off add"),
+        ("no way back", "close the window"),
+        ("abort stuck", "close the window"),
+    ],
+)
+def test_the_footer_says_what_n_would_do_now(name: str, word: str) -> None:
+    assert f" n {word} " in keys_text(at(name), 400).plain
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("next is the backfill", "start backfill"), ("filling", "pause backfill"), ("paused", "resume backfill"),
+     ("held back", "pause backfill")],
+)  # fmt: skip
+def test_the_footer_says_what_b_would_do_now(name: str, word: str) -> None:
+    assert f" b {word} " in keys_text(at(name), 400).plain
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "why"),
+    [
+        ("migrating", "next", "add is running"),
+        ("aborting", "next", "an abort is under way"),
+        ("closed", "next", "the window is closed: done"),
+        ("navigator", "next", "wei@bastion drives this window; only the driver starts and stops its steps"),
+        ("navigator", "stop", "wei@bastion drives this window, and its work runs there"),
+        ("navigator", "abort", "wei@bastion drives this window; only the driver starts and stops its steps"),
+        ("migrating", "backfill_toggle", "add comes before fill"),
+        ("window opened", "stop", "nothing of ours is running"),
+        ("window opened", "faster", "no backfill is running"),
+        ("closed", "note", "the window is closed"),
+    ],
+)  # fmt: skip
+def test_why_a_key_does_nothing_now(name: str, command: str, why: str) -> None:
+    assert keys.BY_NAME[command].refusal(at(name)) == why
+
+
+def test_an_abort_can_be_looked_at_again_when_it_runs_and_when_it_is_over() -> None:
+    for name in ("aborting", "abort stuck", "back", "not back"):
+        assert "abort" in names(available(at(name)))
+        assert " A show the abort " in keys_text(at(name), 400).plain
+
+
+async def test_the_palette_offers_what_can_be_done_now() -> None:
+    app = DbwatchApp(ff.FakeFeed(FRAMES["migrating"]), ff.FakeDesk(), clock=ff.FakeClock(), environ={})
+    async with app.run_test(size=(140, 40)) as pilot:
+        from dbwatch.tui.palette import RegistryCommands, entries
+
+        here = app.situation()
+        assert {c.name for c in entries(app)} == names(available(here)) - {"palette"}
+        provider = RegistryCommands(app.screen)
+        found = [hit async for hit in provider.discover()]
+        assert [str(hit.text) for hit in found] == [f"{c.word} ({c.key})" for c in entries(app)]
+        hits = [hit async for hit in provider.search("stop")]
+        assert any(str(hit.text).startswith("stop ours (X)") for hit in hits)
+        await pilot.press("ctrl+p")
+        await pilot.pause()
+        assert app.screen.__class__.__name__ == "CommandPalette"
