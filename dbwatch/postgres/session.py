@@ -106,6 +106,8 @@ class Session:
         self.tag = tag
         self.pid = connection.info.backend_pid
         """The backend as the startup packet named it; behind a pooler it is not the one that pg_backend_pid tells."""
+        self.pooled = False
+        """A pooler lies between: a backend is ours for a transaction only, and no session setting was made."""
         self._connection = connection
         self._busy = asyncio.Lock()
 
@@ -272,9 +274,12 @@ class Connector:
         )
         session = Session(connection, role, self.tag)
         try:
-            await connection.execute(_settings(limits, session.server_version))
-            if role is Role.MONITOR:
-                await connection.execute("SET default_transaction_read_only = on; SET jit = off")
+            found = await (await connection.execute("SELECT pg_catalog.pg_backend_pid()")).fetchone()
+            session.pooled = found != (session.pid,)
+            if not session.pooled:  # behind a pooler a setting would stay with whoever is given this backend next
+                await connection.execute(_settings(limits, session.server_version))
+                if role is Role.MONITOR:
+                    await connection.execute("SET default_transaction_read_only = on; SET jit = off")
         except BaseException:
             session.sever()
             raise
