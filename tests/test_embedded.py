@@ -178,18 +178,18 @@ async def test_a_killed_server_starts_again_at_the_same_address(own_server: OwnS
 
 async def test_a_stopped_postmaster_accepts_nobody_until_it_goes_on(own_server: OwnServers) -> None:
     server = await own_server()
-    server.sigstop()
+    await server.sigstop()
     waiting = asyncio.create_task(one(server.dsn, "SELECT 1"))
     done, _ = await asyncio.wait({waiting}, timeout=0.3)
     assert not done
-    server.sigcont()
+    await server.sigcont()
     assert await asyncio.wait_for(waiting, 10) == 1
 
 
 async def test_settings_change_at_a_reload_and_at_a_restart(own_server: OwnServers) -> None:
     server = await own_server(15)
     server.settings["work_mem"] = "5MB"
-    server.reload()
+    await server.reload()
 
     async def reloaded() -> bool:
         return await one(server.dsn, "SHOW work_mem") == "5MB"

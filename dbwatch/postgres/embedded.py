@@ -166,7 +166,7 @@ class EmbeddedServer:
                 said = log.read()
             again = any(words in said for words in (_IN_USE if self._postmaster is None else _LINGERING + _IN_USE))
             if not again or asyncio.get_running_loop().time() > deadline:
-                self._owner.signal(child.pid, signal.SIGKILL)
+                await self._owner.signal(child.pid, signal.SIGKILL)
                 raise DbwatchError(
                     f"PostgreSQL {self.binaries.version_text} did not start",
                     why=_complaint(said),
@@ -179,13 +179,13 @@ class EmbeddedServer:
         Raises DbwatchError where it does not end in time.
         """
         if self.running:
-            self._owner.signal(self.pid, _STOP_SIGNALS[mode])
+            await self._owner.signal(self.pid, _STOP_SIGNALS[mode])
             await self._ended(within)
 
     async def kill9(self) -> None:
         """Kills the postmaster and its backends with SIGKILL, as a crash would; none is left on return (Linux)."""
         if self.running:
-            self._owner.crash(self.pid)
+            await self._owner.crash(self.pid)
             await self._ended(10.0)
 
     async def restart(self, mode: StopMode = "fast") -> None:
@@ -194,18 +194,18 @@ class EmbeddedServer:
             await self.stop(mode)
         await self.start()
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Has the server read `settings` again, those that need no restart."""
         self._write_conf()
-        self._owner.signal(self.pid, signal.SIGHUP)
+        await self._owner.signal(self.pid, signal.SIGHUP)
 
-    def sigstop(self) -> None:
+    async def sigstop(self) -> None:
         """Freezes the postmaster: it accepts nobody; the sessions that exist go on."""
-        self._owner.signal(self.pid, signal.SIGSTOP)
+        await self._owner.signal(self.pid, signal.SIGSTOP)
 
-    def sigcont(self) -> None:
+    async def sigcont(self) -> None:
         """Undoes `sigstop`."""
-        self._owner.signal(self.pid, signal.SIGCONT)
+        await self._owner.signal(self.pid, signal.SIGCONT)
 
     async def run(self, tool: str, *arguments: str, within: float = 120.0) -> str:
         """Runs a program of the server's as the server's user; what it printed.
@@ -218,7 +218,7 @@ class EmbeddedServer:
         try:
             code = await asyncio.wait_for(asyncio.shield(child.ended), within)
         except TimeoutError as error:
-            self._owner.signal(child.pid, signal.SIGKILL)
+            await self._owner.signal(child.pid, signal.SIGKILL)
             raise DbwatchError(f"{tool} did not end within {within:g} s") from error
         printed = output.read_text(errors="replace")
         if code != 0:

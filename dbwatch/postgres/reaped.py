@@ -49,7 +49,7 @@ class Reaped:
         self._process = process
         self._to = process.stdin
         self._children: dict[int, Child] = {}
-        self._answers: deque[asyncio.Future[Child]] = deque()
+        self._answers: deque[asyncio.Future[Child | None]] = deque()
         self._folder: asyncio.Future[Path] = asyncio.get_running_loop().create_future()
         self._listening: asyncio.Task[None] | None = None
 
@@ -80,18 +80,17 @@ class Reaped:
 
     async def spawn(self, argv: list[str], log: Path) -> Child:
         """Starts a process, whose output goes to the end of *log*. Raises DbwatchError where it does not start."""
-        answer: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
-        self._answers.append(answer)
-        self._ask({"spawn": argv, "log": str(log)})
-        return await self._answer(answer)
+        child = await self._ask({"spawn": argv, "log": str(log)})
+        assert child is not None
+        return child
 
-    def signal(self, pid: int, number: int) -> None:
+    async def signal(self, pid: int, number: int) -> None:
         """Sends a signal to a process of ours; nothing happens where it has ended. Raises DbwatchError."""
-        self._ask({"signal": int(number), "pid": pid})
+        await self._ask({"signal": int(number), "pid": pid})
 
-    def crash(self, pid: int) -> None:
-        """Kills a server and its backends with SIGKILL; none is left when its end is told. Raises DbwatchError."""
-        self._ask({"crash": pid})
+    async def crash(self, pid: int) -> None:
+        """Kills a server and its backends with SIGKILL; none is left on return. Raises DbwatchError."""
+        await self._ask({"crash": pid})
 
     async def close(self) -> None:
         """Has everything stopped and removed, and waits for that. May be called more than once."""
@@ -118,12 +117,15 @@ class Reaped:
             raise DbwatchError("the embedded server's reaper does not answer", why=f"it had {_ANSWER_S:g} s")
         return answer.result()
 
-    def _ask(self, request: dict[str, Any]) -> None:
+    async def _ask(self, request: dict[str, Any]) -> Child | None:
+        answer: asyncio.Future[Child | None] = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
         try:
             self._to.write(json.dumps(request).encode() + b"\n")
             self._to.flush()
         except (BrokenPipeError, ValueError) as error:
             raise _gone() from error
+        return await self._answer(answer)
 
     async def _listen(self) -> None:
         reader = asyncio.StreamReader()
@@ -154,6 +156,8 @@ class Reaped:
         elif "spawned" in message:
             child = self._children[message["spawned"]] = Child(message["spawned"])
             self._answers.popleft().set_result(child)
+        elif "done" in message:
+            self._answers.popleft().set_result(None)
         elif "refused" in message:
             self._answers.popleft().set_exception(
                 DbwatchError("a server program did not start", why=one_line(message["refused"], 300))

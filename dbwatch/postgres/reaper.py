@@ -6,9 +6,9 @@ starts what it is asked to start (as USER, if it is root), and when its standard
 folder. Being the parent of the processes, it is never wrong about a pid. reaped.py is the other side.
 
 The conversation is one JSON value a line. In: `{"spawn": argv, "log": file}`, `{"signal": number, "pid": pid}`,
-`{"crash": pid}` (kill -9 of a server, its backends too). Out: `{"folder": path}` or `{"failed": why}` first, then
-`{"spawned": pid}` or `{"refused": why}` for each spawn, in order, and `{"ended": pid, "code": code}` as processes
-end (a negative code is a signal's number).
+`{"crash": pid}` (kill -9 of a server, its backends too). Out: `{"folder": path}` or `{"failed": why}` first, then an
+answer to each request, in order: `{"spawned": pid}` or `{"refused": why}` to a spawn, `{"done": true}` to the others.
+In between, `{"ended": pid, "code": code}` as processes end (a negative code is a signal's number).
 
 Only the standard library is imported: it should start fast and stay small.
 """
@@ -75,10 +75,12 @@ class Reaper:
     def _obey(self, request: dict[str, Any]) -> None:
         if "spawn" in request:
             self._spawn(request["spawn"], request["log"])
-        elif "crash" in request:
+            return
+        if "crash" in request:
             self._crash(request["crash"])
         elif request["pid"] in self._children:
             self._children[request["pid"]].send_signal(request["signal"])
+        _say({"done": True})
 
     def _crash(self, pid: int) -> None:
         if pid in self._children:
