@@ -6,7 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -23,7 +23,7 @@ from dbwatch.runbook.model import Manual
 from dbwatch.window.abort import AbortPlan
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
-from dbwatch.window.intents import Abort, Answer, RunStep, SignOff
+from dbwatch.window.intents import Abort, RunStep, SignOff
 from dbwatch.window.opening import Wish, enter
 
 PATIENCE_S = 30.0
@@ -115,14 +115,24 @@ async def steps_before(conductor: Conductor, step_id: str) -> None:
 
 async def abort(conductor: Conductor) -> AbortPlan:
     """Shows the plan, confirms it, signs a person's actions off, and waits for the end; the plan."""
-    plan = await conductor.plan_abort()
-    answer: Answer = await conductor.submit(Abort(plan.digest, conductor.state.database))
-    assert answer.taken, answer.text
-    settling = asyncio.ensure_future(conductor.work.settled())
-    feed = conductor.feed()
-    while not settling.done():
-        for step_id in conductor.awaited:
-            await conductor.submit(SignOff(step_id, "undone"))
-        changing: Awaitable[object] = asyncio.ensure_future(feed.next())
-        await asyncio.wait({settling, asyncio.ensure_future(changing)}, return_when="FIRST_COMPLETED", timeout=60)
+    plan = await begin_abort(conductor)
+    await end_of_abort(conductor)
     return plan
+
+
+async def begin_abort(conductor: Conductor) -> AbortPlan:
+    """Shows the plan and confirms it; the plan."""
+    plan = await conductor.plan_abort()
+    answer = await conductor.submit(Abort(plan.digest, conductor.state.database))
+    assert answer.taken, answer.text
+    return plan
+
+
+async def end_of_abort(conductor: Conductor) -> None:
+    """Signs a person's actions off, and waits for the end."""
+    feed = conductor.feed()
+    async with asyncio.timeout(PATIENCE_S):
+        while conductor.work.under_way:
+            for step_id in conductor.awaited:
+                await conductor.submit(SignOff(step_id, "undone"))
+            await feed.next()

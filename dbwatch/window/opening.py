@@ -191,7 +191,7 @@ async def end_backends(session: Session, fence: Fence, clock: Clock) -> None:
         if clock.monotonic() > until:
             raise DbwatchError(
                 "the old driver's sessions do not end",
-                why=", ".join(f"{pid} ({name})" for pid, name in left),
+                why=", ".join(f"{pid} ({name})" for pid, name, _ in left),
                 next="look at them in pg_stat_activity, and start again",
             )
         await clock.sleep(0.1)
