@@ -33,7 +33,9 @@ BLOCKERS_ASKED = 10
 """Sessions that pg_blocking_pids is asked for in one poll: its cost grows with the square of the waiters
 (153 ms for 900 of them, where pg_locks took 2 ms)."""
 
-_SIZE_EVERY_S = 60.0
+_SIZE_EVERY_S, _SIZE_AGAIN_S = 60.0, 600.0
+"""Between two looks at the size of the database; and after one that was too slow or not allowed."""
+
 _LAST = datetime.max.replace(tzinfo=UTC)
 
 
@@ -72,15 +74,9 @@ def _believed(rows: Sequence[object], hidden_rows: int, total: int, noun: str, s
 async def vitals(source: Source, so_far: Snapshot) -> Reading:
     """One row: how busy the server is. The size of the database is looked at once a minute."""
     here = {"database": source.facts.database_oid}
-    if so_far.taken >= source.database_bytes_due:
-        source.database_bytes_due = so_far.taken + _SIZE_EVERY_S
-        try:
-            [(source.database_bytes,)] = await source.rows("database-size", here)
-        except psycopg.Error:
-            if not source.session.alive:
-                raise
-            source.database_bytes = None  # too slow or not allowed: it is not known, the rest is
     [row] = await source.rows("vitals", here)
+    source.asked_before, reported = source.asked, source.asked_before
+    await _size(source, so_far.taken)
     (at, connections, active, waiting, commits, rollbacks, wal, deadlocks, temp, xmin_s, xact_s, unseen) = row
     sample = Vitals(
         connections=connections,
@@ -95,9 +91,20 @@ async def vitals(source: Source, so_far: Snapshot) -> Reading:
         oldest_xmin_s=xmin_s,
         oldest_xact_s=xact_s,
         database_bytes=source.database_bytes,
-        own_xacts=source.asked,
+        own_xacts=reported,
     )
     return replace(_believed((sample,), unseen, 1, "sessions", source), at=at)
+
+
+async def _size(source: Source, now: float) -> None:
+    """Looks at the size of the database if it is time to. Too slow or not allowed: it is not known, the rest is."""
+    if now < source.database_bytes_due:
+        return
+    source.database_bytes_due = now + _SIZE_EVERY_S
+    try:
+        [(source.database_bytes,)] = await source.rows("database-size", {"database": source.facts.database_oid})
+    except (psycopg.errors.QueryCanceled, psycopg.errors.InsufficientPrivilege):
+        source.database_bytes, source.database_bytes_due = None, now + _SIZE_AGAIN_S
 
 
 async def activity(source: Source, so_far: Snapshot) -> Reading:

@@ -177,14 +177,9 @@ class Poll:
         Raises ServerSilent or ConnectionLost; whatever else a view meets becomes its status.
         """
         started = self._clock.monotonic()
-        self._until_facts -= 1
-        if self._until_facts <= 0:
-            self._until_facts = _FACTS_EVERY
-            with contextlib.suppress(psycopg.Error):  # refused for now: the facts of the last look hold
-                await source.look_again()
         if self._server_at is None:
             self._hear(source.facts.at)
-        snapshot = replace(before, facts=source.facts)
+        snapshot = before
         for collector in self._collectors:
             asked_at = self._clock.monotonic()
             if asked_at + interval / 4 < self._due.get(collector.name, 0.0) or collector.name in source.in_vain:
@@ -193,8 +188,21 @@ class Poll:
             snapshot = _with(snapshot, collector.name, view)
             took = self._clock.monotonic() - asked_at
             self._due[collector.name] = asked_at + max(collector.every * interval, _RESTED * took)
+        self._until_facts -= 1
+        if self._until_facts <= 0:
+            self._until_facts = _FACTS_EVERY
+            with contextlib.suppress(psycopg.Error):  # refused for now: the facts of the last look hold
+                await source.look_again()
         now = self._clock.monotonic()
-        return replace(snapshot, taken=now, at=self._server_now(), connected=True, trouble="", took_s=now - started)
+        return replace(
+            snapshot,
+            taken=now,
+            at=self._server_now(),
+            connected=True,
+            trouble="",
+            facts=source.facts,
+            took_s=now - started,
+        )
 
     async def _ask(self, collector: Collector, source: Source, so_far: Snapshot) -> View[Any]:
         before: View[Any] = getattr(so_far, collector.name)

@@ -223,7 +223,7 @@ class Vitals:
     database_bytes: int | None
     """pg_database_size, looked at once a minute; None until then, or where it took too long."""
     own_xacts: int = 0
-    """Transactions that polling itself has caused so far: rates leave them out."""
+    """How many of the transactions are polling's own: rates leave them out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,14 @@ OURS = "/* dbwatch */"
 first keyword: from 18 on comments before it are not kept."""
 
 
+_OPENING = 4
+"""Transactions in which a session is opened: two for its limits, one to settle, one to look."""
+
+_IN_VAIN_LOOKS = 30
+"""Looks at the facts (one in ten polls) between two attempts at what this server does not have: each is a line in its
+log, and an extension may be updated meanwhile."""
+
+
 class _AnyEncoding(Loader):
     """Text whose bytes may be wrong: pg_stat_activity shows queries of other databases in *their* encodings."""
 
@@ -36,6 +44,12 @@ async def _settle(connection: Connection) -> None:
     """Makes the session independent of what role and database have set: encoding, dates, time zone."""
     connection.adapters.register_loader("text", _AnyEncoding)
     await connection.execute("SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, YMD'; SET TimeZone = 'UTC'")
+
+
+async def _prepare(connection: Connection) -> None:
+    """Has the server plan each question once: planning is most of what polling costs. Not behind a pooler, where a
+    prepared statement would be in somebody else's backend."""
+    connection.prepare_threshold = 0
 
 
 @lru_cache(maxsize=4096)
@@ -56,16 +70,20 @@ class Source:
     def __init__(self, session: Session, facts: ServerFacts, dsn: str, asked: int) -> None:
         self.session = session
         self.facts = facts
-        self.asked = asked
-        """Statements sent so far, each a transaction; counts on over reconnects."""
+        self.asked = asked + _OPENING
+        """Transactions that polling has caused so far; counts on over reconnects."""
+        self.asked_before = asked
+        """The same as of the last poll: so many the server has reported, which it does a second later."""
         self.in_vain: set[str] = set()
-        """Views that this server does not have: not asked again on this connection."""
+        """Views that this server does not have: asked again after some minutes only, or when grants have changed."""
         self.database_bytes: int | None = None
         self.database_bytes_due = 0.0
         """The monotonic clock from which the size may be asked for again."""
         self._dsn = dsn
+        self._looks = 0
         self._names: dict[tuple[str, int], str] = {}
         self._texts: dict[int, str] = {}
+        self._planned: set[bytes] = set()
         self._statements_version = session.server_version
 
     @classmethod
@@ -75,7 +93,10 @@ class Source:
         dsn = connector.dsn(Role.MONITOR)
         try:
             await session.call(_settle, within=DEADLINE_S)
-            return cls(session, await look(session, dsn=dsn, within=DEADLINE_S), dsn, asked)
+            facts = await look(session, dsn=dsn, within=DEADLINE_S)
+            if not facts.pooled:
+                await session.call(_prepare, within=DEADLINE_S)
+            return cls(session, facts, dsn, asked)
         except BaseException as error:
             session.sever()
             if isinstance(error, psycopg.Error):
@@ -87,11 +108,13 @@ class Source:
         await self.session.close()
 
     async def look_again(self) -> None:
-        """Asks for the facts once more; where grants or extensions changed, questions in vain are tried again."""
+        """Asks for the facts once more. Where they changed, what was asked in vain is tried again; else rarely."""
         before, self.facts = self.facts, await look(self.session, dsn=self._dsn, within=DEADLINE_S)
-        self.asked += 1
         after = self.facts
-        if (before.statements_schema, before.sees_all) != (after.statements_schema, after.sees_all):
+        self.asked += 1
+        self._looks += 1
+        changed = (before.statements_schema, before.sees_all) != (after.statements_schema, after.sees_all)
+        if changed or self._looks % _IN_VAIN_LOOKS == 0:
             self.in_vain.clear()
             self._statements_version = self.session.server_version
 
@@ -158,5 +181,7 @@ class Source:
                 await cursor.execute(statement, params)
                 return await cursor.fetchall()
 
-        self.asked += 1
+        text = statement if isinstance(statement, bytes) else statement.as_bytes()
+        self.asked += 1 if text in self._planned or self.facts.pooled else 2  # planning it is a transaction, too
+        self._planned.add(text)
         return await self.session.call(work, within=DEADLINE_S)
