@@ -7,13 +7,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from servers import Database, eventually
-from windows import Shop, abort, begin_abort, driven, end_of_abort, small_shop, step, steps_before, until
+from windows import Shop, abort, driven, small_shop, step, steps_before, until
 
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Refused
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
-from dbwatch.window.conductor import Conductor
 from dbwatch.window.intents import Abort, RunStep, Signal, SignOff, StopOurs, ToggleBackfill
 from dbwatch.window.opening import enter
 
@@ -83,10 +82,7 @@ async def test_an_abort_in_the_middle_of_an_index_build_restores_the_schema(shop
         assert (await conductor.submit(RunStep("add"))).taken
         await until(conductor, lambda c: bool(c.work.migration and "CONCURRENTLY" in c.work.migration.statement))
         await eventually(lambda: shop.db.sql("SELECT 1 FROM pg_index WHERE NOT indisvalid"), within=20)
-        plan = await begin_abort(conductor)
-        await until(conductor, lambda c: running_action(c) == "clean")
-        await holder.rollback()  # the drop of an index waits for old transactions too
-        await end_of_abort(conductor)
+        plan = await abort(conductor)
         assert conductor.state.abort.equal, conductor.state.abort.differences
         clean = next(action for action in plan.actions if action.kind == "clean")
         assert clean.sql == (
@@ -108,11 +104,6 @@ async def test_an_abort_in_the_middle_of_a_backfill_restores_the_schema(db: Data
         assert conductor.state.abort.equal, conductor.state.abort.differences
         assert conductor.state.step("fill").status is StepStatus.FAILED
     assert await shop.dump() == before
-
-
-def running_action(conductor: Conductor) -> str:
-    back = conductor.state.abort
-    return next((a.body["kind"] for a in back.actions if a.status == "running"), "") if back else ""
 
 
 async def test_a_colleagues_index_survives_the_abort_and_is_named(shop18: Shop) -> None:

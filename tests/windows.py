@@ -121,9 +121,12 @@ async def abort(conductor: Conductor) -> AbortPlan:
 
 
 async def begin_abort(conductor: Conductor) -> AbortPlan:
-    """Shows the plan and confirms it; the plan."""
-    plan = await conductor.plan_abort()
-    answer = await conductor.submit(Abort(plan.digest, conductor.state.database))
+    """Shows the plan and confirms it, again where it changed meanwhile, as a person would; the plan."""
+    for _ in range(10):
+        plan = await conductor.plan_abort()
+        answer = await conductor.submit(Abort(plan.digest, conductor.state.database))
+        if "changed meanwhile" not in answer.text:
+            break
     assert answer.taken, answer.text
     return plan
 
