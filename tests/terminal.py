@@ -118,7 +118,7 @@ class Terminal:
     # What a person does
 
     def press(self, *keys: str) -> None:
-        """Presses keys: names as in KEYS, anything else as it is."""
+        """Presses keys: names as in KEYS, anything else as it is. Wait 0.1 s after `escape`: it is not Alt then."""
         for key in keys:
             os.write(self._master, KEYS.get(key, key).encode())
 

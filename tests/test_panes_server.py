@@ -15,7 +15,7 @@ from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.journal import events as ev
 from dbwatch.monitor.baseline import Baseline
 from dbwatch.monitor.samples import IndexUse, Lock, Progress, Snapshot, Statement, Status, View
-from dbwatch.tui.columns import plain
+from dbwatch.tui.columns import Cell, plain
 from dbwatch.tui.panes import activity, age, charts, indexes, locks, statements
 from dbwatch.tui.panes.base import Choice, Sheet, rim, why_empty
 from dbwatch.window.feed import Frame
@@ -208,6 +208,13 @@ def test_what_became_slower_since_the_opening_stands_first() -> None:
     assert third.split()[0] == "new"
     assert third.endswith("◆ -- dbwatch monitor: x")
     assert sheet.note == "3 statements since 21:04:10 · ▲ 1 slower"
+
+
+def test_a_slowing_down_that_cost_next_to_nothing_is_not_called_out() -> None:
+    little = replace(POLLED, statements=view(statement(1, "SELECT 1", 101, 104.0)))
+    sheet = statements.sheet(little, BASELINE)
+    assert sheet.lines[0].cells[0] == Cell("▲ 4.0×")
+    assert "slower" not in sheet.note
 
 
 def test_the_last_poll_stands_beside_the_opening() -> None:

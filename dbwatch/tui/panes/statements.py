@@ -16,6 +16,8 @@ from dbwatch.tui.panes.base import EVERYTHING, Choice, Record, Sheet, TablePane,
 from dbwatch.window.feed import Frame
 
 MUCH_SLOWER = 2.0
+NOTICEABLE_MS = 100.0
+"""A statement that slowing down has cost less than that in all is not called out: a few calls prove nothing."""
 
 COLUMNS = (
     Column("slower", 7, "right", priority=9),
@@ -54,6 +56,11 @@ def milliseconds(ms: float | None) -> str:
     return f"{ms:.2f}" if ms < 10 else f"{ms:.1f}" if ms < 100 else f"{ms:,.0f}"
 
 
+def noticeable(change: StatementChange) -> bool:
+    """Whether somebody else's statement became slower, and that has cost enough to be called out."""
+    return change.lost_ms >= NOTICEABLE_MS and not change.statement.ours
+
+
 def slower(change: StatementChange) -> tuple[str, Tone]:
     """How its mean compares with before: `▲ 2.3×` slower, `▼ 0.4×` faster; `new` where it had not run before."""
     factor = change.slower
@@ -61,7 +68,8 @@ def slower(change: StatementChange) -> tuple[str, Tone]:
         return ("new" if change.exact else "", "")
     shown = f"{factor:.1f}×" if factor < 99.5 else f"{factor:,.0f}×"
     if factor >= SLOWER:
-        return f"▲ {shown}", "bad" if factor >= MUCH_SLOWER else "warn"
+        loud: Tone = "bad" if factor >= MUCH_SLOWER else "warn"
+        return f"▲ {shown}", loud if noticeable(change) else ""
     return (f"▼ {shown}", "good") if factor <= 1 / SLOWER else ("", "")
 
 
@@ -76,7 +84,7 @@ _SORTS: Mapping[str, Callable[[Row], tuple[float, ...]]] = {
 
 
 def kept(snapshot: Snapshot, baseline: Baseline | None, choice: Choice) -> list[Row]:
-    """The statements that were called since *baseline* (None: since the last poll), filtered and sorted."""
+    """The statements that were called since *baseline* (None: since the last poll), filtered and sorted, ours last."""
     polled = last_poll(snapshot)
     if baseline is None:
         changes = polled
@@ -87,7 +95,8 @@ def kept(snapshot: Snapshot, baseline: Baseline | None, choice: Choice) -> list[
     by_key = {change.statement.key: change for change in polled}
     rows = (Row(change, by_key.get(change.statement.key)) for change in changes)
     order = _SORTS[choice.sort or "slower"]
-    return sorted((row for row in rows if choice.matches(row.since.statement.query)), key=order)
+    matching = (row for row in rows if choice.matches(row.since.statement.query))
+    return sorted(matching, key=lambda row: (row.since.statement.ours, *order(row)))
 
 
 def _poll_s(snapshot: Snapshot) -> float:
@@ -123,7 +132,7 @@ def sheet(snapshot: Snapshot, baseline: Baseline | None, choice: Choice = EVERYT
     """What statements cost since *baseline* (None: since the last poll): what became slower first."""
     rows = kept(snapshot, baseline, choice)
     since = f"since {baseline.at:%H:%M:%S}" if baseline else "since the last poll"
-    worse = sum(row.since.lost_ms > 0 for row in rows)
+    worse = sum(noticeable(row.since) for row in rows)
     note = [f"{counted(len(rows), 'statement', 'statements')} {since}"] if rows else []
     note += [f"▲ {worse:,} slower"] if worse else []
     return Sheet(
