@@ -69,7 +69,7 @@ def read(sql: str) -> Reading:
             named.extend(_HANDLERS[word](getattr(statement, f"{word}_stmt")))
         elif word not in _NAMES_NOTHING:
             known = False
-    return Reading(known, tuple(dict.fromkeys(named)), any(map(_concurrently, statements)))
+    return Reading(known, tuple(named), any(map(_concurrently, statements)))
 
 
 def plain(sql: str) -> str:

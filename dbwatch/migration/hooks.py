@@ -3,10 +3,12 @@
 They work on any env.py, unmodified, sync or async: all of them sit on the Engine class. What goes past SQLAlchemy
 (a cursor of the driver's own) is neither streamed nor fenced before the next commit through SQLAlchemy.
 
-The fence. In a transaction the epoch is read (FOR SHARE, so that whoever takes over waits for our commit or we see
-the new epoch) in SQLAlchemy's `commit` event, which comes before the COMMIT; a wrong one rolls back. An autocommit
-block first commits what is pending, which is such a commit; its statements then commit themselves, so each is checked
-before it is sent. Between that check and its end nothing can fence it but the end of its session.
+The fence. The epoch is read in SQLAlchemy's `commit` event, which comes before the COMMIT, and a wrong one rolls back.
+In READ COMMITTED it is read in the migration's own transaction, FOR SHARE: whoever takes over waits for our commit, or
+we see the new epoch. Stricter levels would see an old one, or fail on the journal's writes: there another connection
+reads it, just before the COMMIT. An autocommit block first commits what is pending, which is such a commit; its
+statements then commit themselves, so each is checked before it is sent, and from then on nothing can fence it but the
+end of its session.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ class _Link:
     backend_start: datetime
     driver: Any
     """The driver's own connection object; lives as long as the connection does."""
-    fence: str | None = None
-    """The query that reads the epoch; None where there is nothing to check."""
+    fence: tuple[str, str] | None = None
+    """The queries that read the epoch, plainly and FOR SHARE; None where there is nothing to check."""
     lifted: tuple[str, str] | None = None
     """lock_timeout and statement_timeout as they were, while both are off."""
     n: int = 0
@@ -134,8 +136,8 @@ class Hooks:
         start = datetime.fromisoformat(started).replace(tzinfo=UTC)
         return _Link(pid, start, getattr(dbapi, "driver_connection", dbapi)), version
 
-    def _fence(self, dbapi: Any) -> str | None:
-        """The query that reads our window's epoch on this connection, or None where the journal is elsewhere."""
+    def _fence(self, dbapi: Any) -> tuple[str, str] | None:
+        """The queries that read our window's epoch on this connection, or None where the journal is elsewhere."""
         rows = _run(dbapi, query("migration-fence", 130_000).decode())
         if not self._ask.window or not rows:
             return None
@@ -146,18 +148,25 @@ class Hooks:
                 said = "dbwatch: this role may not read dbwatch.window, so the epoch is not checked before commits"
                 self._answers.send(LogLine(said))
             return None
-        plain_query, locked = (
+        plainly, locked = (
             sql.SQL(query(name, 130_000).decode()).format(window=self._ask.window).as_string()
             for name in ("migration-epoch", "migration-epoch-locked")
         )
-        return (locked if lockable else plain_query) if _run(dbapi, plain_query) else None
+        return (plainly, locked if lockable else plainly) if _run(dbapi, plainly) else None
 
     def _check(self, dbapi: Any, link: _Link) -> None:
         """Raises Stopped or Fenced where nothing of ours may be done or committed any more."""
         if self._leash.pulled:
             raise Stopped("stopped before the next statement or commit")
-        if link.fence is not None and _run(dbapi, link.fence) != [(self._ask.epoch,)]:
+        if link.fence is not None and self._epoch(dbapi, link.fence) != [(self._ask.epoch,)]:
             raise Fenced("somebody else drives this window now", why="its epoch has moved on", next="attach to it")
+
+    def _epoch(self, dbapi: Any, fence: tuple[str, str]) -> list[tuple[Any, ...]]:
+        plainly, locked = fence
+        if _run(dbapi, "SELECT current_setting('transaction_isolation')") == [("read committed",)]:
+            return _run(dbapi, locked)
+        with psycopg.connect(self._ask.dsn, autocommit=True, connect_timeout=5) as another:
+            return another.execute(plainly.encode()).fetchall()
 
     def _before(self, connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         link, dbapi = _link(connection)

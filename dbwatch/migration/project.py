@@ -43,9 +43,10 @@ def url(dsn: str) -> URL:
     known = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
     host, port = known.pop("host", None), known.pop("port", None)
     if host is not None and ("," in host or host.startswith("/")):
+        if port is not None:  # one for all, or one each: SQLAlchemy wants one each
+            ports = port.split(",")
+            known["port"], port = ",".join(ports if len(ports) > 1 else ports * len(host.split(","))), None
         known["host"], host = host, None
-        if port is not None:
-            known["port"], port = port, None
     return URL.create(
         "postgresql+psycopg",
         username=known.pop("user", None),
