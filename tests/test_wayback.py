@@ -203,6 +203,16 @@ def test_a_plan_is_named_by_what_it_does_not_by_what_changes_each_second() -> No
     assert one.digest != other.digest
 
 
+def test_a_plan_that_was_shown_stays_good_when_there_is_less_to_do() -> None:
+    rendered = {"add": (down("3f1c", "ALTER TABLE users DROP COLUMN phone"),)}
+    running = state(*done("add", "9a20"), ev.StepStarted("fill", 1))
+    shown = wayback.plan(situation(running, downgrades=rendered))
+    ended = state(*done("add", "9a20"), *done("fill"))
+    assert shown.covers(wayback.plan(situation(ended, downgrades=rendered)))
+    further = state(*done("add", "9a20"), *done("fill"), *done("same"))
+    assert not shown.covers(wayback.plan(situation(further, downgrades=rendered)))
+
+
 def test_an_action_survives_the_journal() -> None:
     for action in wayback.plan(situation(state(ev.StepStarted("add", 1, ["9a20"]), ADDED))).actions:
         assert Action.of(action.body()) == action

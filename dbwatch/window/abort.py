@@ -84,11 +84,24 @@ class AbortPlan:
         """Seconds for all actions that a machine does."""
         return sum(action.estimate_s or 0.0 for action in self.actions)
 
+    def covers(self, later: AbortPlan) -> bool:
+        """Whether carrying this plan out does all that *later*, computed after it, asks for, in its order.
+
+        So a plan stays good where a step has ended meanwhile: each action looks first what is left of it.
+        """
+        mine = iter([_act(action) for action in self.actions])
+        return all(_act(action) in mine for action in later.actions)
+
     @property
     def digest(self) -> str:
         """Names exactly these actions, their order and their SQL: what was shown is what is confirmed.
 
         Estimates and whom an action would wait for are left out: they change by the second.
         """
-        text = json.dumps([[a.kind, a.title, a.step, a.sql, a.heads] for a in self.actions])
+        text = json.dumps([[*_act(action), action.title] for action in self.actions])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _act(action: Action) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
+    """What carrying *action* out does, without how it is told."""
+    return (str(action.kind), action.step, action.sql, action.heads)

@@ -38,6 +38,8 @@ RENEW_S = 5.0
 """The lease lasts 15 s: three missed renewals lose it."""
 ASSESS_S = 1.0
 """How often it is looked whether the way back has to be computed anew."""
+REMEMBERED = 20
+"""How many of the plans that were shown may still be confirmed."""
 
 
 class Conductor:
@@ -351,7 +353,8 @@ class Conductor:
     async def plan_abort(self) -> AbortPlan:
         """The way back from here. Raises DbwatchError or psycopg.Error where it cannot be told."""
         plan = await self._survey.plan(self._snapshot, self.work.words())
-        self._shown = {d: p for d, p in self._shown.items() if p.seq == plan.seq} | {plan.digest: plan}
+        shown = {digest: p for digest, p in self._shown.items() if digest != plan.digest}
+        self._shown = dict([*shown.items(), (plan.digest, plan)][-REMEMBERED:])
         return plan
 
     async def _abort(self, digest: str, confirmation: str) -> Answer:
@@ -362,10 +365,10 @@ class Conductor:
         if confirmation != self.state.database:
             return Answer(False, "that is not the database's name; nothing was done")
         plan = self._shown.get(digest)
-        if plan is None or plan.seq != self.state.seq:
-            plan = await self.plan_abort()
-            if plan.digest != digest:
-                return Answer(False, "the way back has changed meanwhile; look at it again")
+        if plan is None:
+            return Answer(False, "that way back was not shown by this dbwatch; look at it again")
+        if plan.seq != self.state.seq and not plan.covers(await self.plan_abort()):
+            return Answer(False, "the way back has changed meanwhile; look at it again")
         self.begin_abort(plan)
         return Answer(True, "the abort has begun")
 
