@@ -32,7 +32,10 @@ RUNBOOK = Runbook.model_validate(
             {
                 "name": "expand",
                 "step": [
-                    {"id": "preview", "kind": "manual", "text": "SQL preview read by a second person", "planned": "2min"},
+                    {
+                        "id": "preview", "kind": "manual", "text": "SQL preview read by a second person",
+                        "planned": "2min",
+                    },
                     {"id": "add", "kind": "migrate", "to": "3f1c", "planned": "30s"},
                 ],
             },
@@ -47,7 +50,10 @@ RUNBOOK = Runbook.model_validate(
                         "id": "fill", "kind": "backfill", "table": "users", "set": "phone = legacy_phone_field",
                         "where": "phone IS NULL AND legacy_phone_field IS NOT NULL", "planned": "10min",
                     },
-                    {"id": "complete", "kind": "check", "sql": "SELECT count(*) FROM users WHERE phone IS NULL", "expect": 0},
+                    {
+                        "id": "complete", "kind": "check", "expect": 0,
+                        "sql": "SELECT count(*) FROM users WHERE phone IS NULL",
+                    },
                 ],
             },
             {"name": "contract", "step": [{"id": "drop", "kind": "migrate", "to": "head"}]},
@@ -56,8 +62,9 @@ RUNBOOK = Runbook.model_validate(
 )  # fmt: skip
 
 FACTS = ServerFacts(
-    version=160004, database="shop", database_oid=16384, user="dba", host="prod-db1", started_at=T0 - timedelta(days=40),
-    system_identifier="7301", at=T0, in_recovery=False, read_only=False, superuser=False, sees_all=True,
+    version=160004, database="shop", database_oid=16384, user="dba", host="prod-db1",
+    started_at=T0 - timedelta(days=40), system_identifier="7301",
+    at=T0, in_recovery=False, read_only=False, superuser=False, sees_all=True,
     may_signal=True, may_create=True, max_connections=100, reserved_connections=3, statements_schema="public",
     pooled=False,
 )  # fmt: skip
@@ -81,7 +88,8 @@ def blocked(at: datetime) -> tuple[tuple[Activity, ...], tuple[Lock, ...]]:
     rows = (
         session(47110, "reports", "SELECT u.id, sum(o.total) FROM users u JOIN orders o ON o.user_id = u.id",
                 at=at, age=31, state="idle in transaction", wait_event_type="Client", wait_event="ClientRead"),
-        session(48213, "dbwatch migrate 7/3", "ALTER TABLE users ADD COLUMN phone varchar(20)", at=at, age=12.4, **lock),
+        session(48213, "dbwatch migrate 7/3", "ALTER TABLE users ADD COLUMN phone varchar(20)", at=at, age=12.4,
+                **lock),
         session(47311, "app-7", "UPDATE users SET email = $1 WHERE id = $2", at=at, age=11.9, **lock),
         session(47312, "app-2", "SELECT * FROM users WHERE id = $1", at=at, age=11.0, **lock),
         session(47400, "app-1", "", at=at, age=0.2, state="idle", xact_start=None),
@@ -255,6 +263,10 @@ class FakeDesk:
         return self.plan
 
 
+TIMEOUT = "canceling statement due to lock timeout: it waited 2 s for users, held by 47110 (reports)"
+HIDDEN = "12 sessions hidden: GRANT pg_monitor TO dba"
+
+
 def frames() -> dict[str, Frame]:
     """One frame for every state that a window can be in."""
     going = tuple(action.body() for action in PLAN.actions)
@@ -279,33 +291,53 @@ def frames() -> dict[str, Frame]:
     return {
         "nothing yet": Frame(),
         "watching": Frame(busy),
-        "watching, hidden": Frame(replace(quiet, activity=View(Status.HIDDEN, "12 sessions hidden: GRANT pg_monitor TO dba",
-                                                               quiet.at, 100.0, quiet.activity.rows))),
+        "watching, hidden": Frame(
+            replace(quiet, activity=View(Status.HIDDEN, HIDDEN, quiet.at, 100.0, quiet.activity.rows))
+        ),
         "watching, stale": Frame(lost),
         "window opened": Frame(quiet, window()),
         "window, server lost": Frame(lost, window()),
         "migrating": Frame(busy, window(*ADDING, migration=MIGRATING, busy="add", elapsed=91.0)),
-        "add failed": Frame(quiet, window(*ADDING, ev.StepFailed("add", 1, "canceling statement due to lock timeout: it "
-                                          "waited 2 s for users, held by 47110 (reports)", 10.1, again=True))),
+        "add failed": Frame(quiet, window(*ADDING, ev.StepFailed("add", 1, TIMEOUT, 10.1, again=True))),
         "add unknown": Frame(quiet, window(*ADDING, ev.StepUnknown("add", 1, "the driver vanished during autocommit"))),
         "next is a person's": Frame(quiet, window(*ADDED)),
         "next is the backfill": Frame(quiet, window(*DEPLOYED)),
         "filling": Frame(quiet, window(*FILLING, backfill=BACKFILLING, backfill_step="fill", busy="fill")),
-        "held back": Frame(busy, window(*FILLING, backfill_step="fill", busy="fill",
-                           backfill=replace(BACKFILLING, state=State.THROTTLED, reason="replication lag is 12 s, limit 5 s"))),
-        "paused": Frame(quiet, window(*FILLING, backfill_step="fill", busy="fill",
-                        backfill=replace(BACKFILLING, state=State.PAUSED, reason="paused by hand"))),
+        "held back": Frame(
+            busy,
+            window(
+                *FILLING,
+                backfill_step="fill",
+                busy="fill",
+                backfill=replace(BACKFILLING, state=State.THROTTLED, reason="replication lag is 12 s, limit 5 s"),
+            ),
+        ),
+        "paused": Frame(
+            quiet,
+            window(
+                *FILLING,
+                backfill_step="fill",
+                busy="fill",
+                backfill=replace(BACKFILLING, state=State.PAUSED, reason="paused by hand"),
+            ),
+        ),
         "navigator": Frame(quiet, window(*ADDING, actor="lin@laptop", driving=False)),
         "journal trouble": Frame(quiet, window(*ADDED, journal_trouble="the disk of prod-db1 is full")),
         "aborting": Frame(busy, window(*begun, busy="the abort")),
         "abort waits for a person": Frame(quiet, window(*person, busy="the abort")),
-        "abort stuck": Frame(busy, window(*downgraded, ev.AbortActionFailed(4, "lock timeout after 5 tries", 12.0),
-                             ev.AbortFinished(False, ["stopped at action 4: lock timeout after 5 tries"], 50.0))),
+        "abort stuck": Frame(
+            busy,
+            window(
+                *downgraded,
+                ev.AbortActionFailed(4, "lock timeout after 5 tries", 12.0),
+                ev.AbortFinished(False, ["stopped at action 4: lock timeout after 5 tries"], 50.0),
+            ),
+        ),
         "back": Frame(quiet, window(*back)),
         "not back": Frame(quiet, window(*differs)),
         "no way back": Frame(quiet, window(*everything, rollback=gone)),
         "closed": Frame(quiet, window(*everything, ev.WindowClosed("done"), rollback=gone)),
-    }  # fmt: skip
+    }
 
 
 ALL_FRAMES: Sequence[str] = tuple(frames())

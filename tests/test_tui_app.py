@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import fakefeed as ff
 import pytest
-from textual.pilot import Pilot
+from seat import MEDIUM, NARROW, TINY, WIDE, seat, wait_for
 
 from dbwatch.tui.app import DbwatchApp, FrameArrived
 from dbwatch.tui.terminal import appearance, too_small
@@ -20,55 +17,6 @@ from dbwatch.window import intents
 from dbwatch.window.feed import Frame
 
 FRAMES = ff.frames()
-WIDE, MEDIUM, NARROW, TINY = (140, 40), (120, 30), (80, 24), (20, 5)
-
-
-class Seat:
-    """An app on a screen, its feed, its desk and its clock."""
-
-    def __init__(self, pilot: Pilot[None], app: DbwatchApp, feed: ff.FakeFeed, desk: ff.FakeDesk, clock: ff.FakeClock):
-        self.pilot, self.app, self.feed, self.desk, self.clock = pilot, app, feed, desk, clock
-
-    @property
-    def text(self) -> str:
-        return ff.shown(self.app)
-
-    @property
-    def front(self) -> str:
-        return self.app.situation().pane
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-        await self.pilot.pause()
-
-    async def resize(self, size: tuple[int, int]) -> None:
-        """Another size of terminal, until the screen on top has taken it."""
-        await self.pilot.resize_terminal(*size)
-        await wait_for(lambda: self.app.screen.size == size)
-        await self.pilot.pause()
-
-    async def push(self, frame: Frame) -> None:
-        """The feed's next frame, until it is shown."""
-        self.feed.push(frame)
-        while self.app._latest is not frame:
-            await asyncio.sleep(0)
-        await self.pilot.pause()
-
-
-@asynccontextmanager
-async def seat(
-    name: str | Frame,
-    size: tuple[int, int] = WIDE,
-    *,
-    desk: ff.FakeDesk | None = None,
-    folder: Path | None = None,
-) -> AsyncIterator[Seat]:
-    frame = FRAMES[name] if isinstance(name, str) else name
-    feed, desk, clock = ff.FakeFeed(frame), desk or ff.FakeDesk(), ff.FakeClock()
-    app = DbwatchApp(feed, desk, clock=clock, folder=folder, environ={"COLORTERM": "truecolor"})
-    async with app.run_test(size=size) as pilot:
-        await pilot.pause()
-        yield Seat(pilot, app, feed, desk, clock)
 
 
 # Where things stand
@@ -372,8 +320,7 @@ async def test_the_rows_are_exported_as_they_are_shown(tmp_path: Path) -> None:
     async with seat("migrating", WIDE, folder=tmp_path / "new") as at:
         await at.press("x")
         await wait_for(lambda: "› written: " in at.text)
-        [as_csv, as_json] = sorted((tmp_path / "new").iterdir())
-        assert as_csv.name == "activity-20260314-210410.csv"
+        as_csv, as_json = (tmp_path / "new" / f"activity-20260314-210410.{kind}" for kind in ("csv", "json"))
         rows = json.loads(as_json.read_text())
         assert [row["pid"] for row in csv.DictReader(as_csv.read_text().splitlines())] == [str(r["pid"]) for r in rows]
         assert 48213 in [row["pid"] for row in rows]
@@ -383,9 +330,9 @@ async def test_a_picture_of_the_screen_is_saved_and_its_place_is_told(tmp_path: 
     async with seat("migrating", (200, 40), folder=tmp_path) as at:
         await at.press("S")
         await wait_for(lambda: "› written: " in at.text)
-        [picture] = tmp_path.iterdir()
+        picture = tmp_path / "dbwatch-20260314-210410.svg"
         assert str(picture) in at.text
-        assert picture.read_text().startswith("<svg")
+        assert picture.read_text().startswith("<svg")  # a test has nothing else to do
 
 
 async def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -393,13 +340,6 @@ async def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     async with seat("migrating", WIDE, folder=tmp_path / "file") as at:
         await at.press("S")
         await wait_for(lambda: "✗ nothing was written" in at.text)
-
-
-async def wait_for(holds: object) -> None:
-    assert callable(holds)
-    async with asyncio.timeout(5):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 # Leaving

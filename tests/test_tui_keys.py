@@ -11,6 +11,7 @@ import pytest
 from dbwatch.tui import keys
 from dbwatch.tui.app import DbwatchApp
 from dbwatch.tui.board import PANES
+from dbwatch.tui.dialogs.palette import entries, found
 from dbwatch.tui.dialogs.reading import help_text
 from dbwatch.tui.footline import keys_text
 from dbwatch.tui.keys import COMMANDS, Situation, available, footer, offered
@@ -58,7 +59,7 @@ def test_every_command_is_carried_out_by_the_app_and_every_pane_has_its_key() ->
 def test_every_binding_comes_from_the_registry() -> None:
     bound = {(binding.key, binding.action) for binding in keys.bindings()}
     assert bound == {(key, f"command('{c.name}')") for c in COMMANDS for key in c.keys}
-    assert DbwatchApp.BINDINGS == keys.bindings()
+    assert keys.bindings() == DbwatchApp.BINDINGS
 
 
 def test_the_footer_holds_only_what_can_be_done_now_and_the_help_all_that_is_offered() -> None:
@@ -158,18 +159,24 @@ def test_an_abort_can_be_looked_at_again_when_it_runs_and_when_it_is_over() -> N
         assert " A show the abort " in keys_text(at(name), 400).plain
 
 
-async def test_the_palette_offers_what_can_be_done_now() -> None:
-    app = DbwatchApp(ff.FakeFeed(FRAMES["migrating"]), ff.FakeDesk(), clock=ff.FakeClock(), environ={})
-    async with app.run_test(size=(140, 40)) as pilot:
-        from dbwatch.tui.palette import RegistryCommands, entries
-
-        here = app.situation()
-        assert {c.name for c in entries(app)} == names(available(here)) - {"palette"}
-        provider = RegistryCommands(app.screen)
-        found = [hit async for hit in provider.discover()]
-        assert [str(hit.text) for hit in found] == [f"{c.word} ({c.key})" for c in entries(app)]
-        hits = [hit async for hit in provider.search("stop")]
-        assert any(str(hit.text).startswith("stop ours (X)") for hit in hits)
-        await pilot.press("ctrl+p")
+async def test_the_palette_offers_what_can_be_done_now_and_does_it() -> None:
+    desk = ff.FakeDesk()
+    app = DbwatchApp(ff.FakeFeed(FRAMES["filling"]), desk, clock=ff.FakeClock(), environ={})
+    async with app.run_test(size=(80, 24)) as pilot:
+        assert names(entries(app.situation())) == names(available(app.situation())) - {"palette"}
+        await pilot.press("ctrl+p", *"own work", "enter")
         await pilot.pause()
-        assert app.screen.__class__.__name__ == "CommandPalette"
+        assert desk.asked == [intents.StopOurs()]
+        await pilot.press("ctrl+p", *["down"] * 2, "up", "enter")
+        await pilot.pause()
+        assert app.situation().pane == "activity"
+        await pilot.press("ctrl+p", *"zzz", "enter", "escape")
+        await pilot.pause()
+        assert len(app.screen_stack) == 1
+
+
+def test_the_palette_finds_commands_by_any_of_their_words() -> None:
+    everything = entries(at("filling", session=True))
+    assert [c.name for c in found(everything, "BACK way")] == ["abort"]
+    assert [c.name for c in found(everything, "")] == [c.name for c in everything]
+    assert found(everything, "zzz") == []

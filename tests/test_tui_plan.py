@@ -50,10 +50,10 @@ def test_the_plan_beside_another_pane() -> None:
 
 
 def test_a_roomy_plan_says_who_and_what() -> None:
-    shown = [line.split() for line in plan("next is a person's", 120).splitlines()]
-    assert "✓ preview manual wei 1:02/2:00 read by lin".split() in shown
-    assert "○ deploy manual person ◀ n deploy v0.8.0".split() in shown
-    assert "○ complete check auto SELECT count(*) FROM users WHERE phone IS NULL = 0".split() in shown
+    shown = [" ".join(line.split()) for line in plan("next is a person's", 120).splitlines()]
+    assert "✓ preview manual wei 1:02/2:00 read by lin" in shown
+    assert "○ deploy manual person ◀ n deploy v0.8.0" in shown
+    assert "○ complete check auto SELECT count(*) FROM users WHERE phone IS NULL = 0" in shown
 
 
 def test_the_next_step_names_its_key_and_only_at_the_drivers_screen() -> None:
@@ -135,7 +135,12 @@ def test_the_backfill_tells_how_far_how_fast_and_how_long() -> None:
 @pytest.mark.parametrize(
     ("state", "reason", "word", "sentence"),
     [
-        (State.RUNNING, "lock waits; pausing 2 s between batches", "running", "lock waits; pausing 2 s between batches"),
+        (
+            State.RUNNING,
+            "lock waits; pausing 2 s between batches",
+            "running",
+            "lock waits; pausing 2 s between batches",
+        ),
         (State.PAUSED, "paused by wei@bastion", "‖ PAUSED", "paused by wei@bastion; b goes on"),
         (State.THROTTLED, "replication lag is 12 s", "HELD BACK", "replication lag is 12 s; goes on by itself"),
         (State.STOPPED, "stopped by hand", "stopped", "stopped by hand; b goes on from the cursor"),
@@ -143,9 +148,7 @@ def test_the_backfill_tells_how_far_how_fast_and_how_long() -> None:
         (State.INCOMPLETE, "12 rows are still pending", "INCOMPLETE", "12 rows are still pending"),
     ],
 )
-def test_why_it_is_not_at_full_speed_stands_in_plain_words(
-    state: State, reason: str, word: str, sentence: str
-) -> None:
+def test_why_it_is_not_at_full_speed_stands_in_plain_words(state: State, reason: str, word: str, sentence: str) -> None:
     shown = backfill(state, reason)
     assert word in shown.splitlines()[0]
     assert f"why        {sentence}" in shown

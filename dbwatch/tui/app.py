@@ -27,11 +27,11 @@ from dbwatch.tui.dialogs import ask
 from dbwatch.tui.dialogs.abort import AbortDialog
 from dbwatch.tui.dialogs.dialog import Dialog
 from dbwatch.tui.dialogs.note import journal_note, sign_off
+from dbwatch.tui.dialogs.palette import Palette
 from dbwatch.tui.dialogs.reading import Detail, Help
 from dbwatch.tui.dialogs.signal import SignalDialog
 from dbwatch.tui.footline import Said
 from dbwatch.tui.livetable import LiveTable
-from dbwatch.tui.palette import RegistryCommands
 from dbwatch.tui.terminal import TooSmall, appearance, too_small
 from dbwatch.window.abort import AbortPlan
 from dbwatch.window.feed import Desk, Feed, Frame
@@ -71,7 +71,8 @@ class DbwatchApp(App[None]):
     CSS_PATH = "dbwatch.tcss"
     TITLE = "dbwatch"
     BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings()]
-    COMMANDS: ClassVar[set[Any]] = {RegistryCommands}
+    ENABLE_COMMAND_PALETTE = False
+    """Textual's own; see dialogs/palette.py for ours, and why."""
 
     def __init__(
         self,
@@ -411,8 +412,13 @@ class DbwatchApp(App[None]):
             self.say(f"written: {', '.join(str(path) for path in paths)}")
 
     def do_palette(self) -> None:
-        """Textual's command palette over the registry."""
-        self.action_command_palette()
+        """The registry, to search in."""
+
+        def chosen(name: str | None) -> None:
+            if name is not None:
+                self.action_command(name)
+
+        self.push_screen(Palette(self.situation()), chosen)
 
     def do_help(self) -> None:
         """All keys."""

@@ -233,16 +233,20 @@ class AbortDialog(Dialog[None]):
         if mode in (Mode.PLAN, Mode.STUCK):
             pieces.append(self._plan_part(width, again=mode is Mode.STUCK))
         self.body.show(Content.assemble(*pieces))
-        may_begin = mode in (Mode.PLAN, Mode.STUCK) and self._plan is not None and not self._refused
+        may_begin = self._may_begin
         if self.field is not None:
             self.field.display = self.prompt_line.display = may_begin
+            self.field.disabled = not may_begin
             if may_begin and not self.field.has_focus and self.app.screen is self:
                 self.field.focus()
         self.keys.show(self._keys(mode, may_begin))
 
     @property
-    def _refused(self) -> str:
-        return hands_off(self._frame.window) if self._frame.window is not None else "no window is open here"
+    def _may_begin(self) -> bool:
+        """Whether there is a plan to confirm, and this screen is the one to do it."""
+        view = self._frame.window
+        shown = self._mode in (Mode.PLAN, Mode.STUCK) and self._plan is not None
+        return shown and view is not None and not hands_off(view)
 
     def _blocker(self) -> int | None:
         """The session that the way back would wait for first, or waits for now."""
@@ -279,15 +283,16 @@ class AbortDialog(Dialog[None]):
 
     # What a person does
 
-    def on_input_changed(self, _: Input.Changed) -> None:
-        """What was wrong is being mended."""
-        self._wrong = ""
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """What was wrong is being mended. (Emptying the field after a wrong name mends nothing.)"""
+        if event.value:
+            self._wrong = ""
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Begins, if the name is the database's."""
         event.stop()
         typed = event.value.strip()
-        if self._plan is None or not typed:
+        if self._plan is None or not typed or not self._may_begin:
             return
         if typed != self._plan.database:
             self._wrong = f"that is not the name of this database ({self._plan.database}); nothing was begun"

@@ -138,7 +138,7 @@ class SignalDialog(Dialog[Signal]):
                 said = Content.assemble(said, ("\n\n✓ The session is gone; there is nothing left to do.", "bold"))
                 keys = [("Esc", "back")]
             case Target.UNSEEN:
-                why = snapshot.trouble or snapshot.activity.reason
+                why = snapshot.activity.reason if snapshot.connected else snapshot.trouble or "connecting"
                 said = Content.assemble(said, (f"\n\n◌ Not the present: {why}", f"bold {BAD}"))
                 keys = [("y", f"{verb} (checked again there)"), back]
         if not self._terminate and self.state is not Target.GONE:
