@@ -93,6 +93,21 @@ async def test_an_abort_in_the_middle_of_an_index_build_restores_the_schema(shop
     assert await shop.dump() == before
 
 
+async def test_an_abort_while_the_migration_itself_holds_the_lock_restores_the_schema(shop: Shop) -> None:
+    before = await shop.dump()
+    [revision] = (shop.runbook.parent / "versions").glob("3f1c*")
+    add = 'op.add_column("users", sa.Column("phone", sa.String(20)))'
+    revision.write_text(revision.read_text().replace(add, add + '; op.execute("SELECT pg_sleep(60)")'))
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "add")
+        assert (await conductor.submit(RunStep("add"))).taken
+        await until(conductor, lambda c: bool(c.work.migration and "pg_sleep" in c.work.migration.statement))
+        plan = await abort(conductor)
+        assert "found out once our work has ended" in plan.actions[2].notes[0]
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+    assert await shop.dump() == before
+
+
 async def test_an_abort_in_the_middle_of_a_backfill_restores_the_schema(db: Database, tmp_path: Path) -> None:
     shop = await small_shop(db, tmp_path, users=60_000)
     before = await shop.dump()
@@ -165,6 +180,22 @@ async def test_a_failed_check_says_why_and_can_be_run_again(shop18: Shop) -> Non
         assert "the query gave 1, expected 0" in failed.text
         await shop18.db.sql("UPDATE users SET phone = legacy_phone_field WHERE id = 1")
         await step(conductor, "complete")
+
+
+async def test_a_window_that_could_not_be_taken_back_whole_is_closed_as_failed(shop18: Shop) -> None:
+    [revision] = (shop18.runbook.parent / "versions").glob("3f1c*")
+    revision.write_text(
+        revision.read_text().replace("def downgrade", "def downgrade() -> None:\n    raise Hell\ndef x")
+    )
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "deploy")
+        plan = await abort(conductor)
+        assert "its downgrade raises" in plan.obstacles[0]
+        assert conductor.state.open
+        assert conductor.state.abort.equal is False
+        assert "Hell" in conductor.state.abort.differences[0]
+        assert (await conductor.submit(RunStep())).taken
+        assert conductor.state.outcome == "failed"
 
 
 async def test_a_second_driver_is_refused_while_the_first_is_alive(shop18: Shop) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from dbwatch import __version__
-from dbwatch.errors import DbwatchError, Exit
+from dbwatch.errors import DbwatchError, Exit, UsageError
 
 app = App(
     name="dbwatch",
@@ -72,6 +72,34 @@ def run(
         actor=actor,
         folder=state_dir,
     )
+
+
+@app.command
+def backfill(
+    dsn: Dsn = "",
+    /,
+    *,
+    table: str,
+    assignments: Annotated[str, Parameter(name="--set", help="As after SET in an UPDATE.")],
+    where: Annotated[str, Parameter(help="As after WHERE: which rows are still to be done.")],
+    key: Annotated[str | None, Parameter(help="Columns to walk by; else the primary key.")] = None,
+    mode: Annotated[Literal["pending", "once"], Parameter(help="pending: SET makes WHERE untrue.")] = "pending",
+    batch_time: Annotated[str, Parameter(help="What a batch should take.")] = "100ms",
+    json: Annotated[bool, Parameter(help="JSON lines instead of a progress bar.")] = False,
+    dry_run: Annotated[bool, Parameter(help="Only show the plan.")] = False,
+    again: Annotated[bool, Parameter(help="Do it again though it was finished before.")] = False,
+) -> int:
+    """Fills a table in small batches; called again after whatever ended it, it goes on where it stood."""
+    from dbwatch.backfill.plan import Spec
+    from dbwatch.cli import backfill as door
+    from dbwatch.text import seconds
+
+    try:
+        batch_ms = round(seconds(batch_time) * 1000)
+    except ValueError as error:
+        raise UsageError("the batch time cannot be read", why=str(error)) from None
+    spec = Spec(table=table, set=assignments, where=where, key=key, mode=mode, batch_time_ms=batch_ms)
+    return door.main(dsn, spec, as_json=json, dry_run=dry_run, again=again)
 
 
 @app.command

@@ -57,12 +57,14 @@ async def on_screen(book: LoadedRunbook, wish: Wish, *, lonely: bool = True) -> 
 
 
 async def _finish(conductor: Conductor, signals: Signals) -> None:
-    """The terminal is gone: the step that runs goes on to its end, or to a SIGTERM."""
+    """The terminal is gone: what runs goes on to its end, to a SIGTERM, or to where it needs a person."""
+    feed = conductor.feed()
     ending = asyncio.create_task(signals.ended.wait())
-    settling = asyncio.create_task(conductor.work.settled())
-    await asyncio.wait({ending, settling}, return_when=asyncio.FIRST_COMPLETED)
+    while conductor.work.under_way and not conductor.awaited and not ending.done():
+        changing = asyncio.create_task(feed.next())
+        await asyncio.wait({ending, changing}, return_when=asyncio.FIRST_COMPLETED)
+        changing.cancel()
     ending.cancel()
-    settling.cancel()
 
 
 async def _headless(book: LoadedRunbook, wish: Wish, signatures: dict[str, str]) -> int:

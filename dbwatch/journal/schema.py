@@ -68,12 +68,9 @@ def _upgrade(dsn: str) -> None:
     from alembic.config import Config
 
     def connect() -> psycopg.Connection[tuple[object, ...]]:
-        connection = psycopg.connect(
+        return psycopg.connect(
             dsn, connect_timeout=10, application_name="dbwatch journal schema", prepare_threshold=None
         )
-        connection.execute("SET lock_timeout = '5s'; SET statement_timeout = '15s'")
-        connection.commit()
-        return connection
 
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     config = Config()
@@ -81,6 +78,7 @@ def _upgrade(dsn: str) -> None:
     with engine.begin() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
+        driver.execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '15s'")
         driver.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
         [exists] = driver.execute(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)", [SCHEMA]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -139,6 +140,7 @@ class Store:
         self._events: list[Event] = []
         self._confirmed = WindowState()
         self._turn = asyncio.Lock()
+        self._gap: tuple[int, int] | None = None
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -170,7 +172,7 @@ class Store:
         and our epoch is over, and ConnectionLost, ServerSilent or psycopg.Error where the table cannot be written:
         then nothing of it was.
         """
-        async with self._turn:
+        async with self._in_turn(within):
             return await self._append(decide, fenced, within)
 
     async def record(self, *facts: Fact, within: float = 2.0) -> None:
@@ -178,14 +180,14 @@ class Store:
 
         Raises Fenced where our epoch is over.
         """
-        async with self._turn:
-            try:
+        try:
+            async with self._in_turn(within):
                 await self._append(lambda _: facts, True, within)
-            except _UNWRITABLE as error:
-                self.trouble = describe(error)
-                for fact in facts:
-                    await self.mirror.keep(Pending(self._clock.now(), self.actor, self.epoch, fact))
-                self.changed.set()
+        except _UNWRITABLE as error:
+            self.trouble = describe(error)
+            for fact in facts:
+                await self.mirror.keep(Pending(self._clock.now(), self.actor, self.epoch, fact))
+            self.changed.set()
 
     async def append_in(self, connection: Connection, decide: Decide) -> None:
         """Writes in the transaction of *connection*, so that both commit or neither; then call `refresh`."""
@@ -193,7 +195,7 @@ class Store:
 
     async def refresh(self, *, within: float = 5.0) -> None:
         """Reads what others have written since. Raises as `Session.call` does."""
-        async with self._turn:
+        async with self._in_turn(within):
             session = await self._journal(within)
             rows = await session.values(
                 *compiled(select(t.window.c.last_seq).where(t.window.c.id == self.window)), within=within
@@ -213,7 +215,7 @@ class Store:
             .where(t.window.c.id == self.window, t.window.c.epoch == self.epoch)
             .values(lease_until=func.clock_timestamp() + LEASE)
         )
-        async with self._turn:
+        async with self._in_turn(within):
             session = await self._journal(within)
             if await session.execute(*compiled(statement), within=within) != 1:
                 raise self._fenced()
@@ -226,7 +228,7 @@ class Store:
             .where(t.window.c.id == self.window, t.window.c.epoch == self.epoch)
             .values(lease_until=func.clock_timestamp())
         )
-        async with self._turn:
+        async with self._in_turn(within):
             session = await self._journal(within)
             await session.execute(*compiled(statement), within=within)
 
@@ -239,7 +241,7 @@ class Store:
             set_={**values, "at": func.clock_timestamp()},
             where=t.running.c.epoch <= self.epoch,
         )
-        async with self._turn:
+        async with self._in_turn(within):
             session = await self._journal(within)
             await session.execute(*compiled(statement), within=within)
 
@@ -268,7 +270,7 @@ class Store:
                 await self._write(connection, lambda _: [DriverTook(self.actor, reason)], True)
                 return epoch
 
-        async with self._turn:
+        async with self._in_turn(within):
             before = self.epoch
             session = await self._journal(within)
             try:
@@ -286,9 +288,12 @@ class Store:
             await self._session.close()
             self._session = None
 
-    async def load(self, *, within: float = 10.0) -> None:
-        """Reads the whole journal for the first time, and notices a table that is behind the mirror."""
-        async with self._turn:
+    async def load(self, *, mirrored: bool = True, within: float = 10.0) -> None:
+        """Reads the whole journal for the first time, and notices a table that is behind the mirror.
+
+        With *mirrored* what the mirror lacks is written to it. Raises as `Session.call` does.
+        """
+        async with self._in_turn(within):
             session = await self._journal(within)
             events = await read_events(session, self.window)
             seq, digest = self.mirror.head
@@ -297,11 +302,8 @@ class Store:
             self._accept(events)
             if behind:
                 self._gap = (seq, len(events))
-            else:
+            elif mirrored:
                 await self.mirror.took(events)
-
-    _gap: tuple[int, int] | None = None
-    """(mirror's seq, table's seq) where the table was found behind; told to the journal by the driver."""
 
     async def tell_gap(self) -> None:
         """Writes `journal.rewound` where `load` found the table behind the mirror."""
@@ -310,6 +312,21 @@ class Store:
             await self.append(lambda _: [JournalRewound(*gap)])
 
     # --- inside
+
+    @asynccontextmanager
+    async def _in_turn(self, within: float) -> AsyncIterator[None]:
+        """One writer and reader at a time. Raises ServerSilent where the turn does not come within the deadline."""
+        try:
+            async with asyncio.timeout(within):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise ServerSilent(
+                f"the journal was busy for {within:g} s", why="the server does not answer", next="it is tried again"
+            ) from error
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     async def _append(self, decide: Decide, fenced: bool, within: float) -> list[Event]:
         written: list[Event] = []

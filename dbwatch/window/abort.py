@@ -98,10 +98,14 @@ class AbortPlan:
 
         Estimates and whom an action would wait for are left out: they change by the second.
         """
-        text = json.dumps([[*_act(action), action.title] for action in self.actions])
+        text = json.dumps([[*_act(action), action.title, action.sql] for action in self.actions])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _act(action: Action) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
-    """What carrying *action* out does, without how it is told."""
-    return (str(action.kind), action.step, action.sql, action.heads)
+    """What carrying *action* out does, without how it is told.
+
+    A clean-up removes what our own journalled DDL left, whatever that is by then: its SQL is a forecast.
+    """
+    sql = () if action.kind is ActionKind.CLEAN else action.sql
+    return (str(action.kind), action.step, sql, action.heads)

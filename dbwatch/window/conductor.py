@@ -252,7 +252,8 @@ class Conductor:
     async def _run_step(self, step_id: str | None) -> Answer:
         runbook = self.ground.runbook
         step = runbook.step(step_id) if step_id else gates.next_step(self.state, runbook)
-        if step is None:
+        taken_back = step_id is None and self.state.abort is not None and self.state.abort.finished
+        if step is None or taken_back:
             return await self._close()
         if self.busy:
             return Answer(False, f"{self.busy} is running")

@@ -101,7 +101,7 @@ async def visit(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Gr
     finally:
         await session.close()
     seen = Store(connector, clock, wish.actor, row.id, Mirror(wish.folder, row.id))
-    await seen.load()
+    await seen.load(mirrored=False)
     return _ground(book, connector, clock, seen, facts, Fingerprint.from_json(row.fingerprint), None)
 
 

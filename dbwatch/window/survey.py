@@ -12,7 +12,7 @@ from dbwatch.migration.chain import Chain
 from dbwatch.migration.ddl import Action as DdlAction
 from dbwatch.migration.ddl import JournalledDdl, Named
 from dbwatch.migration.events import Direction
-from dbwatch.migration.fingerprint import Fingerprint
+from dbwatch.migration.fingerprint import SchemaUnreadable
 from dbwatch.migration.heads import committed_heads
 from dbwatch.migration.mend import Mend, clean_up
 from dbwatch.migration.request import RevisionSql
@@ -25,8 +25,10 @@ from dbwatch.window.abort import AbortPlan
 from dbwatch.window.ground import Ground
 from dbwatch.window.wayback import Leftover, Situation
 
-PATIENCE_S = 5.0
-"""How long a locked relation may keep the fingerprint waiting."""
+PATIENCE_S = 60.0
+"""How long a locked relation may keep the comparison at the end of an abort waiting."""
+GLANCE_S = 1.0
+"""The same for a plan that a person waits to see."""
 
 Rendered = tuple[RevisionSql, ...]
 
@@ -57,22 +59,23 @@ class Survey:
             raise DbwatchError("the version table cannot be read", next="look at its locks and at our privileges")
         return found
 
-    async def schema(self) -> Fingerprint:
-        """The schema as it is now. Raises DbwatchError where a lock keeps it from being read."""
-        return await fingerprint.take(self._ground.connector, self._ground.clock, patience_s=PATIENCE_S)
+    async def difference(self, patience_s: float) -> Residue:
+        """What differs from the opening, by whose it is.
 
-    async def difference(self) -> Residue:
-        """What differs from the opening, by whose it is. Raises DbwatchError or psycopg.Error."""
-        seen = [journalled(fact) for fact in self._ground.store.state.ddl]
-        return residue(self._ground.opening, await self.schema(), seen)
+        Raises SchemaUnreadable where a lock keeps it from being read for so long, else DbwatchError or psycopg.Error.
+        """
+        now = await fingerprint.take(self._ground.connector, self._ground.clock, patience_s=patience_s)
+        return residue(self._ground.opening, now, [journalled(fact) for fact in self._ground.store.state.ddl])
 
-    async def leftovers(self, *, last: bool = False) -> tuple[tuple[Mend, ...], Residue]:
+    async def leftovers(
+        self, *, last: bool = False, patience_s: float = PATIENCE_S
+    ) -> tuple[tuple[Mend, ...], Residue]:
         """What our DDL made and no applied revision accounts for, in the order to remove it; and all that differs.
 
         *last*: everything was taken back that takes itself back, so whatever of ours is still there is left over,
-        Alembic's own version table included where the window made it.
+        Alembic's own version table included where the window made it. Raises as `difference` does.
         """
-        found = await self.difference()
+        found = await self.difference(patience_s)
         kept: set[str | None] = set()
         if not last:
             kept |= await self._applied() | self._undone_by_sql()
@@ -89,8 +92,7 @@ class Survey:
         """The way back from here. Raises DbwatchError or psycopg.Error where it cannot be told."""
         ground, state = self._ground, self._ground.store.state
         heads = await self.heads()
-        mends, found = await self.leftovers()
-        left = tuple(_leftover(m) for m in mends if m.sql or m.by_hand)
+        left, not_ours, unread = await self._now(state)
         downgrades = await self._downgrades(state, heads)
         rows = {t.relname: t.n_live_tup for t in snapshot.tables.rows}
         waits, pids = _waits(snapshot, downgrades, left)
@@ -102,7 +104,8 @@ class Survey:
             downgrades=downgrades,
             chain=self._chain,
             leftovers=left,
-            not_ours=tuple(d.key for d in found.not_ours),
+            unread=unread,
+            not_ours=not_ours,
             rows=rows,
             waits=waits,
             blockers=pids,
@@ -136,6 +139,17 @@ class Survey:
         return self._no_return
 
     # --- inside
+
+    async def _now(self, state: WindowState) -> tuple[tuple[Leftover, ...], tuple[str, ...], str]:
+        """What is left over now and what is not ours; or, where our own work holds the lock, why it is not known."""
+        try:
+            mends, found = await self.leftovers(patience_s=GLANCE_S)
+        except SchemaUnreadable as error:
+            if state.running is None:
+                raise
+            return (), (), str(error)
+        left = tuple(_leftover(m) for m in mends if m.sql or m.by_hand)
+        return left, tuple(d.key for d in found.not_ours), ""
 
     def _drops(self, named: Named, created: set[str]) -> str:
         name = f"{named.parent}.{named.name}" if named.kind == "column" else named.name

@@ -53,6 +53,8 @@ class Situation:
     """By step: what Alembic would run from where the steps behind it leave the database."""
     chain: Chain | None = None
     leftovers: tuple[Leftover, ...] = ()
+    unread: str = ""
+    """Why the schema cannot be read now: our own running work may hold the lock; empty where it was read."""
     not_ours: tuple[str, ...] = ()
     """Differences from the opening that nothing of ours explains."""
     rows: Mapping[str, int] = field(default_factory=dict)
@@ -84,7 +86,7 @@ def plan(situation: Situation) -> AbortPlan:
                 ActionKind.STOP, f"stop {running.id}, which is running", step=running.id, estimate_s=1.0, notes=notes
             )
         )
-    if s.leftovers:
+    if s.leftovers or (running is not None and isinstance(s.runbook.step(running.id), Migrate | Sql)):
         actions.append(_clean(s))
     for step in reversed(list(s.runbook.steps())):
         known = s.state.step(step.id)
@@ -106,12 +108,15 @@ def plan(situation: Situation) -> AbortPlan:
 
 
 def _clean(s: Situation) -> Action:
-    hand = [f"{left.key}: {left.note}" for left in s.leftovers if left.note]
     sql = tuple(sql for left in s.leftovers for sql in left.sql)
-    waits = s.waits.get("clean", "")
-    notes = (*hand, *([f"would wait now for {waits}"] if waits else []))
-    title = f"clean up what no transaction took back: {', '.join(left.key for left in s.leftovers)}"
-    return Action(ActionKind.CLEAN, title, sql=sql, estimate_s=1.0 * len(sql), notes=notes)
+    notes = [f"{left.key}: {left.note}" for left in s.leftovers if left.note]
+    if waits := s.waits.get("clean", ""):
+        notes.append(f"would wait now for {waits}")
+    if s.unread:
+        notes.append(f"what is there now cannot be read: {s.unread}; it is found out once our work has ended")
+    what = ", ".join(left.key for left in s.leftovers) or "whatever it is once our work has ended"
+    title = f"clean up what no transaction took back: {what}"
+    return Action(ActionKind.CLEAN, title, sql=sql, estimate_s=1.0 * len(sql), notes=tuple(notes))
 
 
 def _undo(s: Situation, step: Step, known: StepState) -> list[Action]:
