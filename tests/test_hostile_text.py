@@ -139,3 +139,14 @@ async def test_markup_is_shown_as_it_is_and_does_nothing_when_clicked() -> None:
         shown.press("3")
         await shown.until("└ ")
         await leave(shown)
+
+
+async def test_pasted_text_is_foreign_too() -> None:
+    async with terminal([*HOST, "harmless"], columns=120, rows=40) as shown:
+        await shown.until("live")
+        shown.press("2", "/")
+        await shown.until("only rows with this text")
+        shown.press("\x1b[200~a\u202eb\x9b2Jc\u200bd\te\x1b[201~")
+        await shown.until("a·b·2Jc·d e")
+        assert controls(shown.stream) <= TEXTUAL
+        assert hostile_characters(shown.stream) == set()

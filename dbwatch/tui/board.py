@@ -16,6 +16,7 @@ from textual.widgets import Input
 
 from dbwatch.monitor.rates import Rates, rates
 from dbwatch.monitor.samples import Snapshot
+from dbwatch.tui.field import Field
 from dbwatch.tui.footline import Said, keys_text, last_line
 from dbwatch.tui.header import WIDE, server_line, window_line
 from dbwatch.tui.keys import BY_NAME, Situation
@@ -56,7 +57,7 @@ class Shown:
     """The last thing told to the person at this screen."""
 
 
-class FilterLine(Input):
+class FilterLine(Field):
     """The field in which a filter is typed; the pane follows as one types."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "clear", "No filter", show=False)]

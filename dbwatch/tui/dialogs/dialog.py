@@ -10,8 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Input
 
+from dbwatch.tui.field import Field
 from dbwatch.tui.say import FAINT, Say
 from dbwatch.window.feed import Frame
 
@@ -55,7 +55,7 @@ class Dialog(ModalScreen[Result]):
         self.body = Say(grows=True)
         self.prompt_line = Say(Content(self.prompt), grows=True)
         self.keys = Say(grows=True)
-        self.field = None if self.placeholder is None else Input(placeholder=self.placeholder)
+        self.field = None if self.placeholder is None else Field(placeholder=self.placeholder)
 
     def compose(self) -> ComposeResult:
         with Vertical():
