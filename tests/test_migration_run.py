@@ -447,6 +447,10 @@ async def _journal(db: Database, fence_window: str, epoch: int) -> None:
     )
 
 
+TAKE_OVER = 'UPDATE dbwatch."window" SET epoch = epoch + 1'
+WRITE = 'UPDATE dbwatch."window" SET epoch = epoch'
+
+
 @pytest.mark.parametrize("taken", [True, False], ids=["taken over", "journal busy"])
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "SERIALIZABLE"])
 async def test_a_window_taken_over_meanwhile_is_noticed_before_the_commit(
@@ -464,7 +468,7 @@ async def test_a_window_taken_over_meanwhile_is_noticed_before_the_commit(
     told = Told()
     running = asyncio.create_task(go(db, Job(project.project, UP, "heads", mine.fence, lock_timeout_ms=0), told))
     await told.statement("pg_advisory_xact_lock")
-    await db.sql('UPDATE dbwatch."window" SET epoch = epoch' + (" + 1" if taken else ""))
+    await db.sql(TAKE_OVER if taken else WRITE)
     await gate.rollback()
     outcome = await running
     assert outcome.ok != taken

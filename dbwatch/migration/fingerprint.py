@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from typing import Any
@@ -130,6 +130,24 @@ def reordered(before: Fingerprint, after: Fingerprint) -> tuple[str, ...]:
         if before.notes[key] != after.notes[key]
         and sorted(json.loads(before.notes[key])) == sorted(json.loads(after.notes[key]))
     )
+
+
+_RELATIONS = frozenset({"table", "foreign table", "view", "materialized view"})
+
+
+def carried_by(items: Iterable[Item]) -> Callable[[Item], tuple[Item, ...]]:
+    """What, among *items*, takes an object along when it is dropped: its `within`, and the relation it belongs to.
+
+    The two differ for what a child inherits: its column goes with the parent's column, and with the child. Pure.
+    """
+    by_key = {item.key: item for item in items}
+    relations = {(item.schema, item.name): item for item in by_key.values() if item.kind in _RELATIONS}
+
+    def carriers(item: Item) -> tuple[Item, ...]:
+        found = (by_key.get(item.within), relations.get((item.schema, item.parent)))
+        return tuple(dict.fromkeys(one for one in found if one is not None))
+
+    return carriers
 
 
 def _difference(kind: Change, item: Item, before: str, after: str, was: Item | None = None) -> Difference:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
 
-from dbwatch.migration.fingerprint import Change, Difference, Item
+from dbwatch.migration.fingerprint import Change, Difference, Item, carried_by
 from dbwatch.migration.residue import Residue
 from dbwatch.text import sanitize
 
@@ -66,8 +66,9 @@ def mends(differences: Sequence[Difference]) -> tuple[Mend, ...]:
     lose what the column holds.
     """
     batch = {difference.item.key: difference for difference in differences}
+    carriers = carried_by(difference.item for difference in differences)
     renamed = _perhaps_renamed(differences)
-    found = [_one(difference, batch, renamed) for difference in differences]
+    found = [_one(one, [batch[item.key] for item in carriers(one.item)], renamed) for one in differences]
     return tuple(sorted(found, key=lambda mend: _order(mend.difference)))
 
 
@@ -82,12 +83,12 @@ def mend(difference: Difference) -> Mend:
             return _changed(difference)
 
 
-def _one(difference: Difference, batch: Mapping[str, Difference], renamed: set[tuple[str, str]]) -> Mend:
+def _one(difference: Difference, carriers: Sequence[Difference], renamed: set[tuple[str, str]]) -> Mend:
     item = difference.item
-    carrier = batch.get(item.within)
-    explicit = _is_foreign_key(item) and item.within.startswith(("table", "foreign table"))
-    if carrier is not None and carrier.kind is difference.kind is not Change.CHANGED and not explicit:
-        return Mend(difference, (), f"goes with {carrier.key}")
+    explicit = _is_foreign_key(item) and not item.within.startswith("constraint")  # two tables may refer to each other
+    for carrier in carriers:
+        if carrier.kind is difference.kind is not Change.CHANGED and not explicit:
+            return Mend(difference, (), f"goes with {carrier.key}")
     if item.kind == "column" and (item.schema, item.parent) in renamed:
         return Mend(difference, (), "by hand: columns of this table came and went, perhaps one was renamed")
     return mend(difference)

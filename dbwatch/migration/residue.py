@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dbwatch.migration.ddl import Action, JournalledDdl, Named
-from dbwatch.migration.fingerprint import Change, Difference, Fingerprint, Item, diff
+from dbwatch.migration.fingerprint import Change, Difference, Fingerprint, Item, carried_by, diff
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ def residue(before: Fingerprint, after: Fingerprint, ddl: Sequence[JournalledDdl
         if explained:
             created = difference.kind is Change.ADDED and any(one.action is Action.CREATE for one, _ in explained)
             ours[difference.item.key] = Leftover(difference, explained[-1][1], created)
-    known = {**before.items, **after.items}
+    carriers = carried_by({**before.items, **after.items}.values())
     touched = {(one.kind, one.name, one.parent or ""): revision for one, revision in named}
     while along := {
         difference.item.key: brought
         for difference in differences
         if difference.item.key not in ours
-        and (brought := _brought_along(difference, known.get(difference.item.within), ours, touched))
+        and (brought := _brought_along(difference, carriers(difference.item), ours, touched))
     }:
         ours.update(along)
     return Residue(
@@ -86,20 +86,19 @@ _Touched = Mapping[tuple[str, str, str], str | None]
 
 
 def _brought_along(
-    difference: Difference, carrier: Item | None, ours: Mapping[str, Leftover], touched: _Touched
+    difference: Difference, carriers: Sequence[Item], ours: Mapping[str, Leftover], touched: _Touched
 ) -> Leftover | None:
-    """*difference* as a consequence of what our DDL did to its carrier; None where it is somebody's own."""
+    """*difference* as a consequence of what our DDL did to a carrier of it; None where it is somebody's own."""
     item = difference.item
-    if carrier is None:
-        return None
-    left = ours.get(carrier.key)
-    if left is not None and difference.kind is left.difference.kind is Change.REMOVED:
-        return Leftover(difference, left.revision, created=False)
-    if left is not None and left.created and (item.kind in _UNASKED or item.kind == carrier.kind != "table"):
-        return Leftover(difference, left.revision, created=difference.kind is Change.ADDED)
-    if item.kind in _SHARED or carrier.kind in ("column", "constraint"):
+    attached = item.kind != "table" and item.kind in [carrier.kind for carrier in carriers]
+    for carrier in carriers:
+        left = ours.get(carrier.key)
+        if left is not None and difference.kind is left.difference.kind is Change.REMOVED:
+            return Leftover(difference, left.revision, created=False)
+        if left is not None and left.created and (item.kind in _UNASKED or attached):
+            return Leftover(difference, left.revision, created=difference.kind is Change.ADDED)
         spot = (carrier.kind, carrier.name, carrier.parent)
-        if spot in touched:
+        if spot in touched and (item.kind in _SHARED or carrier.kind in ("column", "constraint")):
             return Leftover(difference, touched[spot], created=False)
     return None
 

@@ -10,7 +10,8 @@ SELECT format('%s on %s %s', s.kind, i.type, i.identity) AS key,
                    JOIN (VALUES ('r'::"char", 'table'), ('p', 'table'), ('f', 'foreign table'), ('v', 'view'),
                                 ('m', 'materialized view'), ('S', 'sequence'), ('i', 'index'), ('I', 'index'))
                         AS k(relkind, kind) ON k.relkind = c.relkind
-                  WHERE s.classoid = 'pg_catalog.pg_class'::regclass AND c.oid = s.objoid), '') AS within,
+                  WHERE s.classoid = 'pg_catalog.pg_class'::regclass AND c.oid = s.objoid),
+                format('%s %s', i.type, i.identity)) AS within,
        s.objoid::bigint AS oid,
        s.said AS definition
   FROM (SELECT 'comment' AS kind, d.classoid, d.objoid, d.objsubid, d.description AS said

@@ -1,0 +1,144 @@
+"""What a statement names, by the grammar; what may be retried. Pure."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbwatch.migration.ddl import Action, JournalledDdl, Named
+from dbwatch.migration.events import Cause, Failed
+from dbwatch.migration.fingerprint import Fingerprint, Item
+from dbwatch.migration.grammar import plain, read
+from dbwatch.migration.retry import Seen, may_retry, pause_s
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("CREATE TABLE s.t (a int, b int CONSTRAINT c CHECK (b > 0))",
+         "+table s.t +column s.t.a +column s.t.b +constraint s.t.c"),
+        ("CREATE TABLE t2 PARTITION OF t DEFAULT", "+table ?.t2"),
+        ("CREATE TABLE t2 AS SELECT 1", "+table ?.t2"),
+        ("SELECT 1 INTO t2", "+table ?.t2"),
+        ('ALTER TABLE "T" ADD COLUMN "a b" int REFERENCES u', '+column ?.T.a b +constraint ?.T.'),
+        ("ALTER TABLE t DROP COLUMN a, DROP CONSTRAINT c", "-column ?.t.a -constraint ?.t.c"),
+        ("ALTER TABLE t ALTER a SET NOT NULL, ALTER b TYPE text", "~column ?.t.a ~column ?.t.b"),
+        ("ALTER TABLE t ADD PRIMARY KEY (a)", "+constraint ?.t. ~column ?.t.a"),
+        ("ALTER TABLE t ADD CONSTRAINT p UNIQUE USING INDEX i", "+constraint ?.t.p ~index ?.t.i"),
+        ("ALTER TABLE t VALIDATE CONSTRAINT c", "~constraint ?.t.c"),
+        ("ALTER TABLE t ATTACH PARTITION t1 DEFAULT", "~table ?.t ~table ?.t1"),
+        ("ALTER TABLE t SET (fillfactor = 70)", "~table ?.t"),
+        ("ALTER TABLE t DISABLE TRIGGER g", "~trigger ?.t.g"),
+        ("ALTER TABLE t RENAME TO u", "~table ?.t ~table ?.u"),
+        ("ALTER TABLE s.t RENAME COLUMN a TO b", "~column s.t.a ~column s.t.b"),
+        ("ALTER TABLE t SET SCHEMA s", "~table ?.t ~table s.t"),
+        ("ALTER TABLE t OWNER TO me", "~table ?.t"),
+        ("CREATE UNIQUE INDEX i ON s.t (a)", "+index s.t.i"),
+        ("CREATE INDEX ON t (a)", "+index ?.t."),
+        ("DROP INDEX s.i, j", "-index s.i -index ?.j"),
+        ("DROP TABLE IF EXISTS s.t CASCADE", "-table s.t"),
+        ("DROP TRIGGER g ON s.t", "-trigger s.t.g"),
+        ("DROP FUNCTION s.f(int)", "-function s.f"),
+        ("DROP SCHEMA s", "-schema .s"),
+        ("CREATE OR REPLACE VIEW v AS SELECT 1", "+view ?.v"),
+        ("CREATE MATERIALIZED VIEW v AS SELECT 1", "+materialized view ?.v"),
+        ("CREATE SEQUENCE q", "+sequence ?.q"),
+        ("CREATE TYPE e AS ENUM ('a')", "+type ?.e"),
+        ("ALTER TYPE e ADD VALUE 'b'", "~type ?.e"),
+        ("ALTER TYPE e RENAME TO f", "~type ?.e ~type ?.f"),
+        ("ALTER TYPE c ADD ATTRIBUTE a int", "~type ?.c"),
+        ("CREATE DOMAIN d AS int", "+domain ?.d"),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "+function ?.f"),
+        ("CREATE PROCEDURE p() LANGUAGE sql AS 'SELECT 1'", "+procedure ?.p"),
+        ("CREATE TRIGGER g BEFORE INSERT ON t EXECUTE FUNCTION f()", "+trigger ?.t.g"),
+        ("CREATE POLICY p ON t USING (true)", "+policy ?.t.p"),
+        ("CREATE EXTENSION pg_trgm", "+extension .pg_trgm"),
+        ("CREATE STATISTICS s.x ON a, b FROM t", "+statistics s.x"),
+        ("CREATE PUBLICATION p", "+publication .p"),
+        ("COMMENT ON COLUMN s.t.a IS 'x'", "~column s.t.a"),
+        ("GRANT SELECT ON s.t, u TO me", "~table s.t ~table ?.u"),
+        ("CREATE TABLE a (); DROP TABLE b", "+table ?.a -table ?.b"),
+        ("INSERT INTO t VALUES (1)", ""),
+        ("SET lock_timeout = '1s'", ""),
+    ],
+)  # fmt: skip
+def test_the_grammar_names_the_objects(sql: str, named: str) -> None:
+    reading = read(sql)
+    assert reading.known
+    assert " ".join(map(_short, reading.named)) == named
+
+
+def _short(named: Named) -> str:
+    sign = {Action.CREATE: "+", Action.DROP: "-", Action.ALTER: "~"}[named.action]
+    schema = "?" if named.schema is None else named.schema
+    return f"{sign}{named.kind} " + ".".join([schema, *([named.parent] if named.parent else []), named.name])
+
+
+@pytest.mark.parametrize("sql", ["CREATE GIBBERISH", "DO $$ BEGIN END $$", "CALL p()", "EXECUTE q", "SELECT '\udc80'"])
+def test_what_cannot_be_told_is_unknown_never_clean(sql: str) -> None:
+    assert not read(sql).known
+
+
+@pytest.mark.parametrize(
+    ("sql", "concurrently"),
+    [
+        ("CREATE INDEX CONCURRENTLY i ON t (a)", True),
+        ("DROP INDEX CONCURRENTLY i", True),
+        ("REINDEX TABLE CONCURRENTLY t", True),
+        ("REINDEX (CONCURRENTLY) INDEX i", True),
+        ("ALTER TABLE t DETACH PARTITION p CONCURRENTLY", True),
+        ("REFRESH MATERIALIZED VIEW CONCURRENTLY v", False),
+        ("CREATE INDEX i ON t (a)", False),
+        ("COMMENT ON TABLE t IS 'CONCURRENTLY'", False),
+    ],
+)
+def test_concurrently_is_what_waits_for_old_transactions(sql: str, concurrently: bool) -> None:
+    assert read(sql).concurrently is concurrently
+
+
+def test_placeholders_of_the_driver_do_not_hide_a_statement() -> None:
+    assert (
+        plain("UPDATE t SET a = %(a)s WHERE b LIKE 'x%%s' AND c = %s")
+        == "UPDATE t SET a = $1 WHERE b LIKE 'x%s' AND c = $1"
+    )
+    assert read(plain("INSERT INTO t VALUES (%(a)s::VARCHAR)")).known
+
+
+def test_journalled_ddl_comes_back_from_json_as_it_was() -> None:
+    statement = JournalledDdl("CREATE INDEX i ON t (a)", "r1", True, read("CREATE INDEX i ON t (a)").named, done=False)
+    assert JournalledDdl.from_json(statement.to_json()) == statement
+
+
+def _schema(*names: str) -> Fingerprint:
+    return Fingerprint(
+        {f"table public.{n}": Item(f"table public.{n}", "table", "public", n, "", "", 1, n) for n in names}, {}
+    )
+
+
+LOCK = Failed(Cause.DATABASE, "canceling statement due to lock timeout", "55P03")
+VERSION = ("public", "alembic_version")
+
+
+@pytest.mark.parametrize(
+    ("failure", "attempt", "before", "after", "again"),
+    [
+        (LOCK, 1, Seen(frozenset("a"), _schema("t")), Seen(frozenset("a"), _schema("t")), True),
+        (Failed(Cause.DATABASE, "", "40P01"), 1, Seen(frozenset(), _schema()), Seen(frozenset(), _schema()), True),
+        (LOCK, 1, Seen(frozenset(), _schema()), Seen(frozenset(), _schema("alembic_version")), True),
+        (LOCK, 3, Seen(frozenset("a"), _schema("t")), Seen(frozenset("a"), _schema("t")), False),
+        (LOCK, 1, Seen(frozenset("a"), _schema("t")), Seen(frozenset("b"), _schema("t")), False),
+        (LOCK, 1, Seen(frozenset("a"), _schema("t")), Seen(frozenset("a"), _schema("t", "u")), False),
+        (LOCK, 1, Seen(frozenset("a"), _schema("t")), Seen(None, _schema("t")), False),
+        (LOCK, 1, Seen(frozenset("a"), _schema("t")), Seen(frozenset("a"), None), False),
+        (Failed(Cause.DATABASE, "", "42701"), 1, Seen(frozenset(), _schema()), Seen(frozenset(), _schema()), False),
+        (Failed(Cause.STOPPED, "", "55P03"), 1, Seen(frozenset(), _schema()), Seen(frozenset(), _schema()), False),
+    ],
+)  # fmt: skip
+def test_only_a_lock_that_left_nothing_behind_is_tried_again(
+    failure: Failed, attempt: int, before: Seen, after: Seen, again: bool
+) -> None:
+    assert may_retry(failure, attempt, 3, before, after, VERSION) is again
+
+
+def test_the_pauses_double_up_to_half_a_minute() -> None:
+    assert [pause_s(k, 1.0) for k in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
+    assert pause_s(1, 0.0) == 0.5
