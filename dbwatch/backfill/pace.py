@@ -103,7 +103,7 @@ class Pace:
         if batch.waited_s > 0 or not self._teaches(batch, seconds):
             return replace(self, hold=hold)
         learned = self._learned(batch, seconds)
-        return replace(learned, size=learned._next_size(growing=hold == 0), hold=hold)
+        return replace(learned, size=learned._next_size(growing=self.hold == 0), hold=hold)
 
     def after_timeout(self) -> Pace:
         """A batch was given up on a lock_timeout, a statement_timeout or a cancel."""

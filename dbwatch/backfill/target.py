@@ -34,7 +34,6 @@ class Target:
     name: str
     kind: str
     """pg_class.relkind: r, or p for a partitioned one."""
-    pages: int
     has_rules: bool
     has_children: bool
     hides_rows: bool

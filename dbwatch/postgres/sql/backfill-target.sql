@@ -4,7 +4,6 @@ SELECT
     n.nspname AS schema,
     c.relname AS name,
     c.relkind::text AS kind,
-    c.relpages::bigint AS pages,
     c.relhasrules AS has_rules,
     EXISTS (
         SELECT FROM pg_catalog.pg_inherits AS i

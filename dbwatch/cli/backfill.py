@@ -1,0 +1,205 @@
+"""Door: a backfill without a window and without a screen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import sys
+from dataclasses import asdict
+from typing import IO, Any
+
+from dbwatch.backfill.control import Control
+from dbwatch.backfill.plan import Plan, Spec, plan
+from dbwatch.backfill.progress import BackfillProgress, State
+from dbwatch.backfill.run import Backfill, Result
+from dbwatch.backfill.statements import shown
+from dbwatch.clock import Clock, SystemClock
+from dbwatch.errors import Exit
+from dbwatch.journal import schema
+from dbwatch.postgres.session import Connector, Role
+from dbwatch.text import age, clock, count
+
+TOLD = ("state", "reason", "rows_done", "rows_total_estimate", "fraction", "rows_per_s", "eta_s")
+TOLD_OF_BATCHES = ("batches", "batch_rows", "batch_ms", "target_ms", "duty", "checking", "remaining", "blocked")
+"""What of the progress a JSON line tells."""
+LINE_EVERY_S = 1.0
+
+
+def main(dsn: str, spec: Spec, *, as_json: bool, dry_run: bool, again: bool) -> int:
+    """Plans *spec*, and unless it is a *dry_run* runs it to its end; its exit code.
+
+    The last line on standard output is one of JSON. Raises DbwatchError where it cannot be planned, claimed or ended.
+    """
+    return asyncio.run(_dry(dsn, spec, as_json) if dry_run else _run(dsn, spec, as_json, again))
+
+
+async def _dry(dsn: str, spec: Spec, as_json: bool) -> int:
+    found = await _planned(Connector(dsn), spec)
+    print(json.dumps(plan_json(found), ensure_ascii=False) if as_json else "\n".join(plan_lines(found)))
+    return Exit.OK
+
+
+async def _run(dsn: str, spec: Spec, as_json: bool, again: bool) -> int:
+    connector = Connector(dsn)
+    found = await _planned(connector, spec)
+    await schema.ensure(connector)
+    on_tty = sys.stderr.isatty() and not as_json
+    system_clock = SystemClock()
+    teller: Bar | Lines = Bar(sys.stderr) if on_tty else Lines(sys.stdout, system_clock)
+    if on_tty:
+        teller.say("\n".join([*plan_lines(found), ""]))
+    control = Control()
+    backfill = Backfill(connector, found, clock=system_clock, control=control, progress=teller.see, again=again)
+    running = asyncio.ensure_future(backfill.run())
+    _stop_on_signals(control, running)
+    try:
+        result = await running
+    except asyncio.CancelledError:
+        return Exit.INTERRUPTED
+    finally:
+        teller.end()
+    with contextlib.suppress(OSError):
+        print(json.dumps(result_json(result), ensure_ascii=False), flush=True)
+    if result.outcome is State.STOPPED:
+        return Exit.INTERRUPTED
+    return Exit.OK if result.outcome is State.DONE else Exit.FAILED
+
+
+async def _planned(connector: Connector, spec: Spec) -> Plan:
+    session = await connector.open(Role.PROBE)
+    try:
+        return await plan(session, spec)
+    finally:
+        await session.close()
+
+
+def _stop_on_signals(control: Control, running: asyncio.Future[Result]) -> None:
+    """The first signal finishes the batch, a second one drops it: the server rolls it back."""
+
+    def stop() -> None:
+        if control.stopping:
+            running.cancel()
+        control.stop()
+
+    loop = asyncio.get_running_loop()
+    for which in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(which) is not signal.SIG_IGN:  # nohup ignores SIGHUP, and so do we then
+            loop.add_signal_handler(which, stop)
+
+
+class Lines:
+    """Progress as JSON lines: every change of state, and one a second."""
+
+    def __init__(self, stream: IO[str], clock: Clock) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._next = 0.0
+        self._last: tuple[State, bool] | None = None
+
+    def see(self, progress: BackfillProgress) -> None:
+        """The engine's Progress."""
+        now = self._clock.monotonic()
+        if now < self._next and (progress.state, progress.checking) == self._last:
+            return
+        self._next, self._last = now + LINE_EVERY_S, (progress.state, progress.checking)
+        self.say(json.dumps(progress_json(progress), ensure_ascii=False) + "\n")
+
+    def say(self, text: str) -> None:
+        """Writes *text*; whether somebody still reads it changes nothing for the backfill."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
+
+    def end(self) -> None:
+        """Nothing more will be told."""
+
+
+class Bar:
+    """Progress as one line of a terminal that is written over."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def see(self, progress: BackfillProgress) -> None:
+        """The engine's Progress."""
+        self.say("\r" + bar(progress, shutil.get_terminal_size().columns - 1) + "\x1b[K")
+
+    def say(self, text: str) -> None:
+        """Writes *text*; a terminal that is gone changes nothing for the backfill."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
+
+    def end(self) -> None:
+        """Leaves the line as it stands."""
+        self.say("\n")
+
+
+def bar(progress: BackfillProgress, width: int) -> str:
+    """One line of *width* characters at most: how far, how fast, how long still, and why not faster. Pure."""
+    filled = round(20 * progress.fraction)
+    parts = [
+        f"[{'#' * filled}{'.' * (20 - filled)}] {progress.fraction:4.0%}",
+        f"{progress.rows_done:,} rows",
+        f"{count(progress.rows_per_s)}/s",
+        f"{clock(progress.eta_s)} left" if progress.eta_s is not None else "",
+        f"batch {progress.batch_ms:.0f} of {progress.target_ms:.0f} ms",
+        "final scan" if progress.checking and not progress.state.ended else "",
+        str(progress.state) if progress.state is not State.RUNNING else "",
+        progress.reason,
+    ]
+    return "  ".join(part for part in parts if part)[:width]
+
+
+def plan_lines(found: Plan) -> list[str]:
+    """The plan for a person. Pure."""
+    return [
+        f"table    {found.table}, about {found.rows_estimate:,} rows",
+        f"pending  about {found.pending_estimate:,} rows ({found.estimated_by})",
+        f"key      {', '.join(column.name for column in found.key)} ({found.index})",
+        f"mode     {found.spec.mode}, batches of {age(found.spec.batch_time_ms / 1000)}",
+        *(f"note     {note}" for note in found.notes),
+        "",
+        *found.batch_sql.splitlines(),
+    ]
+
+
+def plan_json(found: Plan) -> dict[str, Any]:
+    """The plan for a program. Pure."""
+    return {
+        "table": found.table,
+        "index": found.index,
+        "key": [asdict(column) for column in found.key],
+        "mode": found.spec.mode,
+        "batch_time_ms": found.spec.batch_time_ms,
+        "rows_estimate": found.rows_estimate,
+        "pending_estimate": found.pending_estimate,
+        "estimated_by": found.estimated_by,
+        "notes": list(found.notes),
+        "batch": found.batch_sql,
+        "edge": shown(found.statements.edge(after=True, upto=found.spec.mode == "once")),
+        "spec_hash": found.spec_hash,
+    }
+
+
+def progress_json(progress: BackfillProgress) -> dict[str, Any]:
+    """A progress for a program. Pure."""
+    told = {name: getattr(progress, name) for name in (*TOLD, *TOLD_OF_BATCHES)}
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()}
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """The last line. Pure."""
+    return {
+        "rows": result.rows,
+        "batches": result.batches,
+        "seconds": round(result.seconds, 3),
+        "pending": result.pending,
+        "quarantined": result.quarantined,
+        "outcome": str(result.outcome),
+        "already": result.already,
+        "note": result.note,
+    }

@@ -1,0 +1,223 @@
+"""The control law and the health gate, as values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dbwatch.backfill.control import FASTEST, SLOWEST, Control
+from dbwatch.backfill.health import Gate, Reading, Replica, Thresholds, Waiter, signals
+from dbwatch.backfill.pace import DUTY_AFTER_PAUSE, DUTY_LEAST, DUTY_MOST, FIRST, HOLD, LEAST, MOST, Batch, Pace
+
+US = 1e-6
+
+
+def settled(each_s: float, batches: int = 60, pace: Pace | None = None) -> Pace:
+    """The pace after so many full batches in which a row costs *each_s*."""
+    pace = pace or Pace()
+    for _ in range(batches):
+        pace = pace.after(Batch(pace.size, pace.size * each_s))
+    return pace
+
+
+def test_it_starts_small_and_grows_by_half_at_most() -> None:
+    pace = Pace()
+    assert pace.size == FIRST
+    after = pace.after(Batch(FIRST, FIRST * 10 * US))
+    assert after.size == 750
+
+
+def test_batches_settle_a_fifth_below_the_target() -> None:
+    pace = settled(10 * US)
+    assert pace.size == pytest.approx(8000, rel=0.01)
+
+
+def test_a_row_that_becomes_dearer_is_answered_within_a_batch_or_two() -> None:
+    pace = settled(10 * US)
+    pace = settled(30 * US, batches=2, pace=pace)
+    assert pace.size * 30 * US <= 0.11
+
+
+def test_a_row_that_becomes_cheaper_is_trusted_slowly() -> None:
+    pace = settled(40 * US)
+    assert settled(10 * US, batches=1, pace=pace).size < 1.1 * pace.size
+    assert settled(10 * US, batches=40, pace=pace).size == pytest.approx(8000, rel=0.05)
+
+
+def test_a_sparse_stretch_does_not_inflate_the_next_dense_batch() -> None:
+    dense = settled(10 * US)
+    sparse = dense
+    for _ in range(1000):
+        sparse = sparse.after(Batch(3, 0.004))
+    assert sparse.size == dense.size
+    assert sparse.size * 10 * US < 0.1
+
+
+def test_a_table_with_a_third_of_its_rows_pending_is_still_walked_in_full_batches() -> None:
+    pace = Pace()
+    for _ in range(60):
+        rows = pace.size // 3
+        pace = pace.after(Batch(rows, rows * 10 * US + pace.size * 0.3 * US))
+    assert pace.size > 5000
+    assert pace.size * 10 * US <= 0.1
+
+
+def test_an_empty_stretch_teaches_nothing() -> None:
+    assert Pace().after(Batch(0, 0.001)).size == FIRST
+
+
+def test_a_batch_three_times_over_the_target_quarters_the_size_and_stops_growth_for_five() -> None:
+    pace = settled(10 * US)
+    slow = pace.after(Batch(pace.size, 0.31))
+    assert slow.size == pace.size // 4
+    assert slow.hold == HOLD
+    held = [slow]
+    for _ in range(HOLD + 12):
+        held.append(held[-1].after(Batch(held[-1].size, held[-1].size * 10 * US)))
+    assert all(p.size <= slow.size for p in held[: HOLD + 1])
+    assert held[-1].size > slow.size
+
+
+def test_a_timeout_quarters_and_a_deadlock_halves_and_neither_goes_below_the_least() -> None:
+    pace = replace(Pace(), size=1000)
+    assert pace.after_timeout().size == 250
+    assert pace.after_timeout().hold == HOLD
+    assert pace.after_deadlock().size == 500
+    assert replace(pace, size=LEAST).after_timeout().size == LEAST
+    assert replace(pace, size=LEAST).after_deadlock().size == LEAST
+
+
+def test_time_spent_waiting_for_a_lock_is_not_the_batches_fault() -> None:
+    pace = settled(10 * US)
+    assert pace.after(Batch(pace.size, 0.6, waited_s=0.55)).size == pace.size
+
+
+def test_a_batch_writes_one_segment_of_wal_at_most() -> None:
+    pace = Pace()
+    for _ in range(40):
+        pace = pace.after(Batch(pace.size, pace.size * US, wal_bytes=pace.size * 16_000))
+    assert pace.size == pytest.approx(16 * 2**20 / 16_000, rel=0.01)
+
+
+def test_cheap_rows_are_taken_fifty_thousand_at_a_time() -> None:
+    assert settled(0.1 * US).size == MOST
+
+
+def test_the_sleep_follows_from_the_duty() -> None:
+    assert replace(Pace(), auto_duty=0.5).sleep_s(0.1) == pytest.approx(0.1)
+    assert replace(Pace(), auto_duty=0.25).sleep_s(0.1) == pytest.approx(0.3)
+
+
+def test_manual_speed_changes_target_and_duty_within_bounds() -> None:
+    levels = [Pace().at_level(level) for level in range(SLOWEST, FASTEST + 1)]
+    targets = [pace.target_s for pace in levels]
+    assert targets == sorted(targets)
+    assert targets[0] == pytest.approx(0.1 * 0.7**4)
+    assert targets[-1] == pytest.approx(0.1 * 1.5**3)
+    assert all(DUTY_LEAST <= pace.duty <= 1 for pace in levels)
+    assert levels[0].duty < 0.25
+
+
+def test_gentler_shrinks_the_very_next_batch_and_faster_lets_it_grow() -> None:
+    pace = settled(10 * US)
+    assert pace.at_level(-2).size == pytest.approx(pace.size * 0.49, rel=0.01)
+    assert pace.at_level(2).size == pace.size
+    assert settled(10 * US, pace=pace.at_level(2)).size == pytest.approx(pace.size * 2.25, rel=0.02)
+
+
+def test_the_hand_stays_within_its_bounds() -> None:
+    control = Control()
+    for _ in range(20):
+        control.faster()
+    assert control.level == FASTEST
+    for _ in range(20):
+        control.slower()
+    assert control.level == SLOWEST
+
+
+def felt(pace: Pace, load: float, seconds: int, start: float = 0.0) -> Pace:
+    for second in range(seconds):
+        pace = pace.feel(load, start + second)
+    return pace
+
+
+def test_under_load_the_duty_falls_and_in_calm_it_comes_back() -> None:
+    busy = felt(Pace(), 0.85, 60)
+    assert busy.auto_duty < 0.5
+    calm = felt(busy, 0.0, 400, 60.0)
+    assert calm.auto_duty == pytest.approx(DUTY_MOST)
+
+
+def test_between_calm_and_busy_the_duty_holds() -> None:
+    pace = replace(Pace(), auto_duty=0.5)
+    assert felt(pace, 0.55, 100).auto_duty == 0.5
+
+
+def test_after_a_pause_it_goes_on_with_half_the_size_and_a_quarter_of_the_time() -> None:
+    pace = settled(10 * US)
+    after = pace.after_pause()
+    assert (after.size, after.auto_duty) == (pace.size // 2, DUTY_AFTER_PAUSE)
+
+
+# The gate.
+
+LIMITS = Thresholds()
+
+
+def reading(at: float, *, blocked_s: float = 0.0, lag_s: float = 0.0, lag_bytes: int = 0) -> Reading:
+    waiters = (Waiter(4711, "app-1", blocked_s),) if blocked_s else ()
+    return Reading(at, waiters, (Replica("r1", lag_s, lag_bytes),))
+
+
+def test_a_session_that_we_block_for_a_second_closes_the_gate_and_is_named() -> None:
+    assert Gate().see(reading(0, blocked_s=0.9), 0).open
+    closed = Gate().see(reading(0, blocked_s=1.2), 0)
+    assert closed.closed_because == "we block 4711 (app-1) for 1.2 s"
+
+
+def test_a_replica_behind_in_seconds_or_in_bytes_closes_the_gate() -> None:
+    assert Gate().see(reading(0, lag_s=5.5), 0).closed_because == "replica r1 is 5.5 s behind"
+    assert "300 MB" in Gate().see(reading(0, lag_bytes=300 * 2**20), 0).closed_because
+
+
+def test_the_gate_opens_after_ten_seconds_of_calm_and_not_before() -> None:
+    gate = Gate().see(reading(0, lag_s=6), 0)
+    for second in range(1, 11):
+        gate = gate.see(reading(second, lag_s=1), second)
+        assert not gate.open
+    assert gate.see(reading(11, lag_s=1), 11).open
+
+
+def test_calm_that_is_interrupted_begins_anew() -> None:
+    gate = Gate().see(reading(0, lag_s=6), 0)
+    gate = gate.see(reading(1, lag_s=1), 1)
+    gate = gate.see(reading(9, lag_s=4.5), 9)
+    assert not gate.see(reading(12, lag_s=1), 12).open
+
+
+def test_what_is_not_seen_is_not_healthy() -> None:
+    assert not Gate().see(None, 0).open
+    gate = Gate().see(reading(0), 0)
+    assert gate.see(reading(0), 2.9).open
+    stale = gate.see(reading(0), 3.1)
+    assert stale.closed_because.startswith("no health reading for 3.1 s")
+    assert stale.see(reading(4), 4).open
+
+
+def test_blindness_does_not_make_one_forget_why_the_gate_was_closed() -> None:
+    gate = Gate().see(reading(0, lag_s=6), 0)
+    gate = gate.see(reading(0), 5)
+    assert not gate.see(reading(6), 6).open
+
+
+def test_a_signal_may_be_ignored_and_lag_that_nobody_told_is_none() -> None:
+    assert signals(reading(0, blocked_s=9, lag_s=99), Thresholds(blocked_s=None, lag_s=None, lag_bytes=None)) == []
+    assert Gate().see(Reading(0, (), (Replica("r1", None, None),)), 0).open
+
+
+def test_the_worst_signal_is_told_even_while_the_gate_is_open() -> None:
+    gate = Gate().see(reading(0, lag_s=4), 0)
+    assert gate.open
+    assert gate.worst == "replica r1 is 4.0 s behind"
+    assert gate.load == pytest.approx(0.8)
