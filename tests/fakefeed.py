@@ -206,6 +206,9 @@ class FakeClock:
     def now(self) -> datetime:
         return T0 + timedelta(seconds=self.at - 100)
 
+    def server_said(self, at: datetime) -> None:
+        pass
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(min(seconds, 0.01))
 

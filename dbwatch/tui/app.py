@@ -49,8 +49,8 @@ from dbwatch.window.intents import (
 
 INTERVALS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between polls that `+` and `-` walk through."""
-TICK_S = 0.5
-"""So often ages are brought up to date, with or without a new frame."""
+TICK_S = 1.0
+"""So many seconds apart ages are brought up to date, with or without a new frame."""
 
 
 class FrameArrived(Message):
@@ -95,7 +95,7 @@ class DbwatchApp(App[None]):
         self._frozen_at = 0.0
         self._interval = 1.0
         self._said: Said | None = None
-        self._board = Board()
+        self._board = Board(Shown(self._latest, self._latest, self._clock.monotonic(), self._interval))
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: set[Intent] = set()
 
@@ -109,8 +109,6 @@ class DbwatchApp(App[None]):
         """The board stands: begins to read frames, and to tick."""
         self._own(self._read(), "frames")
         self.set_interval(TICK_S, self._tick)
-        self._show()
-        self._board.bring("plan" if self._latest.window is not None and self._board.narrow else self._board.start)
         self._fit(self.size)
 
     async def on_unmount(self) -> None:

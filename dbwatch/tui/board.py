@@ -10,6 +10,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
@@ -71,7 +72,10 @@ class FilterLine(Field):
 class Board(Screen[None]):
     """The panes and what stands around them. It draws what it is told, and knows which pane is in front."""
 
-    def __init__(self) -> None:
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)
+    """As Screen's, which would paint the whole screen again whenever the keys go to another pane."""
+
+    def __init__(self, shown: Shown) -> None:
         super().__init__()
         self._lines = [Say(id="window-line"), Say(id="server-line")]
         self._left, self._right_side = Vertical(id="left"), Vertical(id="right")
@@ -86,7 +90,7 @@ class Board(Screen[None]):
         self.panes: dict[str, Pane] = {cls.command: cls(id=f"pane-{cls.command}") for cls in PANES}
         self._right = "activity"
         self._in_front = ""
-        self._shown: Shown | None = None
+        self._shown = shown
         self._figures = Rates()
         self._polled: Snapshot | None = None
 
@@ -106,9 +110,11 @@ class Board(Screen[None]):
         yield self._keys
 
     def on_mount(self) -> None:
-        """Nothing of the field is seen until it is asked for."""
+        """Everything is in its place before the first paint."""
         self.filter_line.display = False
         self.filter_line.cursor_blink = False
+        self._take(self._shown)
+        self.bring("plan" if self.narrow and self._shown.latest.window is not None else self._right)
 
     # Which pane
 
@@ -137,11 +143,6 @@ class Board(Screen[None]):
     def _focus_of(pane: Pane) -> Widget | None:
         return next((w for w in pane.walk_children(Widget) if w.can_focus), None)
 
-    @property
-    def start(self) -> str:
-        """The pane that a wide screen begins with."""
-        return self._right
-
     def open_filter(self) -> None:
         """Opens the field under the panes, with the filter of the pane in front."""
         self.filter_line.value = self.front.filter
@@ -155,7 +156,7 @@ class Board(Screen[None]):
 
     def _arrange(self) -> None:
         """Shows the panes that the size has room for."""
-        window = self._shown is not None and self._shown.latest.window is not None
+        window = self._shown.latest.window is not None
         plan = window and (not self.narrow or self._in_front == "plan")
         self.set_class(self.narrow, "narrow")
         self._left.display = plan
@@ -181,7 +182,7 @@ class Board(Screen[None]):
         pane, plan = self.front, self.panes["plan"]
         assert isinstance(plan, PlanPane)
         return Situation(
-            window=None if self._shown is None else self._shown.latest.window,
+            window=self._shown.latest.window,
             accepts=accepts,
             pane=pane.command,
             can=pane.can,
@@ -193,11 +194,10 @@ class Board(Screen[None]):
 
     def show(self, shown: Shown) -> None:
         """Draws this from now on."""
-        before = self._shown
-        self._shown = shown
-        if before is None or (before.latest.window is None) != (shown.latest.window is None):
+        before, self._shown = self._shown, shown
+        if (before.latest.window is None) != (shown.latest.window is None):
             self._arrange()
-        if before is None or before.latest is not shown.latest:
+        if before.latest is not shown.latest:
             self._take(shown)
         else:
             for pane in self._visible():
@@ -218,8 +218,6 @@ class Board(Screen[None]):
 
     def draw(self) -> None:
         """Draws the same again: another pane, another size."""
-        if self._shown is None:
-            return
         for pane in self._visible():
             pane.view(self._shown.latest, self._shown.now)
         self._draw_lines()
@@ -227,7 +225,7 @@ class Board(Screen[None]):
     def freeze(self, frozen: bool, now: float) -> None:
         """Holds every pane still, or lets it go on."""
         for pane in self.panes.values():
-            if frozen and self._shown is not None:
+            if frozen:
                 pane.view(self._shown.latest, now)
             pane.freeze(frozen, now)
 
@@ -236,8 +234,6 @@ class Board(Screen[None]):
 
     def _draw_lines(self) -> None:
         shown = self._shown
-        if shown is None:
-            return
         width, narrow = self.app.size.width, self.narrow
         self._lines[0].show(window_line(shown.latest, width))
         self._lines[1].show(

@@ -88,6 +88,7 @@ class LiveTable(Widget, can_focus=True):
         super().__init__(id=id, classes=classes)
         self._columns = tuple(columns)
         self._places: tuple[Place, ...] = ()
+        self._fitted_to = -1
         self._lines: tuple[Line, ...] = ()
         self._empty = ""
         self._cursor = 0
@@ -178,8 +179,9 @@ class LiveTable(Widget, can_focus=True):
         return self._lines[self._top : self._top + self._page]
 
     def _fitted(self) -> tuple[Place, ...]:
-        if not self._places:
-            self._places = fit(self._columns, self.size.width)
+        """Where the columns stand at the present width: a new size is painted before it is announced."""
+        if not self._places or self._fitted_to != self.size.width:
+            self._places, self._fitted_to = fit(self._columns, self.size.width), self.size.width
         return self._places
 
     def _paint(self, before: Sequence[Line], after: Sequence[Line], old_cursor: int) -> None:
@@ -313,10 +315,11 @@ class LiveTable(Widget, can_focus=True):
         self.action_move(-3)
 
     def on_resize(self) -> None:
-        """Fits the columns and the view to the new size."""
-        self._places = ()
+        """Fits the view to the new size. Textual has painted that already: again only where other lines show now."""
+        before = self._top, self._cursor
         self._settle(self.cursor_key)
-        self.refresh(self._whole)
+        if (self._top, self._cursor) != before:
+            self.refresh(self._whole)
 
 
 def _joined(runs: Sequence[tuple[str, Style]]) -> list[Segment]:
