@@ -43,6 +43,10 @@ class FaultProxy:
         _, port = self._server.sockets[0].getsockname()
         return make_conninfo(**{**self._behind, "host": "127.0.0.1", "port": port})
 
+    def lead_to(self, dsn: str) -> None:
+        """New connections go to the server of *dsn* from now on: a failover."""
+        self._behind = conninfo_to_dict(dsn)
+
     def stall(self) -> None:
         """Nothing passes any more, in either direction, and nobody is told: a network gone dark."""
         self._flowing.clear()

@@ -114,6 +114,44 @@ async def test_a_server_that_crashes_and_restarts_is_gone_on_with(own_server: Ow
     assert await ledger.violations() == []
 
 
+async def test_a_failover_that_loses_commits_rewinds_rows_and_cursor_together(
+    own_server: OwnServers, proxy_to: FaultProxy.Factory
+) -> None:
+    """The standby stops receiving, batches go on, the primary dies, the standby is promoted without them."""
+    primary = await own_server(18)
+    database = await own_server.database(primary)
+    ledger = await Ledger.make(database, "SELECT generate_series(1, 12000)")
+    standby = await own_server.standby(primary)
+    proxy = await proxy_to(database.dsn)
+    ledger.connector = Connector(proxy.dsn)
+    backfill, scene = await ledger.backfill()
+    running = asyncio.create_task(backfill.run())
+
+    async def pause_at(batches: int) -> int:
+        scene.react = lambda p: scene.control.pause() if p.batches >= batches else None
+        scene.control.resume()
+        return (await scene.until(lambda p: p.state is State.PAUSED)).batches
+
+    await pause_at(3)
+    replica = await psycopg.AsyncConnection.connect(standby.dsn, autocommit=True)
+    await replica.execute("ALTER SYSTEM SET primary_conninfo = ''")
+    await replica.execute("SELECT pg_reload_conf()")
+    await wait_for(database, "SELECT NOT EXISTS (SELECT FROM pg_stat_replication)")
+    lost = await pause_at(8)
+    await database.close()
+    await primary.kill9()
+    await replica.execute("SELECT pg_promote()")
+    await replica.close()
+    proxy.lead_to(standby.dsn_of(database.name))
+    scene.react = lambda _: None
+    scene.control.resume()
+    rewound = await scene.until(lambda p: p.state is State.RUNNING)
+    assert rewound.batches < lost
+    assert (await running).rows == 12_000
+    ledger.database = replace(database, server=standby, dsn=standby.dsn_of(database.name))
+    assert await ledger.violations() == []
+
+
 async def test_of_two_operators_at_once_one_works_and_the_other_is_told_who(db: Database) -> None:
     ledger = await Ledger.make(db)
     holder = await db.foreign(autocommit=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -164,6 +165,24 @@ async def test_faster_and_slower_take_effect_with_the_next_batch(db: Database) -
     slow = next(p for p in scene.told if p.batches == 3)
     assert (slow.level, slow.target_ms) == (-1, pytest.approx(7))
     assert "gentler by hand (-1)" in slow.reason
+
+
+async def test_a_screen_that_stutters_does_not_lengthen_the_batches(db18: Database) -> None:
+    """The loop is stuck for longer than a batch takes, again and again; the server times the batches."""
+    await users(db18)
+    scene = Scene()
+    loop = asyncio.get_running_loop()
+
+    def stutter() -> None:
+        time.sleep(0.15)
+        if not running.done():
+            loop.call_later(0.005, stutter)
+
+    running = asyncio.create_task(backfill(db18, scene))
+    await scene.until(lambda p: p.batches >= 1)
+    stutter()
+    assert (await running).rows == 6000
+    assert max(scene.told[-1].history) < 100
 
 
 async def test_an_aborted_task_leaves_a_row_that_the_next_run_goes_on_with(db: Database) -> None:

@@ -14,7 +14,7 @@ from dbwatch.backfill.keys import Key, to_cursor
 from dbwatch.backfill.progress import Worker
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.statements import PINNED, Statements, bound
-from dbwatch.errors import ConnectionLost
+from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connection, Connector, Role, Session
 
@@ -77,15 +77,21 @@ class BatchSession:
 
     @classmethod
     async def open(cls, connector: Connector, statements: Statements) -> BatchSession:
-        """Connects. Raises CannotConnect, and as `Session.call` does."""
+        """Connects. Raises CannotConnect, on a standby too, and as `Session.call` does."""
         session = await connector.open(Role.WORKER)
         try:
-            [(pid, started)] = await session.values(
-                "SELECT a.pid, a.backend_start FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a"
+            [(pid, started, in_recovery)] = await session.values(
+                "SELECT a.pid, a.backend_start, pg_catalog.pg_is_in_recovery()"
+                " FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a"
             )
         except BaseException:
             session.sever()
             raise
+        if in_recovery:
+            session.sever()
+            raise CannotConnect(
+                "the server is a standby", why="nothing can be written there", next="give the primary's DSN"
+            )
         ours = pid == session.pid and isinstance(started, datetime)
         return cls(session, statements, Worker(pid, started) if ours else None)
 
@@ -136,7 +142,7 @@ class BatchSession:
         """Ends a failed transaction; where even that is not answered, the connection is closed."""
         try:
             await self.session.execute("ROLLBACK", within=2.0)
-        except (psycopg.Error, ConnectionLost):
+        except (psycopg.Error, ConnectionLost, ServerSilent):
             self.session.sever()
 
     async def _look(

@@ -15,7 +15,7 @@ from dbwatch.backfill.statements import Statements, shown
 from dbwatch.backfill.target import Column, Target, columns_of, describe_table, unique_indexes
 from dbwatch.errors import Refused, UsageError
 from dbwatch.postgres.session import Session
-from dbwatch.text import one_line
+from dbwatch.text import one_line, sanitize
 
 Mode = Literal["pending", "once"]
 
@@ -69,7 +69,7 @@ class Plan:
     @property
     def batch_sql(self) -> str:
         """The UPDATE of a batch, for a person to read."""
-        return shown(self.statements.update(after=True))
+        return "\n".join(map(sanitize, shown(self.statements.update(after=True)).splitlines()))
 
 
 async def plan(session: Session, spec: Spec, *, within: float = 20.0) -> Plan:
@@ -94,7 +94,7 @@ async def plan(session: Session, spec: Spec, *, within: float = 20.0) -> Plan:
         spec_json=spec_json,
         spec_hash=hashlib.sha256(spec_json.encode()).hexdigest(),
         table=target.display,
-        index=index.index,
+        index=one_line(index.index),
         key=index.key,
         statements=statements,
         rows_estimate=sizes.rows,

@@ -25,6 +25,12 @@ SILENT_S = 30.0
 """An owner whose backend is there but who has not written for so long is frozen, and may be taken over: its next
 batch fails at the epoch."""
 
+POOLED = " pooled"
+"""Ends the name of an owner that came through a pooler: its backends do not bear its name for longer than a
+transaction, so that only its writing tells that it lives."""
+PULSE_S = 12.0
+"""How long such an owner may be silent and count as alive; it writes every 5 s at least (`worker.BEAT_EVERY_S`)."""
+
 _t = tables.backfill.c
 
 
@@ -116,7 +122,8 @@ class Occupied:
     """Somebody else works on it."""
 
     row: Row
-    pid: int
+    pid: int | None
+    """Its backend; None behind a pooler."""
 
 
 _COLUMNS = (
@@ -151,10 +158,10 @@ async def claim(
                 connection, select(*_COLUMNS).where(_t.spec_hash == plan.spec_hash).order_by(_t.id.desc())
             )
             for row in rows:
-                if row.status == "running" and row.owner != owner and row.silent_s < SILENT_S:
-                    holder = await (await connection.execute(_OWNERS, [row.owner])).fetchone()
-                    if holder is not None:
-                        return Occupied(row, holder[0])
+                if row.status == "running" and row.owner != owner:
+                    occupied = await _occupied(connection, row)
+                    if occupied is not None:
+                        return occupied
             window = fence.window if fence else None
             mine = next((row for row in rows if row.window_id == window), None)
             if plan.spec.mode == "once":
@@ -199,6 +206,16 @@ async def close(
 async def _write(session: Session, at: Position, statement: Update, within: float) -> None:
     if await session.execute(*compiled(statement.where(_t.id == at.id, _t.epoch == at.epoch)), within=within) != 1:
         raise Fenced("the backfill was taken over by somebody else", next="look at the journal, or at `dbwatch status`")
+
+
+async def _occupied(connection: Connection, row: Row) -> Occupied | None:
+    """Whether the owner of *row* lives."""
+    if row.owner.endswith(POOLED):
+        return Occupied(row, None) if row.silent_s < PULSE_S else None
+    if row.silent_s >= SILENT_S:
+        return None
+    holder = await (await connection.execute(_OWNERS, [row.owner])).fetchone()
+    return None if holder is None else Occupied(row, holder[0])
 
 
 async def _prepare(connection: Connection, plan: Plan, fence: Fence | None) -> None:

@@ -19,13 +19,14 @@ from dbwatch.backfill.pace import Batch, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter
-from dbwatch.backfill.row import Claimed, Finished, Position
+from dbwatch.backfill.row import Claimed, Finished, Occupied, Position
 from dbwatch.backfill.watch import Watch
 from dbwatch.backfill.worker import BatchWorker, StopRequested
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced, Refused
 from dbwatch.journal.fence import Fence
 from dbwatch.postgres.session import Connector, Role, Session, describe
+from dbwatch.text import one_line
 
 OWNER_GONE_WITHIN_S = 3.0
 """How long a claim waits for the backend of a killed owner to go away before it calls the owner alive."""
@@ -163,32 +164,51 @@ class Backfill:
         return Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes)
 
     async def _claim(self, session: Session) -> Claimed | Finished:
+        """Waits for a killed owner's backend to go away, or for the silence of one that came through a pooler."""
         deadline = self._clock.monotonic() + OWNER_GONE_WITHIN_S
+        silent_s = 0.0
         while True:
-            waits_for = "another session"
-            try:
-                got = await row.claim(
-                    session, self._plan, owner=self.owner, fence=self._fence, step_id=self._step_id, again=self._again
-                )
-            except psycopg.errors.LockNotAvailable:
-                got = None
-            except psycopg.Error as error:
-                raise DbwatchError(
-                    f"the backfill of {self._plan.table} cannot be claimed",
-                    why=describe(error),
-                    next="mend that, try again",
-                ) from error
+            got = await self._claimed(session)
             if isinstance(got, Claimed | Finished):
                 return got
-            if got is not None:
-                waits_for = f"{got.row.owner} (pid {got.pid})"
-            if self._clock.monotonic() >= deadline:
-                raise Refused(
-                    f"this backfill of {self._plan.table} is at work already",
-                    why=f"{waits_for} is alive",
-                    next="wait for it, or stop it first",
-                )
+            if got is None or got.pid is not None:
+                alive = self._clock.monotonic() >= deadline
+            else:
+                alive = got.row.silent_s < silent_s
+                silent_s = got.row.silent_s
+            if alive:
+                raise self._occupied(got)
             await self._control.rest(self._clock, 0.1)
+
+    async def _claimed(self, session: Session) -> Claimed | Finished | Occupied | None:
+        """One attempt; None where somebody else is claiming, or the table is locked."""
+        owner = self.owner + (row.POOLED if session.pooled else "")
+        try:
+            return await row.claim(
+                session, self._plan, owner=owner, fence=self._fence, step_id=self._step_id, again=self._again
+            )
+        except psycopg.errors.LockNotAvailable:
+            return None
+        except psycopg.Error as error:
+            raise DbwatchError(
+                f"the backfill of {self._plan.table} cannot be claimed",
+                why=describe(error),
+                next="mend that, try again",
+            ) from error
+
+    def _occupied(self, got: Occupied | None) -> Refused:
+        if got is None:
+            return Refused(
+                f"the backfill of {self._plan.table} cannot be claimed",
+                why="the table, or the journal's row, is locked by another session",
+                next="try again when it is free",
+            )
+        where = f"pid {got.pid}" if got.pid is not None else "through a pooler"
+        return Refused(
+            f"this backfill of {self._plan.table} is at work already",
+            why=f"{one_line(got.row.owner)} ({where}) is alive",
+            next="wait for it, or stop it first",
+        )
 
     async def _reclaim(self, session: Session) -> Position:
         """The claim again, on a server that does not know of it."""
@@ -200,7 +220,7 @@ class Backfill:
     def _finished(self, finished: Finished) -> Result:
         done = finished.row
         when = f" at {done.ended_at:%Y-%m-%d %H:%M:%S} UTC" if done.ended_at else ""
-        note = f"finished{when} by {done.owner}; nothing was done now"
+        note = f"finished{when} by {one_line(done.owner)}; nothing was done now"
         self._reporter.tell(State.DONE, note, done.position, Pace(self._plan.spec.batch_time_ms / 1000))
         return Result(State.DONE, done.rows_done, done.batches, 0.0, done.pending, note=note, already=True)
 

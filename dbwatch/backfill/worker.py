@@ -21,6 +21,7 @@ from dbwatch.backfill.watch import Watch
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced
 from dbwatch.postgres.session import Connector, Session, describe
+from dbwatch.text import one_line
 
 T = TypeVar("T")
 
@@ -194,7 +195,7 @@ class BatchWorker:
         elif found.epoch > self.position.epoch:
             raise Fenced(
                 f"the backfill of {self._plan.table} was taken over",
-                why=f"by {found.owner}",
+                why=f"by {one_line(found.owner)}",
                 next="look at the journal",
             )
         else:

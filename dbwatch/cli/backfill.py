@@ -20,7 +20,7 @@ from dbwatch.clock import Clock, SystemClock
 from dbwatch.errors import Exit
 from dbwatch.journal import schema
 from dbwatch.postgres.session import Connector, Role
-from dbwatch.text import age, clock, count
+from dbwatch.text import age, clock, count, one_line
 
 TOLD = ("state", "reason", "rows_done", "rows_total_estimate", "fraction", "rows_per_s", "eta_s")
 TOLD_OF_BATCHES = ("batches", "batch_rows", "batch_ms", "target_ms", "duty", "checking", "remaining", "blocked")
@@ -159,7 +159,7 @@ def plan_lines(found: Plan) -> list[str]:
     return [
         f"table    {found.table}, about {found.rows_estimate:,} rows",
         f"pending  about {found.pending_estimate:,} rows ({found.estimated_by})",
-        f"key      {', '.join(column.name for column in found.key)} ({found.index})",
+        f"key      {', '.join(one_line(column.name) for column in found.key)} ({found.index})",
         f"mode     {found.spec.mode}, batches of {age(found.spec.batch_time_ms / 1000)}",
         *(f"note     {note}" for note in found.notes),
         "",
