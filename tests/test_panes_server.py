@@ -41,7 +41,7 @@ def test_activity_at_80_columns() -> None:
     assert table(activity.sheet(JAM), 80) == [
         "      pid    age wait         who              what",
         "    47110   31 s ClientRead   reports          idle in transaction:…  ← blocks 3",
-        "    48213   12 s Lock         migrate 7/3 ◆    ALTER TABLE users AD…  ← 47110 ▲2",
+        "    48213   12 s Lock         migrate ◆ 7/3    ALTER TABLE users AD…  ← 47110 ▲2",
         "    47311   12 s Lock         app-7            UPDATE users SET email …  ← 48213",
         "    47312   11 s Lock         app-2            SELECT * FROM users WHE…  ← 48213",
         "    47400  0.2 s              app-1            idle",
@@ -52,7 +52,7 @@ def test_activity_on_a_wide_screen() -> None:
     assert table(activity.sheet(JAM), 165)[1:4] == [
         "    47110    31 s  ClientRead    reports             31 s     12  app         shop        10.0.0.7         "
         "idle in transaction: SE…  ← holds what 48213 wants; 3 wait",
-        "    48213    12 s  Lock          migrate 7/3 ◆       12 s     12  app         shop        10.0.0.7         "
+        "    48213    12 s  Lock          migrate ◆ 7/3       12 s     12  app         shop        10.0.0.7         "
         "ALTER TABLE users ADD …  ← waits behind 47110, 2 behind it",
         "    47311    12 s  Lock          app-7               12 s     12  app         shop        10.0.0.7         "
         "UPDATE users SET email = $1 WHERE i…  ← waits behind 48213",
@@ -114,7 +114,7 @@ def test_the_lock_forest_at_80_columns() -> None:
     assert table(locks.sheet(JAM), 80) == [
         "    pid          age mode                  on     who           what",
         "  ▼ 47110       31 s AccessShare           users  reports       idle in tr…  ▲ 3",
-        "    └ 48213     12 s wants AccessExclusive users  migrate 7/3 ◆ ALTER TABL…  ▲ 2",
+        "    └ 48213     12 s wants AccessExclusive users  migrate ◆ 7/3 ALTER TABL…  ▲ 2",
         "      ├ 47311   12 s wants RowExclusive    users  app-7         UPDATE users SE…",
         "      └ 47312   11 s wants AccessShare     users  app-2         SELECT * FROM u…",
     ]

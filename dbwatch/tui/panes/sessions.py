@@ -49,8 +49,9 @@ def who(session: Activity, own_pids: frozenset[int]) -> str:
 
 
 def ours(name: str) -> str:
-    """The name of a session of ours in a narrow column: `migrate 7/3 ◆`."""
-    return f"{name.removeprefix('dbwatch ')} {OWN}"
+    """The name of a session of ours in a narrow column: `migrate ◆ 1eecfb61/3`, so that a cut leaves the mark."""
+    role, _, tag = name.removeprefix("dbwatch ").partition(" ")
+    return f"{role} {OWN} {tag}".rstrip()
 
 
 def waits(session: Activity) -> str:
