@@ -169,7 +169,7 @@ def test_each_action_tells_its_state_and_its_time() -> None:
     view = FRAMES["abort waits for a person"].window
     assert view is not None
     lines = [" ".join(line.split()) for line in abort_text(view, 75).plain.splitlines()]
-    assert "✓ 1 fence epoch 3 → 4 0:00" in lines
+    assert "✓ 1 fence epoch 3 → 4 0.2 s" in lines
     assert "▶ 3 undo deploy: git checkout v0.7.0; docker compose up -d 6:41 …" in lines
     assert "○ 4 downgrade 3f1c → 9a20 ~0:30" in lines
     assert "▲ Waits for a person: undo deploy: git checkout v0.7.0; docker compose up -d" in lines

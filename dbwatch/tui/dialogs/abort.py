@@ -90,7 +90,7 @@ def action_row(action: ActionState, view: WindowView, width: int) -> Content:
     planned = action.body.get("estimate_s")
     time = f"~{text.clock(float(planned))}" if isinstance(planned, int | float) else ""
     if action.seconds is not None:
-        time = text.clock(action.seconds)
+        time = text.age(action.seconds) if action.seconds < 10 else text.clock(action.seconds)
     elif action.status is ActionStatus.RUNNING:
         time = f"{text.clock(since(view, action.started_at) or 0.0)} …"
     row = _row(f"{glyph} {action.number} {title}", time, width, style)

@@ -76,7 +76,7 @@ def progress_lines(progress: BackfillProgress, width: int) -> list[Content]:
         "as planned" if not progress.level else f"{progress.level:+d} {'faster' if progress.level > 0 else 'gentler'}"
     )
     lines = [
-        _line(progress.table, Content.assemble((word, f"bold {style}"))),
+        _line("table", Content.assemble(f"{progress.table}   ", (word, f"bold {style}"))),
         _line("done", Content.assemble(f"{meter(progress.fraction, wide)} ", (percent(progress.fraction), "bold"))),
         _line("rows", Content(f"{rows}, in {progress.batches:,} batches")),
         _line("rate", Content(f"{progress.rows_per_s:,.0f} rows/s over the last 10 s")),

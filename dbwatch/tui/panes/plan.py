@@ -172,7 +172,7 @@ def plan_lines(view: WindowView, width: int) -> list[Line]:
         lines.append(Line(("phase", phase.name), (phase.name.upper(),), "strong"))
         for spec in phase.step:
             state = view.state.step(spec.id)
-            if view.rollback.no_return == spec.id:
+            if view.rollback.no_return == spec.id and view.state.open and view.state.abort is None:
                 lines.append(no_return_line(view, width))
             lines.append(step_line(spec, state, view, width, ids))
             number = 0
