@@ -1,7 +1,8 @@
 """How large the next batch is, and how long to sleep before it. Pure: values in, a new value out.
 
-The law and its constants were found by measurement, and by simulation against other tools' laws: the size follows
-the dearest recent rows, a sparse stretch never makes a row look cheaper than it is, and the duty follows what others feel.
+The law and its constants were found by measurement, and by simulation against other tools' laws. The size follows
+the dearest recent rows, a sparse stretch never makes a row look cheaper than it is, and the duty follows what
+others feel.
 """
 
 from __future__ import annotations
