@@ -51,6 +51,8 @@ INTERVALS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between polls that `+` and `-` walk through."""
 TICK_S = 1.0
 """So many seconds apart ages are brought up to date, with or without a new frame."""
+GRACE_S = 0.2
+"""How long leaving waits for an intent that is just being handed in."""
 
 
 class FrameArrived(Message):
@@ -97,6 +99,7 @@ class DbwatchApp(App[None]):
         self._said: Said | None = None
         self._board = Board(Shown(self._latest, self._latest, self._clock.monotonic(), self._interval))
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reader: asyncio.Task[None] | None = None
         self._under_way: set[Intent] = set()
 
     # What runs behind the screens; every task is owned here
@@ -107,21 +110,25 @@ class DbwatchApp(App[None]):
 
     def on_ready(self) -> None:
         """The board stands: begins to read frames, and to tick."""
-        self._own(self._read(), "frames")
+        self._reader = self._own(self._read(), "frames")
         self.set_interval(TICK_S, self._tick)
         self._fit(self.size)
 
     async def on_unmount(self) -> None:
-        """Ends what was begun here. Intents that the desk took go on there."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Ends what was begun here. An intent that is just being taken on gets a moment: half of it would be worse."""
+        if self._reader is not None:
+            self._reader.cancel()
+        for moment in (GRACE_S, GRACE_S):
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=moment)
+            for task in self._tasks:
+                task.cancel()
 
-    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _read(self) -> None:
         while True:

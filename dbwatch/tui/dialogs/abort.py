@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import textwrap
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,10 +51,16 @@ def mode_of(view: WindowView | None) -> Mode:
     return Mode.OVER if abort.equal or not view.state.open else Mode.STUCK
 
 
-def _row(head: str, time: str, width: int, style: str = "") -> Content:
-    room = max(10, width - len(time) - 2)
-    shown = head if len(head) <= room else head[: room - 1] + "…"
-    return Content.assemble((f"{shown:<{room}}  {time}\n", style))
+def _row(head: str, time: str, width: int, style: str = "", indent: int = 2) -> Content:
+    """*head* with its *time* at the right edge of the first line; what is longer goes on below, indented."""
+    first, *rest = textwrap.wrap(head, width - len(time) - 2, subsequent_indent=" " * indent) or [""]
+    below = "".join(f"{line}\n" for line in rest)
+    return Content.assemble((f"{first:<{width - len(time)}}{time}\n{below}", style))
+
+
+def took(seconds: float) -> str:
+    """`0.4 s`, and from ten seconds on `0:38`."""
+    return text.age(seconds) if seconds < 10 else text.clock(seconds)
 
 
 def plan_text(plan: AbortPlan, width: int) -> Content:
@@ -90,18 +97,17 @@ def action_row(action: ActionState, view: WindowView, width: int) -> Content:
     planned = action.body.get("estimate_s")
     time = f"~{text.clock(float(planned))}" if isinstance(planned, int | float) else ""
     if action.seconds is not None:
-        time = text.age(action.seconds) if action.seconds < 10 else text.clock(action.seconds)
+        time = took(action.seconds)
     elif action.status is ActionStatus.RUNNING:
         time = f"{text.clock(since(view, action.started_at) or 0.0)} …"
-    row = _row(f"{glyph} {action.number} {title}", time, width, style)
+    row = _row(f"{glyph} {action.number} {title}", time, width, style, indent=4)
     return Content.assemble(row, (f"      {action.text}\n", style)) if action.text else row
 
 
 def verdict(abort: AbortState, view: WindowView) -> Content:
     """How the abort ended: proof, or what differs."""
-    took = text.clock(abort.seconds or 0.0)
     budget = view.runbook.rollback_budget
-    against = took if budget is None else f"{took} of {text.clock(budget)}"
+    against = took(abort.seconds or 0.0) + ("" if budget is None else f" of {text.clock(budget)}")
     if abort.equal:
         opened = view.state.opened_at
         when = f"{opened:%H:%M:%S}" if opened else "the opening"
@@ -119,7 +125,7 @@ def abort_text(view: WindowView, width: int) -> Content:
     spent = abort.seconds if abort.finished else since(view, abort.confirmed_at)
     budget = view.runbook.rollback_budget
     limit = "" if budget is None else f" of {text.clock(budget)}"
-    times = f"{text.clock(spent or 0.0)}{limit}, estimated {text.clock(abort.estimate_s)}"
+    times = f"{took(spent or 0.0)}{limit}, estimated {text.clock(abort.estimate_s)}"
     pieces: list[Piece] = [_row(confirmed, times, width, FAINT), "\n"]
     over = mode_of(view) is Mode.STUCK
     if over and (done := sum(action.status is ActionStatus.DONE for action in abort.actions)):

@@ -35,7 +35,7 @@ class Dialog(ModalScreen[Result]):
         width: 92; max-width: 100%; height: auto; max-height: 100%;
         border: round $primary; background: $surface; padding: 0 1;
     }
-    Dialog VerticalScroll { height: auto; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
+    Dialog VerticalScroll { height: auto; scrollbar-size: 0 1; scrollbar-gutter: stable; }
     Dialog .heading { text-style: bold; height: auto; }
     Dialog Input, Dialog Input:focus { border: none; height: 1; padding: 0; background: $boost; }
     Dialog .keys { height: auto; margin-top: 1; }
