@@ -10,6 +10,7 @@ from servers import Database
 
 from dbwatch.clock import SystemClock
 from dbwatch.migration.fingerprint import Change, Fingerprint, SchemaUnreadable, diff, read, reordered, take
+from dbwatch.postgres.session import Connector
 
 CLOCK = SystemClock()
 
@@ -196,6 +197,15 @@ async def test_rows_sequences_and_the_journal_are_no_schema(db: Database) -> Non
         "CREATE TYPE dbwatch.state AS ENUM ('a')",
     )
     assert diff(before, await _fingerprint(db)) == ()
+
+
+async def test_a_role_without_any_privilege_sees_the_same_schema(any_db: Database) -> None:
+    role = f"nobody_{any_db.name}"
+    await any_db.sql(SCHEMA, f"CREATE ROLE {role} LOGIN", "REVOKE ALL ON SCHEMA public FROM public")
+    try:
+        assert await take(Connector(any_db.dsn_as(role)), CLOCK) == await _fingerprint(any_db)
+    finally:
+        await any_db.sql(f"DROP ROLE {role}")
 
 
 async def test_the_order_of_columns_is_a_note_and_no_difference(db18: Database) -> None:

@@ -10,9 +10,9 @@ import textwrap
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from alembic_projects import INDEX_CONCURRENTLY, NO_INDEX_CONCURRENTLY, AlembicProject, Told, column, job, table
+from psycopg.conninfo import make_conninfo
 from servers import Database, OwnServers
 
 from dbwatch.clock import SystemClock
@@ -182,6 +182,29 @@ async def test_what_env_prints_or_logs_is_told_harmless_and_never_mistaken_for_a
     assert not any("forged" in event.heads for event in told.all(Finished))
     assert "␛[2J[/red] hostile · text" in lines
     assert all(character.isprintable() for line in lines for character in line)
+
+
+async def test_a_failure_brings_the_traceback_as_log_and_no_password_anywhere(db18: Database, tmp_path: Path) -> None:
+    project = AlembicProject(tmp_path / "shop").revision(
+        "r1",
+        """
+        from alembic import context
+        url = context.config.get_main_option("sqlalchemy.url")
+        print("the url is", url, flush=True)
+        raise RuntimeError("with " + url)
+        """,
+    )
+    db18.connector = Connector(make_conninfo(db18.dsn, password="se/cret&ive"))
+    told = Told()
+    outcome = await go(db18, job(project), told)
+    lines = [event.text for event in told.all(LogLine)]
+    assert "Traceback (most recent call last):" in lines
+    assert outcome.failure is not None
+    assert (outcome.failure.cause, outcome.failure.revision) == (Cause.CODE, "r1")
+    assert "r1_.py line" in outcome.failure.message
+    assert "***" in outcome.failure.message
+    assert any("the url is" in line and "***" in line for line in lines)
+    assert "cret" not in repr(told.events) + repr(outcome)
 
 
 # Locks and retries.
@@ -397,15 +420,16 @@ async def test_a_dead_parent_takes_child_and_backend_with_it(any_db: Database, t
     )
     assert parent.stdout is not None
     async with asyncio.timeout(20):
+        child = int(await parent.stdout.readline())
         while (line := await parent.stdout.readline()) and b"pg_sleep" not in line:
             pass
-    [child] = psutil.Process(parent.pid).children()
+    assert await _lives(child)
     parent.send_signal(signal.SIGKILL)
     await parent.wait()
     started = time.monotonic()
-    await asyncio.to_thread(psutil.wait_procs, [child], 10)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     async with asyncio.timeout(5):
+        while await _lives(child):
+            pass
         while await any_db.sql("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'dbwatch migrate%'"):
             pass
     assert time.monotonic() - started < 5
@@ -418,14 +442,28 @@ _PARENT = """
     from dbwatch.clock import SystemClock
     from dbwatch.journal.fence import Fence
     from dbwatch.migration.events import Direction
+    from dbwatch.migration.process import spawn
     from dbwatch.migration.request import Job, Project
     from dbwatch.migration.runner import run
     from dbwatch.postgres.session import Connector
 
+    async def watched(fd):
+        process = await spawn(fd)
+        print(process.pid, flush=True)
+        return process
+
     job = Job(Project(Path(sys.argv[2])), Direction.UP, "head", Fence(uuid4(), 1))
     tell = lambda event: print(event, flush=True)
-    asyncio.run(run(job, Connector(sys.argv[1]), clock=SystemClock(), on_event=tell, stop=asyncio.Event()))
+    clock, stop = SystemClock(), asyncio.Event()
+    asyncio.run(run(job, Connector(sys.argv[1]), clock=clock, on_event=tell, stop=stop, spawn=watched))
 """
+
+
+async def _lives(pid: int) -> bool:
+    """Whether a process runs; one that nobody has reaped yet does not."""
+    ps = await asyncio.create_subprocess_exec("ps", "-o", "stat=", "-p", str(pid), stdout=asyncio.subprocess.PIPE)
+    said, _ = await ps.communicate()
+    return bool(said.strip()) and not said.strip().startswith(b"Z")
 
 
 async def _gone(db: Database, told: Told) -> None:

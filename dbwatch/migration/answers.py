@@ -13,20 +13,29 @@ import select
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
+_FOR_THE_EYE = frozenset({"text", "sql", "message", "statement"})
+
 _BACKLOG = 10_000
 """Lines kept for a parent that does not read; past it, those that nobody needs for a decision are dropped."""
 
 
-def line(event: Any) -> bytes:
-    """*event*, a dataclass, as one line of JSON: its fields and, under `event`, the name of its class."""
+def line(event: Any, secrets: Iterable[str] = ()) -> bytes:
+    """*event*, a dataclass, as one line of JSON: its fields and, under `event`, the name of its class.
+
+    In the fields that are meant for a person's eye each of *secrets* is blotted out.
+    """
     assert is_dataclass(event)
     assert not isinstance(event, type)
     body = {"event": type(event).__name__, **asdict(event)}
+    for field in _FOR_THE_EYE & body.keys():
+        for secret in secrets:
+            body[field] = body[field] and body[field].replace(secret, "***")
     return json.dumps(body, default=_plain, separators=(",", ":")).encode() + b"\n"
 
 
@@ -51,14 +60,19 @@ class Answers:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._gone = False
+        self._secrets: frozenset[str] = frozenset()
         threading.Thread(target=self._drain, name="answers", daemon=True).start()
+
+    def hide(self, secrets: frozenset[str]) -> None:
+        """From now on blots *secrets* out of texts."""
+        self._secrets = secrets
 
     def send(self, event: Any, *, droppable: bool = False) -> None:
         """Writes *event*, now or as soon as the parent reads; never waits."""
         if droppable and len(self._backlog) >= _BACKLOG:
             return
         with self._lock:
-            self._backlog.append(line(event))
+            self._backlog.append(line(event, self._secrets))
             self._write()
             if self._backlog:
                 self._wake.set()

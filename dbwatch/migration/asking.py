@@ -8,7 +8,7 @@ from typing import Literal
 
 from dbwatch.errors import DbwatchError, Exit
 from dbwatch.migration.chain import Chain
-from dbwatch.migration.events import Cause, Direction, Failed, Finished
+from dbwatch.migration.events import Cause, Direction, Failed, Finished, LogLine
 from dbwatch.migration.process import Child, Spawn, spawn
 from dbwatch.migration.request import Ask, Job, Project, RevisionSql, Target
 from dbwatch.migration.wire import Answer, Garbled
@@ -17,11 +17,11 @@ from dbwatch.postgres.session import Connector, Role
 
 
 class MigrationError(DbwatchError):
-    """The project could not be asked; `failure` has the cause."""
+    """The project could not be asked; `failure` has the cause, `log` what it printed."""
 
-    def __init__(self, failure: Failed) -> None:
+    def __init__(self, failure: Failed, log: tuple[str, ...] = ()) -> None:
         super().__init__(failure.message)
-        self.failure = failure
+        self.failure, self.log = failure, log
         if failure.cause in (Cause.CONFIG, Cause.ELSEWHERE, Cause.CODE):
             self.exit_code = Exit.USAGE
 
@@ -79,7 +79,7 @@ def request(
     tag = job.fence.tag if job else connector.tag
     return Ask(
         what=what,
-        config=str(project.config),
+        config=str(project.config.absolute()),
         section=project.section,
         x=project.x,
         dsn=connector.dsn(Role.WORKER),
@@ -116,7 +116,7 @@ async def _asked(ask: Ask, within: float, spawn: Spawn) -> list[Answer]:
                 answers.append(answer)
                 match answer:
                     case Failed():
-                        raise MigrationError(answer)
+                        raise MigrationError(answer, tuple(one.text for one in answers if isinstance(one, LogLine)))
                     case Chain() | Finished():
                         return answers
             raise MigrationError(Failed(Cause.DIED, f"the process for Alembic ended: {await child.ended()}"))

@@ -1,8 +1,8 @@
 """The only place where other people's Alembic code runs: `python -P -m dbwatch.migration.child ANSWER_FD`.
 
 One request on standard input, events on descriptor ANSWER_FD (answers.py), and a leash on standard input after that
-(leash.py). What env.py prints or logs is caught by descriptor, so that a subprocess's output is too, and becomes
-LogLine events. `-P` keeps a project's own `alembic/` or `logging.py` from hiding the real ones.
+(leash.py). What env.py prints or logs becomes LogLine events (output.py). `-P` keeps a project's own `alembic/` or
+`logging.py` from hiding the real ones.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
@@ -23,10 +22,11 @@ from alembic.util import CommandError
 from dbwatch.migration import preview, project
 from dbwatch.migration.answers import Answers
 from dbwatch.migration.chain import Chain
-from dbwatch.migration.events import Applied, Finished, LogLine, Planned
+from dbwatch.migration.events import Applied, Failed, Finished, Planned
 from dbwatch.migration.explain import explain
 from dbwatch.migration.hooks import Hooks, schema_of
 from dbwatch.migration.leash import Leash
+from dbwatch.migration.output import Output, secrets
 from dbwatch.migration.request import Ask
 
 
@@ -36,48 +36,29 @@ def main(fd: int) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     answers = Answers(fd)
     leash = Leash(os.fdopen(os.dup(0), "rb"))
-    _catch_output(answers)
+    output = Output(answers)
     text = leash.request()
     if not text:
         return 1
     ask = Ask.from_json(text)
+    answers.hide(secrets(ask.dsn))
     hooks = Hooks(ask, answers, leash)
     hooks.install()
     leash.watch(hooks.cancel)
+    last: object
     try:
-        _WORK[ask.what](ask, answers, hooks)
-        return 0
+        last = _WORK[ask.what](ask, answers, hooks)
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # foreign code: it becomes an event
         traceback.print_exc()
-        answers.send(explain(error, ask, hooks.revision, stopped=leash.pulled))
-        return 1
-    finally:
-        leash.done()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        answers.flush(within=5.0)
+        last = explain(error, ask, hooks.revision, stopped=leash.pulled)
+    leash.done()
+    output.drain()
+    answers.send(last)
+    answers.flush(within=5.0)
+    return 0 if not isinstance(last, Failed) else 1
 
 
-def _catch_output(answers: Answers) -> None:
-    """Everything that this process or its children write becomes log lines; standard input is empty."""
-    read, write = os.pipe()
-    os.dup2(write, 1)
-    os.dup2(write, 2)
-    os.close(write)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # a TextIOWrapper
-
-    def forward() -> None:
-        with os.fdopen(read, "r", encoding="utf-8", errors="replace") as lines:
-            for text in lines:
-                answers.send(LogLine(text.rstrip("\n")[:4_000]), droppable=True)
-
-    threading.Thread(target=forward, name="output", daemon=True).start()
-
-
-def _run(ask: Ask, answers: Answers, hooks: Hooks) -> None:
+def _run(ask: Ask, answers: Answers, hooks: Hooks) -> Finished:
     """Upgrades or downgrades, telling each step before it starts and each revision when it is applied."""
     config = project.configure(ask)
     script = ScriptDirectory.from_config(config)
@@ -105,7 +86,7 @@ def _run(ask: Ask, answers: Answers, hooks: Hooks) -> None:
     _environment(config, script, fn=work)
     if not heads:
         raise CommandError("env.py did not run the migrations: context.run_migrations() was never called")
-    answers.send(Finished(heads[-1]))
+    return Finished(heads[-1])
 
 
 def _planned(current: Iterable[str], context: MigrationContext, way: Iterable[RevisionStep]) -> Planned:
@@ -118,7 +99,7 @@ def _planned(current: Iterable[str], context: MigrationContext, way: Iterable[Re
     )
 
 
-def _inspect(ask: Ask, answers: Answers, hooks: Hooks) -> None:
+def _inspect(ask: Ask, answers: Answers, hooks: Hooks) -> Chain:
     """The chain, with the heads that env.py's own connection finds; as `alembic current`, and nothing is committed."""
     config = project.configure(ask)
     script = ScriptDirectory.from_config(config)
@@ -139,7 +120,7 @@ def _inspect(ask: Ask, answers: Answers, hooks: Hooks) -> None:
     if not found:
         raise CommandError("env.py did not run the migrations: context.run_migrations() was never called")
     planned = found[-1]
-    chain = Chain(
+    return Chain(
         revisions=revisions,
         heads=frozenset(script.get_heads()),
         current=planned.heads,
@@ -149,13 +130,12 @@ def _inspect(ask: Ask, answers: Answers, hooks: Hooks) -> None:
         steps=planned.steps,
         trouble=trouble[-1] if trouble else "",
     )
-    answers.send(chain)
 
 
-def _preview(ask: Ask, answers: Answers, hooks: Hooks) -> None:
+def _preview(ask: Ask, answers: Answers, hooks: Hooks) -> Finished:
     for rendered in preview.render(ask):
         answers.send(rendered)
-    answers.send(Finished(frozenset()))
+    return Finished(frozenset())
 
 
 def _environment(config: Any, script: ScriptDirectory, **options: Any) -> None:
@@ -163,7 +143,7 @@ def _environment(config: Any, script: ScriptDirectory, **options: Any) -> None:
         script.run_env()
 
 
-_WORK = {"run": _run, "inspect": _inspect, "preview": _preview}
+_WORK: Mapping[str, Callable[[Ask, Answers, Hooks], object]] = {"run": _run, "inspect": _inspect, "preview": _preview}
 
 if __name__ == "__main__":
     sys.exit(main(int(sys.argv[1])))

@@ -195,7 +195,7 @@ async def take(connector: Connector, clock: Clock, *, patience_s: float = 10.0) 
 
     A relation that is locked (ACCESS EXCLUSIVE, held or waited for) stops the definitions: the attempt is given up
     after 100 ms and made again until *patience_s* is over. Raises SchemaUnreadable then, with the name of whoever
-    is in the way, and as `Connector.open` and `Session.call` do.
+    is in the way, and DbwatchError as `Connector.open` and `Session.call` do.
     """
     session = await connector.open(Role.PROBE)
     try:
@@ -206,6 +206,8 @@ async def take(connector: Connector, clock: Clock, *, patience_s: float = 10.0) 
             except _PASSING as error:
                 if clock.monotonic() >= until:
                     raise await _unreadable(session, error, patience_s) from error
+            except psycopg.Error as error:
+                raise SchemaUnreadable("the schema cannot be read", why=describe(error)) from error
             await clock.sleep(_PAUSE_S)
     finally:
         await session.close()

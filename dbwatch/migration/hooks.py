@@ -126,7 +126,8 @@ class Hooks:
         try:
             [(pid, started, version, *where, name)] = _run(dbapi, query("migration-identity", 130_000).decode())
         except Exception as error:  # any driver's error class: it is not PostgreSQL that answers
-            raise Elsewhere("env.py connected to something that is not PostgreSQL", why=str(error)) from error
+            said = next(iter(str(error).splitlines()), "")
+            raise Elsewhere("env.py connected to something that is not PostgreSQL", why=said) from error
         if where != [self._ask.system_identifier, self._ask.database_oid, self._ask.started_at]:
             raise Elsewhere(
                 f"env.py connected to another database ({name}) than the one this step is for",

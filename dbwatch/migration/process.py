@@ -21,6 +21,7 @@ own, and with the given descriptor (for its answers) open and named in its argum
 _LONGEST = 64 * 1024 * 1024
 """Bytes of the longest answer: a preview's statement."""
 
+_REAP_S = 5.0
 _LEAVE_S = 1.5
 """What a child gets, whose control pipe was closed, to cancel its backends before it is killed."""
 
@@ -76,7 +77,8 @@ class Child:
             pass
         finally:  # cancelled here too
             self.kill()
-        await self._process.wait()
+        with contextlib.suppress(TimeoutError):  # in an uninterruptible wait of the kernel's: nobody can reap it now
+            await asyncio.wait_for(self._process.wait(), _REAP_S)
         self._transport.close()
         self._said.cancel()
         await asyncio.wait({self._said})

@@ -11,8 +11,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import psycopg
-
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError
 from dbwatch.migration.asking import MigrationError, inspect, preview, request
@@ -149,7 +147,7 @@ async def _schema(around: Surroundings, patience_s: float) -> Fingerprint | None
     """The schema after a failed attempt; None where it cannot be read."""
     try:
         return await take(around.connector, around.clock, patience_s=patience_s)
-    except (DbwatchError, psycopg.Error):
+    except DbwatchError:
         return None
 
 
