@@ -18,34 +18,20 @@ from textual.message import Message
 from textual.screen import Screen
 
 from dbwatch.clock import Clock, SystemClock
-from dbwatch.errors import DbwatchError
-from dbwatch.runbook.model import Manual
 from dbwatch.text import sanitize
 from dbwatch.tui import files, keys
 from dbwatch.tui.board import Board, FilterLine, Shown
 from dbwatch.tui.dialogs import ask
 from dbwatch.tui.dialogs.abort import AbortDialog
 from dbwatch.tui.dialogs.dialog import Dialog
-from dbwatch.tui.dialogs.note import journal_note, sign_off
 from dbwatch.tui.dialogs.palette import Palette
 from dbwatch.tui.dialogs.reading import Detail, Help
-from dbwatch.tui.dialogs.signal import SignalDialog
 from dbwatch.tui.footline import Said
 from dbwatch.tui.livetable import LiveTable
 from dbwatch.tui.terminal import TooSmall, appearance, too_small
-from dbwatch.window.abort import AbortPlan
+from dbwatch.tui.window_commands import WindowCommands
 from dbwatch.window.feed import Desk, Feed, Frame
-from dbwatch.window.intents import (
-    Abort,
-    ChangeSpeed,
-    CloseWindow,
-    Intent,
-    Note,
-    RunStep,
-    SignOff,
-    StopOurs,
-    ToggleBackfill,
-)
+from dbwatch.window.intents import Abort, Intent
 
 INTERVALS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between polls that `+` and `-` walk through."""
@@ -101,6 +87,8 @@ class DbwatchApp(App[None]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
         self._under_way: set[Intent] = set()
+        self._window = WindowCommands(self, desk)
+        self._leaving = False
 
     # What runs behind the screens; every task is owned here
 
@@ -116,6 +104,7 @@ class DbwatchApp(App[None]):
 
     async def on_unmount(self) -> None:
         """Ends what was begun here. An intent that is just being taken on gets a moment: half of it would be worse."""
+        self._leaving = True
         if self._reader is not None:
             self._reader.cancel()
         for moment in (GRACE_S, GRACE_S):
@@ -150,6 +139,8 @@ class DbwatchApp(App[None]):
         self._show()
 
     def _show(self) -> None:
+        if self._leaving:
+            return
         now = self._clock.monotonic()
         frozen_for = None if self._frozen is None else now - self._frozen_at
         frame = self._frozen or self._latest
@@ -175,6 +166,16 @@ class DbwatchApp(App[None]):
         """Tells the person at this screen something, on the message line."""
         self._said = Said(text, self._clock.monotonic(), wrong)
         self._show()
+
+    @property
+    def board(self) -> Board:
+        """The main screen."""
+        return self._board
+
+    @property
+    def latest(self) -> Frame:
+        """The newest frame, also while the display is frozen."""
+        return self._latest
 
     @property
     def accepts(self) -> frozenset[type]:
@@ -222,125 +223,27 @@ class DbwatchApp(App[None]):
             return
         if self._said is not None and self._said.wrong:
             self._said = None
-        do = getattr(self, f"do_{name}", None)
-        if do is None:
+        if name in self._board.panes:
             self._board.bring(name)
         else:
-            do()
+            holder = self if hasattr(self, f"do_{name}") else self._window
+            getattr(holder, f"do_{name}")()
 
     def on_live_table_chosen(self, message: LiveTable.Chosen) -> None:
         """Enter on a line: the step, or the row's detail."""
         self.action_command("step")
 
-    def do_next(self) -> None:
-        """The next step; a person's action of the abort; or the window's end."""
-        view = self._latest.window
-        if view is None:
-            return
-        if (action := keys.persons_action(view)) is not None:
-            self._sign_off(str(action.body.get("step")), str(action.body.get("title")))
-        elif keys.may_close(view):
-            self._ask(ask.closing(view.runbook.title, view.state.abort is not None), self._close)
-        elif (step := keys.next_step(view)) is not None:
-            self._run_step(step)
-
-    def do_step(self) -> None:
-        """The step under the cursor."""
-        if (step := self.situation().step) is not None:
-            self._run_step(step)
-
-    def _run_step(self, step: str) -> None:
-        view = self._latest.window
-        if view is None:
-            return
-        spec = view.runbook.step(step)
-        if isinstance(spec, Manual):
-            self._sign_off(step, spec.text)
-        elif keys.is_signed_off(view, step):
-            said = view.state.step(step).text
-            self._sign_off(step, f"Nobody knows whether {step} took effect: {said}. Sign it off only if it did.")
-        else:
-            self.submit(RunStep(step), step)
-
-    def _sign_off(self, step: str, text: str) -> None:
-        def done(note: str | None) -> None:
-            if note is not None:
-                self.submit(SignOff(step, note), step)
-
-        self.push_screen(sign_off(step, text), done)
-
-    def _ask(self, question: ask.Ask, yes: Any) -> None:
-        self.push_screen(question, lambda answer: yes() if answer == "y" else None)
-
-    def _close(self) -> None:
-        self.submit(CloseWindow(), "close the window")
-
-    def do_backfill_toggle(self) -> None:
-        """Starts, pauses or resumes."""
-        self.submit(ToggleBackfill(), "backfill")
-
-    def do_gentler(self) -> None:
-        """A level down."""
-        self.submit(ChangeSpeed(faster=False), "gentler")
-
-    def do_faster(self) -> None:
-        """A level up."""
-        self.submit(ChangeSpeed(faster=True), "faster")
-
-    def do_stop(self) -> None:
-        """At once: what it does is little, and late is worse than wrong."""
-        self.submit(StopOurs(), "stop our work")
-
-    def do_abort(self) -> None:
-        """Shows the way back."""
-        if self._desk is not None:
-            self.push_screen(AbortDialog(self._latest, self._plan_abort))
-
-    async def _plan_abort(self) -> AbortPlan:
-        if self._desk is None:
-            raise DbwatchError("nobody here can take the window back")
-        return await self._desk.plan_abort()
-
     def on_abort_dialog_confirmed(self, message: AbortDialog.Confirmed) -> None:
         """The database's name was typed under the plan."""
-        self.submit(Abort(message.digest, message.confirmation), "abort")
+        self._window.begin_abort(message.digest, message.confirmation)
 
     def on_abort_dialog_blocker_wanted(self, message: AbortDialog.BlockerWanted) -> None:
         """A look at the session that the way back would wait for."""
-        rows = self._latest.snapshot.activity.rows
-        session = next((row for row in rows if row.pid == message.pid), None)
-        if session is not None:
-            self.push_screen(SignalDialog(session, self._latest, terminate=False), self._signal)
+        self._window.look_at(message.pid)
 
     def on_abort_dialog_sign_off_wanted(self, message: AbortDialog.SignOffWanted) -> None:
         """A person did the action that the abort waits for."""
-        self._sign_off(str(message.action.body.get("step")), str(message.action.body.get("title")))
-
-    def do_note(self) -> None:
-        """A line for the journal."""
-
-        def done(text: str | None) -> None:
-            if text is not None:
-                self.submit(Note(text), "note")
-
-        self.push_screen(journal_note(), done)
-
-    def do_cancel(self) -> None:
-        """A look at the session first."""
-        self._look_at_session(terminate=False)
-
-    def do_terminate(self) -> None:
-        """A look at the session first."""
-        self._look_at_session(terminate=True)
-
-    def _look_at_session(self, *, terminate: bool) -> None:
-        session = self._board.front.session
-        if session is not None:
-            self.push_screen(SignalDialog(session, self._latest, terminate=terminate), self._signal)
-
-    def _signal(self, signal: Intent | None) -> None:
-        if signal is not None:
-            self.submit(signal, "signal")
+        self._window.sign_off_action(message.action)
 
     def do_detail(self) -> None:
         """All about the row under the cursor."""
@@ -435,4 +338,4 @@ class DbwatchApp(App[None]):
         if isinstance(self.screen, ask.Ask) or not busy:
             self.exit()
         else:
-            self._ask(ask.leaving(busy), self.exit)
+            self.push_screen(ask.leaving(busy), lambda answer: self.exit() if answer == "y" else None)

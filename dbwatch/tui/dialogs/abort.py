@@ -19,7 +19,7 @@ from textual.widgets import Input
 from dbwatch import text
 from dbwatch.journal.fold import AbortState, ActionState, ActionStatus
 from dbwatch.text import one_line
-from dbwatch.tui.dialogs.dialog import Dialog, keys_line
+from dbwatch.tui.dialogs.dialog import Dialog
 from dbwatch.tui.keys import hands_off, persons_action
 from dbwatch.tui.say import BAD, FAINT, GOOD, WARN
 from dbwatch.window.abort import AbortPlan, ActionKind
@@ -245,7 +245,7 @@ class AbortDialog(Dialog[None]):
             self.field.disabled = not may_begin
             if may_begin and not self.field.has_focus and self.app.screen is self:
                 self.field.focus()
-        self.keys.show(self._keys(mode, may_begin))
+        self.offer(self._keys(mode, may_begin))
 
     @property
     def _may_begin(self) -> bool:
@@ -278,14 +278,14 @@ class AbortDialog(Dialog[None]):
             pieces.append((f"\n✗ {self._wrong}", f"bold {BAD}"))
         return Content.assemble(*pieces)
 
-    def _keys(self, mode: Mode, may_begin: bool) -> Content:
+    def _keys(self, mode: Mode, may_begin: bool) -> list[tuple[str, str]]:
         keys: list[tuple[str, str]] = [("Enter", "begins")] if may_begin else []
         if (pid := self._blocker()) is not None:
             keys.append(("F2", f"look at {pid}, which is in the way"))
         if self._frame.window is not None and mode is Mode.GOING and persons_action(self._frame.window) is not None:
             keys.append(("F3", "it is done: sign it off"))
         leave = "back; the abort goes on" if mode is Mode.GOING else "back"
-        return keys_line([*keys, ("Esc", leave)])
+        return [*keys, ("Esc", leave)]
 
     # What a person does
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from textual import events
 from textual.content import Content
 
-from dbwatch.tui.dialogs.dialog import Dialog, keys_line
+from dbwatch.tui.dialogs.dialog import Dialog
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Ask(Dialog[str]):
         super().__init__()
         self._choices = choices
         self.body.show(body)
-        self.keys.show(keys_line([*((c.key, c.word) for c in choices), ("Esc", back)]))
+        self.offer([*((c.key, c.word) for c in choices), ("Esc", back)])
 
     def on_key(self, event: events.Key) -> None:
         """Answers with the key, if it is one of the answers."""

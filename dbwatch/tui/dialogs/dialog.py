@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from typing import ClassVar, TypeVar
 
@@ -73,9 +74,21 @@ class Dialog(ModalScreen[Result]):
         """How many cells a line of the body has: the box without its edges, padding and scroll bar."""
         return max(40, min(WIDTH, self.app.size.width) - 5)
 
+    def offer(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Shows which keys do what here from now on."""
+        self.keys.show(keys_line(keys))
+        if self.is_mounted:
+            self._make_room()
+
     def on_resize(self) -> None:
+        """Another size gives the body another room."""
+        self._make_room()
+
+    def _make_room(self) -> None:
         """The body gives way before the keys do: it scrolls, they are always seen."""
-        around = 5 + (3 if self.field is not None else 0)
+        keys = len(textwrap.wrap(self.keys.said, self.room)) or 1
+        asked = (2 if self.prompt else 0) + 1 if self.field is not None and self.field.display else 0
+        around = 2 + 1 + asked + 1 + keys
         self.query_one(VerticalScroll).styles.max_height = max(3, self.app.size.height - around)
 
     def on_mount(self) -> None:

@@ -6,7 +6,7 @@ from textual.content import Content
 from textual.widgets import Input
 
 from dbwatch.text import one_line
-from dbwatch.tui.dialogs.dialog import Dialog, keys_line
+from dbwatch.tui.dialogs.dialog import Dialog
 from dbwatch.tui.say import WARN
 
 
@@ -20,7 +20,7 @@ class NoteDialog(Dialog[str]):
         super().__init__()
         self._asks = Content(prompt)
         self.body.show(body)
-        self.keys.show(keys_line([("Enter", does), ("Esc", "back")]))
+        self.offer([("Enter", does), ("Esc", "back")])
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Hands the note back, if there is one."""

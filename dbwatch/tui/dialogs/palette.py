@@ -14,7 +14,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Input
 
-from dbwatch.tui.dialogs.dialog import Dialog, keys_line
+from dbwatch.tui.dialogs.dialog import Dialog
 from dbwatch.tui.keys import Command, Situation, available
 from dbwatch.tui.say import FAINT
 
@@ -44,7 +44,7 @@ class Palette(Dialog[str]):
         super().__init__()
         self._all = entries(situation)
         self._found, self._chosen = self._all, 0
-        self.keys.show(keys_line([("↑ ↓", "choose"), ("Enter", "does it"), ("Esc", "back")]))
+        self.offer([("↑ ↓", "choose"), ("Enter", "does it"), ("Esc", "back")])
         self._draw()
 
     @property

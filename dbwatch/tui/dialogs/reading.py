@@ -7,7 +7,7 @@ from itertools import groupby
 
 from textual.content import Content
 
-from dbwatch.tui.dialogs.dialog import Dialog, keys_line
+from dbwatch.tui.dialogs.dialog import Dialog
 from dbwatch.tui.keys import Situation, offered
 from dbwatch.tui.say import FAINT
 from dbwatch.window.feed import Frame
@@ -26,7 +26,7 @@ class Detail(Dialog[None]):
         super().__init__()
         self._lines = lines
         self._last: Sequence[str] = lines()
-        self.keys.show(keys_line([("↑ ↓", "scroll"), ("Esc", "back")]))
+        self.offer([("↑ ↓", "scroll"), ("Esc", "back")])
         self._draw(gone=False)
 
     def view(self, frame: Frame, now: float) -> None:
@@ -47,7 +47,7 @@ class Help(Dialog[None]):
     def __init__(self, situation: Situation) -> None:
         super().__init__()
         self.body.show(help_text(situation))
-        self.keys.show(keys_line([("↑ ↓", "scroll"), ("Esc", "back")]))
+        self.offer([("↑ ↓", "scroll"), ("Esc", "back")])
 
 
 def help_text(situation: Situation) -> Content:

@@ -11,7 +11,7 @@ from textual.content import Content
 
 from dbwatch import text
 from dbwatch.monitor.samples import Activity, Snapshot, Status
-from dbwatch.tui.dialogs.dialog import Dialog, keys_line
+from dbwatch.tui.dialogs.dialog import Dialog
 from dbwatch.tui.panes.sessions import broken
 from dbwatch.tui.say import BAD, FAINT, WARN
 from dbwatch.window.feed import Frame
@@ -124,7 +124,7 @@ class SignalDialog(Dialog[Signal]):
         idle = (row or self._shown).state.startswith("idle") and not self._terminate
         if idle and self.state is not Target.GONE:
             said = Content.assemble(said, ("\n\n▲ It runs no query: a cancel does nothing to it.", f"bold {WARN}"))
-        verb = "terminate it: its connection ends, its transaction is rolled back"
+        verb = "terminate it, which rolls its transaction back"
         verb = verb if self._terminate else "cancel its query: the session stays"
         self.title_line.show(Content("Terminate this session?" if self._terminate else "Cancel this session's query?"))
         back = ("Esc", "leave it alone")
@@ -144,7 +144,7 @@ class SignalDialog(Dialog[Signal]):
         if not self._terminate and self.state is not Target.GONE:
             keys.insert(-1, ("K", "terminate it instead"))
         self.body.show(said)
-        self.keys.show(keys_line(keys))
+        self.offer(keys)
 
     def key_y(self) -> None:
         """Sends the signal, unless what it was meant for has changed or gone."""
