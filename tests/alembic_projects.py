@@ -15,11 +15,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from servers import Database
+
+from dbwatch.clock import SystemClock
 from dbwatch.journal.fence import Fence
-from dbwatch.migration.events import Direction, Event, StatementStarted
+from dbwatch.migration.events import Direction, Event, Outcome, StatementStarted
 from dbwatch.migration.request import Job, Project, Target
+from dbwatch.migration.runner import Patience, run
 
 T = TypeVar("T")
+PATIENCE = Patience()
+USERS = "CREATE TABLE users (id int PRIMARY KEY, name text)"
 
 _INI = """\
 [alembic]
@@ -225,3 +231,18 @@ class Told:
 def job(project: AlembicProject, direction: Direction = Direction.UP, to: Target = "heads", **options: Any) -> Job:
     """A job for a window that no journal knows, unless *options* bring a fence."""
     return Job(project.project, direction, to, **{"fence": Fence(uuid4(), 1), **options})
+
+
+async def go(
+    db: Database, job: Job, told: Told | None = None, stop: asyncio.Event | None = None, patience: Patience = PATIENCE
+) -> Outcome:
+    """Runs *job* on *db*, without jitter."""
+    return await run(
+        job,
+        db.connector,
+        clock=SystemClock(),
+        on_event=told or Told(),
+        stop=stop or asyncio.Event(),
+        patience=patience,
+        jitter=lambda: 0.0,
+    )

@@ -24,8 +24,9 @@ from dbwatch.migration.answers import Answers
 from dbwatch.migration.chain import Chain
 from dbwatch.migration.events import Applied, Failed, Finished, Planned
 from dbwatch.migration.explain import explain
-from dbwatch.migration.hooks import Hooks, schema_of
+from dbwatch.migration.hooks import Hooks
 from dbwatch.migration.leash import Leash
+from dbwatch.migration.lookups import schema_of
 from dbwatch.migration.output import Output, secrets
 from dbwatch.migration.request import Ask
 

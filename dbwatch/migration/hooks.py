@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,11 +33,15 @@ from dbwatch.migration.ddl import Action, Named
 from dbwatch.migration.events import Connected, LogLine, StatementDone, StatementStarted
 from dbwatch.migration.grammar import plain, read
 from dbwatch.migration.leash import Leash
+from dbwatch.migration.lookups import made, resolved, run
 from dbwatch.migration.request import Ask
 from dbwatch.postgres.queries import query
 
 _SQL_SHOWN = 20_000
 """Characters of a statement that are reported."""
+
+_COMMITS = re.compile(r"\s*(COMMIT|END)\b", re.IGNORECASE)
+"""A COMMIT as text, which SQLAlchemy's `commit` event does not see."""
 
 
 class Elsewhere(DbwatchError):
@@ -115,7 +119,7 @@ class Hooks:
         }
         if version >= 140_000:
             limits["client_connection_check_interval"] = "500"
-        _run(dbapi, _set(limits))
+        run(dbapi, _set(limits))
         link.fence = self._fence(dbapi)
         dbapi.commit()
         _keep_alive(link.driver)
@@ -124,7 +128,7 @@ class Hooks:
 
     def _verified(self, dbapi: Any) -> tuple[_Link, int]:
         try:
-            [(pid, started, version, *where, name)] = _run(dbapi, query("migration-identity", 130_000).decode())
+            [(pid, started, version, *where, name)] = run(dbapi, query("migration-identity", 130_000).decode())
         except Exception as error:  # any driver's error class: it is not PostgreSQL that answers
             said = next(iter(str(error).splitlines()), "")
             raise Elsewhere("env.py connected to something that is not PostgreSQL", why=said) from error
@@ -139,7 +143,7 @@ class Hooks:
 
     def _fence(self, dbapi: Any) -> tuple[str, str] | None:
         """The queries that read our window's epoch on this connection, or None where the journal is elsewhere."""
-        rows = _run(dbapi, query("migration-fence", 130_000).decode())
+        rows = run(dbapi, query("migration-fence", 130_000).decode())
         if not self._ask.window or not rows:
             return None
         [(readable, lockable)] = rows
@@ -153,7 +157,7 @@ class Hooks:
             sql.SQL(query(name, 130_000).decode()).format(window=self._ask.window).as_string()
             for name in ("migration-epoch", "migration-epoch-locked")
         )
-        return (plainly, locked if lockable else plainly) if _run(dbapi, plainly) else None
+        return (plainly, locked if lockable else plainly) if run(dbapi, plainly) else None
 
     def _check(self, dbapi: Any, link: _Link) -> None:
         """Raises Stopped or Fenced where nothing of ours may be done or committed any more."""
@@ -164,8 +168,8 @@ class Hooks:
 
     def _epoch(self, dbapi: Any, fence: tuple[str, str]) -> list[tuple[Any, ...]]:
         plainly, locked = fence
-        if _run(dbapi, "SELECT current_setting('transaction_isolation')") == [("read committed",)]:
-            return _run(dbapi, locked)
+        if run(dbapi, "SELECT current_setting('transaction_isolation')") == [("read committed",)]:
+            return run(dbapi, locked)
         with psycopg.connect(self._ask.dsn, autocommit=True, connect_timeout=5) as another:
             return another.execute(plainly.encode()).fetchall()
 
@@ -173,7 +177,7 @@ class Hooks:
         link, dbapi = _link(connection)
         reading = read(plain(statement))
         autocommit = bool(getattr(dbapi, "autocommit", False))
-        if autocommit:
+        if autocommit or _COMMITS.match(statement):
             self._check(dbapi, link)
         elif self._leash.pulled:
             raise Stopped("stopped before the next statement")
@@ -181,7 +185,7 @@ class Hooks:
             _lift(dbapi, link)
         else:
             _restore(dbapi, link)
-        objects = tuple(_resolved(dbapi, named) for named in reading.named)
+        objects = tuple(resolved(dbapi, named) for named in reading.named)
         self._n += 1
         link.n, link.began = self._n, time.monotonic()
         link.creates = [named for named in objects if named.action is Action.CREATE]
@@ -200,8 +204,8 @@ class Hooks:
         link, dbapi = _link(connection)
         seconds = time.monotonic() - link.began
         _restore(dbapi, link)
-        made = _made(dbapi, link.creates)
-        self._answers.send(StatementDone(link.n, seconds, made), droppable=not made)
+        new = made(dbapi, link.creates)
+        self._answers.send(StatementDone(link.n, seconds, new), droppable=not new)
         link.creates = []
 
     def _commit(self, connection: Connection) -> None:
@@ -216,32 +220,12 @@ class Hooks:
             raise
 
 
-def schema_of(connection: Connection | None, table: str) -> str | None:
-    """The schema in which *table* is found by the connection's search_path, or would be made."""
-    if connection is None:
-        return None
-    text = sql.SQL(query("migration-schema", 130_000).decode()).format(relation=table).as_string()
-    [(current, found)] = _run(connection.connection.dbapi_connection, text)
-    schema = found or current
-    return schema if isinstance(schema, str) else None
-
-
 def _link(connection: Connection) -> tuple[_Link, Any]:
     """Our knowledge of a connection and its DBAPI face. Raises Elsewhere for one that no hook saw being made."""
     link = connection.info.get("dbwatch")
     if not isinstance(link, _Link):
         raise Elsewhere("env.py uses a connection that was not made through an SQLAlchemy engine")
     return link, connection.connection.dbapi_connection
-
-
-def _run(dbapi: Any, text: str) -> list[tuple[Any, ...]]:
-    """Runs *text*, past SQLAlchemy's events and without parameters, whose style every driver has its own of."""
-    cursor = dbapi.cursor()
-    try:
-        cursor.execute(text)
-        return [tuple(row) for row in cursor.fetchall()]
-    finally:
-        cursor.close()
 
 
 def _set(values: dict[str, str]) -> str:
@@ -253,10 +237,8 @@ def _lift(dbapi: Any, link: _Link) -> None:
     """Turns lock_timeout and statement_timeout off: CREATE INDEX CONCURRENTLY obeys them while it waits for old
     transactions, and leaves an INVALID index. Whoever is waited for is shown, and a person may cancel."""
     if link.lifted is None:
-        [(lock, statement)] = _run(
-            dbapi, "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
-        )
-        _run(dbapi, _set({"lock_timeout": "0", "statement_timeout": "0"}))
+        [(lock, statement)] = run(dbapi, "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
+        run(dbapi, _set({"lock_timeout": "0", "statement_timeout": "0"}))
         link.lifted = (lock, statement)
 
 
@@ -264,52 +246,8 @@ def _restore(dbapi: Any, link: _Link) -> None:
     """Turns them on again: after the statement, or before the next one where it failed."""
     if link.lifted is not None:
         lock, statement = link.lifted
-        _run(dbapi, _set({"lock_timeout": lock, "statement_timeout": statement}))
+        run(dbapi, _set({"lock_timeout": lock, "statement_timeout": statement}))
         link.lifted = None
-
-
-_MADE_IN_CURRENT_SCHEMA = frozenset(
-    {"table", "view", "materialized view", "foreign table", "sequence", "type", "domain", "function", "procedure"}
-    | {"aggregate", "statistics"}
-)
-
-
-def _resolved(dbapi: Any, named: Named) -> Named:
-    """*named* with the schema that the search_path gives it now."""
-    if named.schema is not None:
-        return named
-    relation = named.parent or named.name
-    text = sql.SQL(query("migration-schema", 130_000).decode()).format(relation=relation).as_string()
-    [(current, found)] = _run(dbapi, text)
-    if named.action is Action.CREATE and named.parent is None and named.kind in _MADE_IN_CURRENT_SCHEMA:
-        return replace(named, schema=current)
-    return replace(named, schema=found or (current if named.parent else None))
-
-
-def _made(dbapi: Any, creates: Sequence[Named]) -> tuple[Named, ...]:
-    """*creates* with their OIDs, and with the names that the server chose where the statement gave none."""
-    made: list[Named] = []
-    unnamed: dict[tuple[str, str | None, str | None], int] = {}
-    for named in creates:
-        if named.name:
-            made.extend(_found(dbapi, named, 1))
-        else:
-            spot = (named.kind, named.schema, named.parent)
-            unnamed[spot] = unnamed.get(spot, 0) + 1
-    for (kind, schema, parent), count in unnamed.items():
-        made.extend(_found(dbapi, Named(Action.CREATE, kind, schema, "", parent), count))
-    return tuple(made)
-
-
-def _found(dbapi: Any, named: Named, count: int) -> list[Named]:
-    text = sql.SQL(query("migration-made", 130_000).decode())
-    rows = _run(
-        dbapi,
-        text.format(
-            kind=named.kind, schema=named.schema or "", name=named.name, parent=named.parent or "", count=count
-        ).as_string(),
-    )
-    return [replace(named, name=name, oid=oid) for oid, name in rows]
 
 
 def _keep_alive(driver: Any) -> None:
