@@ -260,3 +260,29 @@ async def test_a_child_that_dies_says_how(db18: Database, tmp_path: Path) -> Non
     assert outcome.failure is not None
     assert outcome.failure.cause is Cause.DIED
     assert "SIGKILL" in outcome.failure.message
+
+
+@pytest.mark.parametrize("tpm", [False, True], ids=["one transaction", "a transaction per migration"])
+async def test_a_downgrade_that_raises_on_the_way_stops_where_its_transactions_end(
+    db: Database, tmp_path: Path, tpm: bool
+) -> None:
+    project = AlembicProject(tmp_path / "shop", tpm=tpm).revision("r1", *table("a"))
+    project.revision("r2", table("b")[0], "raise NotImplementedError('no way back')").revision("r3", *table("c"))
+    assert (await go(db, job(project))).ok
+    back = await go(db, job(project, DOWN, frozenset({"r1"})))
+    assert back.failure is not None
+    assert (back.failure.cause, back.failure.revision) == (Cause.CODE, "r2")
+    assert "no way back" in back.failure.message
+    assert back.heads_after == frozenset({"r2" if tpm else "r3"})
+    assert back.committed == (("r3",) if tpm else ())
+
+
+async def test_a_downgrade_without_a_function_is_refused_before_anything_runs(db: Database, tmp_path: Path) -> None:
+    project = AlembicProject(tmp_path / "shop", tpm=True).revision("r1", *table("a"))
+    project.revision("r2", table("b")[0], None).revision("r3", *table("c"))
+    assert (await go(db, job(project))).ok
+    back = await go(db, job(project, DOWN, frozenset({"r1"})))
+    assert back.failure is not None
+    assert back.failure.cause is Cause.CONFIG
+    assert back.failure.message == "revision r2 has no downgrade()"
+    assert await db.sql("SELECT version_num FROM alembic_version") == [("r3",)]
