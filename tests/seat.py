@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import fakefeed as ff
 from textual.pilot import Pilot
@@ -65,7 +66,9 @@ async def seat(
 ) -> AsyncIterator[Seat]:
     frame = FRAMES[name] if isinstance(name, str) else name
     feed, desk, clock = ff.FakeFeed(frame), desk or ff.FakeDesk(), ff.FakeClock()
-    app = DbwatchApp(feed, desk, clock=clock, folder=folder, environ={"COLORTERM": "truecolor"})
-    async with app.run_test(size=size) as pilot:
-        await pilot.pause()
-        yield Seat(pilot, app, feed, desk, clock)
+    with TemporaryDirectory() as exports:
+        where = folder or Path(exports)
+        app = DbwatchApp(feed, desk, clock=clock, folder=where, environ={"COLORTERM": "truecolor"})
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause()
+            yield Seat(pilot, app, feed, desk, clock)

@@ -125,9 +125,9 @@ def test_a_frozen_display_says_so_in_place_of_live() -> None:
 
 def test_no_way_back_is_said_in_words() -> None:
     assert "✗ no way back since drop" in line(FRAMES["no way back"])
-    blind = ff.window(rollback=Rollback(False, None, "cannot be told now: connection refused", "drop"))
+    blind = ff.window(rollback=Rollback(True, 38.0, no_return="drop", unknown="connection refused"))
     told = line(Frame(ff.snapshot(), blind))
-    assert "✗ no way back: cannot be told now" in told
+    assert "? way back not known: connection refused" in told
 
 
 @pytest.mark.parametrize("name", ff.ALL_FRAMES)

@@ -98,7 +98,7 @@ def test_what_an_abort_took_back_is_told_as_undone() -> None:
 def test_the_line_of_no_return_is_passed_only_when_its_step_has_begun() -> None:
     assert "no way back from here" in plan("window opened")
     assert "passed: no way back" in plan("no way back")
-    blind = ff.window(*ff.ADDED, rollback=Rollback(False, None, "cannot be told now", "drop"))
+    blind = ff.window(*ff.ADDED, rollback=Rollback(True, None, no_return="drop", unknown="connection refused"))
     assert "no way back from here" in plan(Frame(ff.snapshot(), blind))
 
 

@@ -12,9 +12,7 @@ from collections.abc import Callable
 
 from dbwatch.errors import UsageError
 from dbwatch.tui.app import DbwatchApp
-
-SMALLEST = (60, 15)
-"""Columns and rows below which nothing can be told any more."""
+from dbwatch.tui.terminal import SMALLEST
 
 
 def require_terminal() -> None:

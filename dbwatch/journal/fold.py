@@ -43,6 +43,8 @@ class StepState:
     """Whether running it (again) is safe."""
     heads_before: tuple[str, ...] = ()
     heads_after: tuple[str, ...] = ()
+    signed: bool = False
+    """A person did it and signed it off; nothing of ours ran."""
     undone: bool = False
     """An abort took it back."""
 
@@ -200,6 +202,7 @@ def _step_after(step: StepState, event: ev.Event) -> StepState:
                 step,
                 status=StepStatus.DONE,
                 attempt=fact.attempt,
+                signed=step.status is StepStatus.PENDING,
                 actor=step.actor or event.actor,
                 started_at=step.started_at or event.at,
                 ended_at=event.at,
@@ -236,16 +239,26 @@ def _abort_after(state: WindowState, event: ev.Event) -> WindowState:
         done = replace(
             abort, finished=True, equal=fact.equal, differences=tuple(fact.differences), seconds=fact.seconds
         )
-        return replace(state, abort=done)
+        return _all_undone(replace(state, abort=done)) if fact.equal else replace(state, abort=done)
     if not isinstance(fact, ev.AbortActionStarted | ev.AbortActionDone | ev.AbortActionFailed):
         return state
     abort = replace(abort, actions=tuple(_action_after(a, event) for a in abort.actions))
     state = replace(state, abort=abort)
     action = next((a for a in abort.actions if a.number == fact.number), None)
     step_id = str(action.body.get("step") or "") if action else ""
-    if isinstance(fact, ev.AbortActionDone) and step_id in state.steps:
+    if isinstance(fact, ev.AbortActionDone) and step_id in state.steps and _takes_back(action):
         return _with_step(state, replace(state.step(step_id), undone=True))
     return state
+
+
+def _takes_back(action: ActionState | None) -> bool:
+    return action is not None and action.body.get("kind") in ("person", "sql", "downgrade")
+
+
+def _all_undone(state: WindowState) -> WindowState:
+    """The schema is the one of the opening: nothing that ran is left, whichever action took it back."""
+    steps = {id: step if step.signed else replace(step, undone=True) for id, step in state.steps.items()}
+    return replace(state, steps=MappingProxyType(steps))
 
 
 def _action_after(action: ActionState, event: ev.Event) -> ActionState:

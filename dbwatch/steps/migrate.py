@@ -94,6 +94,8 @@ class _Scribe:
     def hear(self, event: me.Event) -> None:
         """Called by the engine; returns at once."""
         self._progress = shown.after(self._progress, event)
+        if isinstance(event, me.Retrying) and (whom := self._kit.in_the_way()):
+            self._progress = replace(self._progress, note=f"{self._progress.note}; it waited for {whom}")
         self._kit.show_migration(self._progress)
         match event:
             case me.StatementStarted() as e if e.objects or not e.known:

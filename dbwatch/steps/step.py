@@ -77,6 +77,8 @@ class Kit:
     """Writes what has happened."""
     write_in: Callable[[Connection, Sequence[Fact]], Awaitable[None]]
     """Writes in a transaction of the step's own, so that both commit or neither."""
+    in_the_way: Callable[[], str]
+    """Whom a statement of this step was last seen to wait for, in plain words; empty: nobody yet."""
     show_migration: Callable[[MigrationProgress], None]
     show_backfill: Callable[[BackfillProgress], None]
     left_behind: Callable[[], Awaitable[tuple[str, ...]]]

@@ -226,6 +226,9 @@ def past_no_return(view: WindowView) -> bool:
 def way_back(view: WindowView, narrow: bool) -> Content:
     """What an abort would mean now: `rollback ≈ 0:38 reversible`, or `no way back since drop`."""
     rollback = view.rollback
+    if rollback.unknown:
+        because = "" if narrow else f": {_cut(rollback.unknown, 48)}"
+        return Content.assemble((f"? way back not known{because}", f"bold {WARN}"))
     if past_no_return(view):
         return Content.assemble((f"✗ no way back since {rollback.no_return}", f"bold {BAD}"))
     if not rollback.reversible:

@@ -90,6 +90,7 @@ class Conductor:
     def saw(self, snapshot: Snapshot) -> None:
         """Takes a snapshot; the poller's publish."""
         self._snapshot = snapshot
+        self.work.stood_in_way(next(filter(None, (waiting_for(snapshot, p) for p in sorted(snapshot.own_pids))), ""))
         self._hub.touch()
 
     def own_pids(self) -> frozenset[int]:
@@ -204,8 +205,7 @@ class Conductor:
                     await self._store.mirror.lay("rollback.md", rollback_md(plan, self.ground))
                     seen = state.seq
                 except (DbwatchError, psycopg.Error, OSError) as error:
-                    why = f"cannot be told now: {describe(error)}"
-                    self._rollback = replace(self._rollback, reversible=False, reason=why)
+                    self._rollback = replace(self._rollback, unknown=describe(error))
                 self._hub.touch()
             await self.ground.clock.sleep(ASSESS_S)
 
@@ -289,10 +289,16 @@ class Conductor:
             if refused := gates.sign_off_refusal(state, self.ground.runbook, step):
                 raise Refused(refused)
             known = state.step(step_id)
-            return [ev.StepDone(step_id, known.attempt or 1, note or "signed off", known.seconds or 0.0)]
+            return [ev.StepDone(step_id, known.attempt or 1, note or "signed off", self._since_last(state))]
 
         await self._store.append(sign)
         return Answer(True, f"{step_id} signed off")
+
+    def _since_last(self, state: WindowState) -> float:
+        """Seconds since the step before ended, or the window opened: what a person's step took at most."""
+        instants = [step.ended_at for step in state.steps.values() if step.ended_at is not None]
+        since = max(instants, default=state.opened_at)
+        return max(0.0, (self.ground.clock.now() - since).total_seconds()) if since else 0.0
 
     async def _toggle_backfill(self) -> Answer:
         running = self.state.running

@@ -27,6 +27,8 @@ class Rollback:
     estimate_s: float | None
     reason: str = ""
     """Why there is no way back, where there is none."""
+    unknown: str = ""
+    """Why it cannot be told now; the other fields are those of the last time it could."""
     no_return: str | None = None
     """The first step past which there is no way back; None where every step can be taken back."""
 

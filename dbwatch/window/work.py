@@ -44,6 +44,7 @@ class Work:
         self._ground, self._survey = ground, survey
         self._touch, self._fenced = touch, fenced
         self._task: asyncio.Task[None] | None = None
+        self._in_the_way = ""
 
     @property
     def under_way(self) -> bool:
@@ -54,6 +55,10 @@ class Work:
         """Whether a backfill of ours runs now."""
         running = self._ground.store.state.running
         return self.under_way and running is not None and running.id == self.backfill_step
+
+    def stood_in_way(self, whom: str) -> None:
+        """Takes whom a backend of ours waits for now; the last one is remembered until the step ends."""
+        self._in_the_way = whom or self._in_the_way
 
     def words(self) -> str:
         """How far the running step is, for a sentence; empty where nothing is known."""
@@ -136,7 +141,7 @@ class Work:
 
     def _kit(self, attempt: int, previous: StepState) -> Kit:
         g = self._ground
-        self.stop, self.hand = asyncio.Event(), Control()
+        self.stop, self.hand, self._in_the_way = asyncio.Event(), Control(), ""
         return Kit(
             connector=g.connector,
             limits=g.limits,
@@ -152,6 +157,7 @@ class Work:
             record=self._record,
             write_in=lambda connection, facts: g.store.append_in(connection, lambda _: facts),
             left_behind=self._survey.left_behind,
+            in_the_way=lambda: self._in_the_way,
             show_migration=self.show_migration,
             show_backfill=self._show_backfill,
         )
@@ -211,6 +217,8 @@ class Work:
             case Done(result=result, heads=heads):
                 await store.record(ev.StepDone(step.id, attempt, result, seconds, list(heads)))
             case Failed(error=text, again=again, stopped=stopped):
+                if self._in_the_way and "lock timeout" in text:
+                    text = f"{text}; it waited for {self._in_the_way}"
                 await store.record(ev.StepFailed(step.id, attempt, text, seconds, again, stopped))
             case Unknown(reason=reason):
                 await store.record(ev.StepUnknown(step.id, attempt, reason))
