@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool
 from dbwatch.clock import SystemClock
 from dbwatch.errors import ConnectionLost, Fenced, Refused, ServerSilent
 from dbwatch.journal import events as ev
+from dbwatch.journal import rows
 from dbwatch.journal import store as journal
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.mirror import Mirror
@@ -112,9 +113,9 @@ async def test_an_edited_event_breaks_the_chain(db18: Database, tmp_path: Path) 
     store = await opened(db18.connector, tmp_path)
     await store.append(lambda _: [ev.Noted("one"), ev.Noted("two"), ev.Noted("three")])
     session = await db18.connector.open(Role.JOURNAL)
-    assert ev.broken_link(await journal.read_events(session, store.window)) is None
+    assert ev.broken_link(await rows.read_events(session, store.window)) is None
     await session.execute("""UPDATE dbwatch.event SET body = '{"text":"TWO"}' WHERE seq = 3""")
-    assert ev.broken_link(await journal.read_events(session, store.window)) == 3
+    assert ev.broken_link(await rows.read_events(session, store.window)) == 3
     await asyncio.gather(session.close(), store.close())
 
 

@@ -7,9 +7,9 @@ import json
 
 from dbwatch.clock import SystemClock
 from dbwatch.errors import DbwatchError, Exit
-from dbwatch.journal import schema, store
+from dbwatch.journal import rows, schema
 from dbwatch.journal.fold import StepStatus, WindowState, fold
-from dbwatch.journal.store import WindowRow
+from dbwatch.journal.rows import WindowRow
 from dbwatch.monitor.export import to_json
 from dbwatch.monitor.poller import poll_once
 from dbwatch.monitor.samples import Snapshot, Status
@@ -72,10 +72,10 @@ async def _window(connector: Connector) -> tuple[WindowRow | None, WindowState]:
     try:
         if not await schema.present(session):
             return None, WindowState()
-        row = await store.find_open(session) or await store.find_last(session)
+        row = await rows.find_open(session) or await rows.find_last(session)
         if row is None:
             return None, WindowState()
-        return row, fold(await store.read_events(session, row.id))
+        return row, fold(await rows.read_events(session, row.id))
     finally:
         await session.close()
 

@@ -27,13 +27,12 @@ from dbwatch.journal.events import (
     Fact,
     JournalRewound,
     WindowOpened,
-    decode,
-    kind_of,
     make,
 )
 from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import WindowState, fold
 from dbwatch.journal.mirror import Mirror, Pending
+from dbwatch.journal.rows import columns_of, event_of, events_after, read_events
 from dbwatch.postgres.session import Connection, Connector, Role, Session, describe
 
 Decide = Callable[[WindowState], Sequence[Fact]]
@@ -44,24 +43,6 @@ _UNWRITABLE = (ConnectionLost, ServerSilent, CannotConnect, psycopg.OperationalE
 
 
 @dataclass(frozen=True, slots=True)
-class WindowRow:
-    """The window's own row: what does not change by events."""
-
-    id: UUID
-    title: str
-    runbook_text: str
-    runbook_sha: str
-    opened_at: datetime
-    start_heads: str
-    fingerprint: str
-    baseline: str
-    epoch: int
-    driver: str
-    lease_left_s: float
-    closed: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Opening:
     """What a new window starts with."""
 
@@ -69,56 +50,6 @@ class Opening:
     runbook_text: str
     fingerprint: str
     baseline: str
-
-
-_ROW = select(
-    t.window.c.id,
-    t.window.c.title,
-    t.window.c.runbook_text,
-    t.window.c.runbook_sha,
-    t.window.c.opened_at,
-    t.window.c.start_heads,
-    t.window.c.fingerprint,
-    t.window.c.baseline,
-    t.window.c.epoch,
-    t.window.c.driver,
-    func.extract("epoch", t.window.c.lease_until - func.clock_timestamp()).label("lease_left_s"),
-    t.window.c.closed_at.is_not(None).label("closed"),
-)
-
-
-async def find_open(session: Session) -> WindowRow | None:
-    """The open window of this database, where there is one. Raises as `Session.call` does."""
-    return await _one(session, _ROW.where(t.window.c.closed_at.is_(None)))
-
-
-async def find_last(session: Session) -> WindowRow | None:
-    """The window opened last, open or closed. Raises as `Session.call` does."""
-    return await _one(session, _ROW.order_by(t.window.c.opened_at.desc()).limit(1))
-
-
-async def _one(session: Session, statement: Any) -> WindowRow | None:
-    rows = await session.fetch(WindowRow, *compiled(statement))
-    return rows[0] if rows else None
-
-
-async def read_events(session: Session, window: UUID, after: int = 0) -> list[Event]:
-    """The events of *window* with a seq above *after*, in order. Raises as `Session.call` does."""
-    return [_event(row) for row in await session.values(*compiled(_events_after(window, after)))]
-
-
-def _events_after(window: UUID, after: int) -> Any:
-    e = t.event.c
-    return (
-        select(e.seq, e.at, e.actor, e.epoch, e.kind, e.body, e.prev_hash, e.hash)
-        .where(e.window_id == window, e.seq > after)
-        .order_by(e.seq)
-    )
-
-
-def _event(row: tuple[Any, ...]) -> Event:
-    seq, at, actor, epoch, kind, body, prev_hash, digest = row
-    return Event(seq, at, actor, epoch, decode(kind, body), body, prev_hash, digest)
 
 
 class Store:
@@ -361,8 +292,8 @@ class Store:
             raise self._fenced()
         if last < self._confirmed.seq:
             raise ConnectionLost("the journal went back", why="the database lost commits", next="reading it anew")
-        cursor = await connection.execute(*compiled(_events_after(self.window, self._confirmed.seq)))
-        read = [_event(row) for row in await cursor.fetchall()]
+        cursor = await connection.execute(*compiled(events_after(self.window, self._confirmed.seq)))
+        read = [event_of(row) for row in await cursor.fetchall()]
         state = fold(read, self._confirmed)
         made: list[Event] = []
         for p in self.mirror.pending if fenced else ():
@@ -373,7 +304,7 @@ class Store:
         if made:
             if closed:
                 raise Refused("the window is closed", why="its journal ends there", next="open a new window")
-            await connection.execute(*compiled(insert(t.event).values([_row(self.window, e) for e in made])))
+            await connection.execute(*compiled(insert(t.event).values([columns_of(self.window, e) for e in made])))
             await connection.execute(
                 *compiled(
                     update(t.window)
@@ -438,20 +369,6 @@ class Store:
 def _next(fact: Fact, state: WindowState, made: list[Event], at: datetime, actor: str, epoch: int) -> Event:
     seq, digest = (made[-1].seq, made[-1].hash) if made else (state.seq, state.head_hash)
     return make(fact, seq=seq + 1, at=at, actor=actor, epoch=epoch, prev_hash=digest)
-
-
-def _row(window: UUID, event: Event) -> dict[str, Any]:
-    return {
-        "window_id": window,
-        "seq": event.seq,
-        "at": event.at,
-        "actor": event.actor,
-        "epoch": event.epoch,
-        "kind": kind_of(event.fact),
-        "body": event.body,
-        "prev_hash": event.prev_hash,
-        "hash": event.hash,
-    }
 
 
 async def open_window(

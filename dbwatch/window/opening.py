@@ -9,10 +9,11 @@ from pathlib import Path
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Refused
 from dbwatch.journal import events as ev
-from dbwatch.journal import schema, store
+from dbwatch.journal import rows, schema, store
 from dbwatch.journal.fence import Fence
 from dbwatch.journal.mirror import Mirror
-from dbwatch.journal.store import Opening, Store, WindowRow
+from dbwatch.journal.rows import WindowRow
+from dbwatch.journal.store import Opening, Store
 from dbwatch.migration import fingerprint, runner
 from dbwatch.migration.fingerprint import Fingerprint
 from dbwatch.migration.request import Project
@@ -74,7 +75,7 @@ async def enter(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Gr
         if wish.open_new or await schema.present(session):
             tell("looking for the journal")
             await schema.ensure(connector)
-        row = await store.find_open(session) if await schema.present(session) else None
+        row = await rows.find_open(session) if await schema.present(session) else None
         if row is not None:
             return await _rejoin(book, connector, clock, wish, tell, facts, session, row)
         if not wish.open_new:
@@ -94,7 +95,7 @@ async def visit(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Gr
     session = await connector.open(Role.CONTROL)
     try:
         facts = await look(session, dsn=connector.dsn())
-        row = await store.find_open(session) if await schema.present(session) else None
+        row = await rows.find_open(session) if await schema.present(session) else None
         if row is None:
             raise Refused(f"no window is open in {facts.name}", next="there is nothing to take back")
         _require_same(row, book, facts)
@@ -143,7 +144,7 @@ async def _rejoin(
     row: WindowRow,
 ) -> Ground:
     _require_same(row, book, facts)
-    events = await store.read_events(session, row.id)
+    events = await rows.read_events(session, row.id)
     sha = next((e.fact.runbook_sha for e in reversed(events) if hasattr(e.fact, "runbook_sha")), row.runbook_sha)
     edited = sha != book.sha
     if edited and not wish.amend:
