@@ -31,7 +31,7 @@ from dbwatch.tui.livetable import LiveTable
 from dbwatch.tui.terminal import TooSmall, appearance, too_small
 from dbwatch.tui.window_commands import WindowCommands
 from dbwatch.window.feed import Desk, Feed, Frame
-from dbwatch.window.intents import Abort, Intent
+from dbwatch.window.intents import Abort, ChangeSpeed, Intent
 
 INTERVALS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between polls that `+` and `-` walk through."""
@@ -188,7 +188,7 @@ class DbwatchApp(App[None]):
 
     def submit(self, intent: Intent, about: str) -> None:
         """Hands *intent* in. Keys go on meanwhile; the answer is told when it comes."""
-        if intent in self._under_way:
+        if intent in self._under_way and not isinstance(intent, ChangeSpeed):  # of that each press is a level more
             self.say(f"{about}: asked already, no answer yet")
             return
         self._under_way.add(intent)
