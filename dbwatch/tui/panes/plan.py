@@ -214,7 +214,7 @@ def plan_sheet(frame: Frame, width: int) -> Sheet:
     if view is None:
         return Sheet((Column("step", None),), (), "no window is open here")
     steps = [view.state.step(spec.id) for spec in view.runbook.steps()]
-    done = sum(state.status in (StepStatus.DONE, StepStatus.WAIVED) for state in steps)
+    done = sum(state.status in (StepStatus.DONE, StepStatus.WAIVED) and not state.undone for state in steps)
     columns = (Column(plan_title(view, room), None),)
     return Sheet(columns, tuple(plan_lines(view, room)), "", f"{done} of {len(steps)} done")
 
