@@ -18,7 +18,7 @@ import pyte
 KEYS = {
     "enter": "\r", "escape": "\x1b", "tab": "\t", "backspace": "\x7f", "up": "\x1b[A", "down": "\x1b[B",
     "right": "\x1b[C", "left": "\x1b[D", "home": "\x1b[H", "end": "\x1b[F", "pageup": "\x1b[5~",
-    "pagedown": "\x1b[6~", "ctrl+c": "\x03", "ctrl+p": "\x10", "space": " ",
+    "pagedown": "\x1b[6~", "ctrl+c": "\x03", "ctrl+p": "\x10", "space": " ", "f2": "\x1bOQ", "f3": "\x1bOR",
 }  # fmt: skip
 
 _ESCAPE = re.compile(
