@@ -21,7 +21,7 @@ from servers import Database, eventually
 from terminal import Terminal, terminal
 from windows import Shop
 
-from dbwatch.journal import schema, store
+from dbwatch.journal import rows, schema
 from dbwatch.journal.events import Event, broken_link
 from dbwatch.postgres.session import Role
 
@@ -242,8 +242,8 @@ async def journal(db: Database) -> list[Event]:
     """The last window's events as the table has them; the chain has to be whole."""
     session = await db.connector.open(Role.JOURNAL)
     try:
-        row = await store.find_last(session) if await schema.present(session) else None
-        events = await store.read_events(session, row.id) if row is not None else []
+        row = await rows.find_last(session) if await schema.present(session) else None
+        events = await rows.read_events(session, row.id) if row is not None else []
     finally:
         await session.close()
     assert broken_link(events) is None
