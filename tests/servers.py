@@ -45,7 +45,11 @@ from dbwatch.postgres.session import Connector
 
 T = TypeVar("T")
 
-SETTINGS = {"shared_preload_libraries": "pg_stat_statements", "shared_buffers": "16MB"}
+SETTINGS = {
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.max": "20000",  # the session's tests share it: what one asks for must not be evicted by another
+    "shared_buffers": "16MB",
+}
 MAJORS = tuple(VERSIONS)
 
 
