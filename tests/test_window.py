@@ -42,6 +42,16 @@ async def test_a_window_runs_from_its_opening_to_its_end(shop: Shop) -> None:
     assert missing == 0
 
 
+async def test_a_window_goes_there_and_back_on_every_major(any_db: Database, tmp_path: Path) -> None:
+    shop = await small_shop(any_db, tmp_path)
+    before = await shop.dump()
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "nobody")
+        await abort(conductor)
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+    assert await shop.dump() == before
+
+
 @pytest.mark.parametrize("last", LONG)
 async def test_an_abort_after_any_step_restores_the_schema(shop: Shop, last: str) -> None:
     before = await shop.dump()
