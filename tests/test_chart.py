@@ -27,6 +27,12 @@ def test_a_chart_is_exactly_as_large_as_it_was_asked_to_be(width: int, height: i
     assert {cell_len(line) for line in drawn} == {width}
 
 
+@pytest.mark.parametrize("width", [60, 102, 200])
+def test_the_axis_reaches_the_right_edge_whatever_terminal_there_is(width: int) -> None:
+    assert lines(STEADY, width, 8)[-1].endswith("now")
+    assert lines(STEADY, width, 60)[-1].endswith("now")
+
+
 def test_the_heading_tells_the_newest_the_least_and_the_most() -> None:
     series = Series("WAL", ((-3.0, 1024.0), (-2.0, 10240.0), (-1.0, 2048.0)))
     assert chart(series, 60, 8, shown=size).plain.startswith("WAL 2.0 kB   least 1.0 kB   most 10 kB ")
@@ -49,7 +55,7 @@ def test_a_gap_stays_a_gap() -> None:
 
 
 def test_steps_are_marked_where_they_began_and_named_where_there_is_room() -> None:
-    drawn = lines(STEADY, 85, 12, Mark(-250, "add"), Mark(-100, "fill"), Mark(-99, "complete"))
+    drawn = lines(STEADY, 85, 12, Mark(-250, "add"), Mark(-99, "fill"), Mark(-98, "complete"))
     assert "▼add" in drawn[1]
     assert "▼complete" in drawn[1]
     assert "fill" not in drawn[1]

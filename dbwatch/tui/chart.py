@@ -108,6 +108,7 @@ def _plot(
     """The plot without its heading. The figure is plotext's only one: it is cleared first."""
     import plotext
 
+    plotext.terminal.limit(False, False)  # else charts end where the terminal did when plotext was loaded
     figure = plotext.figure
     figure.clear()
     figure.plot_size(width, height)
