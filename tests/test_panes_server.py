@@ -125,6 +125,20 @@ def test_the_lock_forest_on_a_wide_screen_says_that_the_root_is_the_one_to_end()
     assert table(locks.sheet(JAM), 130)[1].endswith("← 3 wait for its end")
 
 
+def test_80_columns_are_enough_to_tell_who_is_in_the_lock_forest_with_the_longest_pids() -> None:
+    long = "dbwatch migrate 1eecfb61/3"
+    rows = [
+        replace(row, pid=row.pid + 4_000_000, application_name=long if "migrate" in row.application_name else "app-7")
+        for row in JAM.snapshot.activity.rows
+    ]
+    held = [replace(lock, pid=lock.pid + 4_000_000) for lock in JAM.snapshot.locks.rows]
+    jam = replace(frame(activity=view(*rows), locks=view(*held)).snapshot, own_pids=frozenset({4_048_213}))
+    narrow = table(locks.sheet(Frame(jam)), 80)
+    assert "migrate ◆ 1ee…" in narrow[2]
+    assert "app-7" in narrow[3]
+    assert "users" in table(locks.sheet(Frame(jam)), 84)[3].split()
+
+
 def test_nobody_waiting_is_said_in_words() -> None:
     quiet = frames()["watching, stale"]
     assert locks.sheet(quiet).lines == ()

@@ -90,9 +90,9 @@ def _columns(lines: Iterable[Line]) -> tuple[Column, ...]:
         Column("  pid", width(0, 9, 22), priority=9),
         Column("age", 6, "right", priority=8),
         Column("mode", width(2, 11, 26), priority=7),
-        Column("on", width(3, 6, 24), priority=6),
-        Column("who", width(4, 8, 16), priority=4),
-        Column("what", None, priority=10, least=14),
+        Column("on", width(3, 6, 24), priority=4),
+        Column("who", width(4, 8, 14), priority=6),
+        Column("what", None, priority=10, least=12),
     )
 
 
