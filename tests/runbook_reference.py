@@ -26,6 +26,7 @@ _WORDS = {
     "Condition": "SQL",
     "Duration": "duration",
     "Timeout": "duration",
+    "BatchTime": "duration",
     "Expected": "value",
     "int": "number",
 }

@@ -114,6 +114,14 @@ SAID = [
         id="a timeout that PostgreSQL would round to none",
     ),
     pytest.param(
+        ('table = "users"', 'table = "users"\nbatch_time = "3ms"'),
+        [
+            '{3ms}: phase "code", step "fill": "batch_time": a batch takes 10ms at least and 10s at most;'
+            ' write "500ms", "2s", "60min", "24h" or "14d"'
+        ],
+        id="a batch time that the backfill would refuse",
+    ),
+    pytest.param(
         ('statement_timeout = "60s"', 'statement_timeout = "1s"'),
         [
             "8: [target]: a lock_timeout of 2 s never fires before a statement_timeout of 1 s;"

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from dbwatch.runbook.values import (
     Assignments,
+    BatchTime,
     Condition,
     Conninfo,
     Duration,
@@ -126,7 +127,7 @@ class Backfill(_Step):
     """The unique key to walk along; found from the catalogue where it is not said."""
     mode: Literal["pending", "once"] = "pending"
     """`pending`: a changed row no longer meets `where`. `once`: it still does; each row is changed exactly once."""
-    batch_time: Duration = 0.1
+    batch_time: BatchTime = 0.1
     """How long a batch should take."""
 
 

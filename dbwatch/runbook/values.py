@@ -73,6 +73,13 @@ def _timeout(length: float) -> float:
     return length
 
 
+def _batch_time(length: float) -> float:
+    # As the backfill's own plan, which would refuse it only when the step is run.
+    if not 0.01 <= length <= 10.0:
+        raise refuse("a batch takes 10ms at least and 10s at most", _DURATIONS)
+    return length
+
+
 def _harmless(keep: str) -> Callable[[str], str]:
     def check(value: str) -> str:
         for char in value:
@@ -140,6 +147,9 @@ Duration = Annotated[float, BeforeValidator(_duration)]
 
 Timeout = Annotated[float, BeforeValidator(_duration), AfterValidator(_timeout)]
 """Seconds, in the range of PostgreSQL's own timeouts; written with a unit."""
+
+BatchTime = Annotated[float, BeforeValidator(_duration), AfterValidator(_batch_time)]
+"""Seconds that a batch of a backfill may be asked to take; written with a unit."""
 
 Line = Annotated[str, AfterValidator(_filled), AfterValidator(_line)]
 """One line that a person reads."""
