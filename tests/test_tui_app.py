@@ -66,8 +66,8 @@ async def test_a_mere_watch_begins_with_the_activity_and_has_no_plan() -> None:
             assert at.desk.asked == []
 
 
-async def test_without_a_desk_there_is_nothing_to_cancel_with() -> None:
-    app = DbwatchApp(ff.FakeFeed(FRAMES["watching"]), None, clock=ff.FakeClock(), environ={})
+async def test_without_a_desk_there_is_nothing_to_cancel_with(tmp_path: Path) -> None:
+    app = DbwatchApp(ff.FakeFeed(FRAMES["watching"]), None, clock=ff.FakeClock(), folder=tmp_path, environ={})
     async with app.run_test(size=WIDE) as pilot:
         await pilot.press("C", "K", "n", "x")
         await pilot.pause()
