@@ -145,6 +145,11 @@ def test_a_backfill_into_a_column_of_the_window_loses_nothing_that_was_there() -
     assert "made by add, goes with the column" in wayback.plan(situation(window)).lost[0]
 
 
+def test_what_a_running_backfill_loses_is_told_without_the_last_remark_on_its_pace() -> None:
+    running = state(*done("add", "9a20"), ADDED, ev.StepStarted("fill", 1, ["3f1c"]), ev.StepNoted("fill", "gentler"))
+    assert wayback.plan(situation(running)).lost == ("users.phone: made by add, goes with the column",)
+
+
 def test_a_backfill_over_values_that_existed_is_said_to_lose_them() -> None:
     window = state(*done("fill"))
     assert "what it held before is not kept" in wayback.plan(situation(window)).lost[0]

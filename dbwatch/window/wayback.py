@@ -192,7 +192,7 @@ def _lost(s: Situation) -> list[str]:
         if not isinstance(step, Backfill) or known.status not in _TOUCHED:
             continue
         column = step.set.partition("=")[0].strip()
-        rows = f" ({known.text})" if known.text else ""
+        rows = f" ({known.text})" if known.status is StepStatus.DONE and known.text else ""
         if creator := _creator(s, step.table, column):
             found.append(f"{step.table}.{column}{rows}: made by {creator}, goes with the column")
         else:

@@ -66,7 +66,7 @@ class Work:
         if step is None:
             return ""
         if self.backfill is not None and self.backfill_step == step.id:
-            return f"after batch {self.backfill.batches:,}"
+            return f"after batch {self.backfill.batches:,}, {self.backfill.rows_done:,} rows so far"
         return self.migration.statement if self.migration is not None else ""
 
     def begin_step(self, step: Step, attempt: int, previous: StepState) -> None:
