@@ -229,6 +229,11 @@ def test_a_slowing_down_that_cost_next_to_nothing_is_not_called_out() -> None:
     assert "slower" not in sheet.note
 
 
+def test_a_slowing_down_that_cost_next_to_nothing_stands_below_what_costs_much() -> None:
+    both = replace(POLLED, statements=view(statement(1, "SELECT 1", 101, 104.0), AFTER[1]))
+    assert [line.key for line in statements.sheet(both, BASELINE).lines] == [AFTER[1].key, AFTER[0].key]
+
+
 def test_the_last_poll_stands_beside_the_opening() -> None:
     sheet = statements.sheet(POLLED, BASELINE)
     titles = [column.title for column in sheet.columns]

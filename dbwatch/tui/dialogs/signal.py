@@ -81,7 +81,7 @@ def session_text(session: Activity, snapshot: Snapshot) -> Content:
         ("age", f"query {_since(at, session.query_start) or '–'}, transaction {_since(at, session.xact_start) or '–'}"),
         ("holds", held.holds or "no lock that we can see"),
         *([("wants", held.wants)] if held.wants else []),
-        *([("blocks", f"{held.waiting} sessions that wait in the same place")] if held.waiting else []),
+        *([("blocks", f"{held.waiting} sessions that wait for what it holds")] if held.waiting else []),
     ]
     pieces: list[str | tuple[str, str]] = []
     for label, value in rows:

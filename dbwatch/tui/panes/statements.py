@@ -74,7 +74,7 @@ def slower(change: StatementChange) -> tuple[str, Tone]:
 
 
 _SORTS: Mapping[str, Callable[[Row], tuple[float, ...]]] = {
-    "slower": lambda row: (-row.since.lost_ms, -row.since.total_ms),
+    "slower": lambda row: (-row.since.lost_ms if noticeable(row.since) else 0.0, -row.since.total_ms),
     "total": lambda row: (-row.since.total_ms,),
     "calls": lambda row: (-row.since.calls,),
     "now": lambda row: (-(row.poll.total_ms if row.poll else 0.0), -row.since.total_ms),
