@@ -66,8 +66,9 @@ class Seat:
         ) as there:
             yield there
 
-    async def start(self, *arguments: str) -> Headless:
-        """`dbwatch ...` without a terminal, begun and not waited for."""
+    @asynccontextmanager
+    async def started(self, *arguments: str) -> AsyncIterator[Headless]:
+        """`dbwatch ...` without a terminal; it is killed if it is still there at the end."""
         process = await asyncio.create_subprocess_exec(
             *dbwatch(*arguments),
             stdin=asyncio.subprocess.DEVNULL,
@@ -76,15 +77,26 @@ class Seat:
             env={**os.environ, **self.environment},
             cwd=self.shop.folder,
         )
-        return Headless(process)
+        running = Headless(process)
+        try:
+            yield running
+        finally:
+            await running.end()
 
     async def run(self, *arguments: str) -> Ended:
         """`dbwatch ...` without a terminal, to its end."""
-        return await (await self.start(*arguments)).ended()
+        async with self.started(*arguments) as running:
+            return await running.ended()
 
     def processes(self) -> dict[int, str]:
         """Everything that runs and was begun here, however deep: pid and command line."""
         return {pid: line for pid, line in processes() if self.mark in environment_of(pid)}
+
+    @property
+    def driver(self) -> int:
+        """The process id of the `dbwatch` that runs here."""
+        [pid] = [pid for pid, line in self.processes().items() if line.startswith(" ".join(dbwatch()))]
+        return pid
 
     async def nobody_is_left(self, within: float = 10.0) -> None:
         """Waits until no process of this seat, and no backend of dbwatch's in its database, is left."""
@@ -137,15 +149,20 @@ class Headless:
                     await asyncio.wait_for(self._said.wait(), 0.2)
 
     async def ended(self, within: float = 60.0) -> Ended:
-        """Waits for its end; it is killed where that does not come."""
+        """Waits for its end."""
         try:
             code = await asyncio.wait_for(self._process.wait(), within)
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
             raise AssertionError(f"still running after {within} s: {''.join(self._out)}") from None
         await self._reading
         return Ended(code, "".join(self._out), (await self._errors).decode())
+
+    async def end(self) -> None:
+        """Kills it if it is still there."""
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+        await asyncio.gather(self._reading, self._errors)
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -180,6 +197,12 @@ async def steps_until(screen: Terminal, step: str) -> None:
             await screen.until(f"○ {step}")
             return
         await (sign_off(screen, name, "as it should be") if persons else run_next(screen, name))
+
+
+async def leave_dialog(screen: Terminal) -> None:
+    """Esc, and waits until the dialog is gone: what is typed at once after an Esc is Alt and a key."""
+    screen.press("escape")
+    await screen.until(lambda there: "Esc " not in there.text)
 
 
 STEPS = {

@@ -30,6 +30,7 @@ from story import (
     environment_of,
     given_back,
     journal,
+    leave_dialog,
     processes,
     run_next,
     seconds_to_leave,
@@ -94,8 +95,8 @@ async def test_a_person_drives_a_window_and_takes_it_all_back(db: Database, tmp_
         await the_window_is_taken_back(screen, db)
         assert await shop.heads() == heads
         assert await shop.dump() == before
-        screen.press("escape")
-        await screen.until("CLOSED: aborted")
+        await leave_dialog(screen)
+        assert "CLOSED: aborted" in screen.text
         for step in ("add", "deploy", "fill", "same"):
             await screen.until(seen(rf"↶ {step} .*undone"))
         assert len(list((tmp_path / "state").rglob("rollback.sql"))) == 1
