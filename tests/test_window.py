@@ -294,6 +294,46 @@ async def test_a_sql_step_is_done_exactly_if_the_journal_says_so(shop18: Shop) -
     assert await shop18.db.sql("SELECT 1 FROM pg_constraint WHERE conname = 'users_phone_same'")
 
 
+async def test_a_role_with_settings_of_its_own_drives_a_window_all_the_same(shop18: Shop) -> None:
+    name = shop18.db.name
+    await shop18.db.sql(
+        f"ALTER DATABASE {name} SET DateStyle = 'German, DMY'",
+        f"ALTER DATABASE {name} SET TimeZone = 'Asia/Kathmandu'",
+        f"ALTER DATABASE {name} SET IntervalStyle = 'sql_standard'",
+        f"ALTER DATABASE {name} SET search_path = public, pg_temp",
+    )
+    before = await shop18.dump()
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "nobody")
+        await abort(conductor)
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+    assert await shop18.dump() == before
+
+
+async def test_alembic_uses_the_role_that_the_runbook_gives_it(shop18: Shop) -> None:
+    role, name = f"ddl_{shop18.db.name}", shop18.db.name
+    await shop18.db.sql(
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT ALL ON DATABASE {name} TO {role}",
+        f"GRANT ALL ON SCHEMA public TO {role}",
+        f"ALTER TABLE alembic_version OWNER TO {role}",
+        f"ALTER TABLE users OWNER TO {role}",
+    )
+    try:
+        text = shop18.runbook.read_text()
+        extra = f'migrate_dsn = "{shop18.db.dsn_as(role)}"\nlock_timeout = "2s"'
+        shop18.runbook.write_text(text.replace('lock_timeout = "2s"', extra))
+        async with driven(shop18) as conductor:
+            await steps_before(conductor, "deploy")
+            await shop18.db.sql("SELECT 1")
+            owners = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'idx_users_phone'"
+            assert await shop18.db.sql(owners) == [(role,)]
+            await abort(conductor)
+            assert conductor.state.abort.equal, conductor.state.abort.differences
+    finally:
+        await shop18.db.sql(f"REASSIGN OWNED BY {role} TO postgres", f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
 async def test_the_backend_that_a_person_saw_is_the_one_that_ends(shop18: Shop) -> None:
     victim = await shop18.db.foreign("reports")
     async with driven(shop18) as conductor:

@@ -80,6 +80,8 @@ class BatchSession:
         """Connects. Raises CannotConnect, on a standby too, and as `Session.call` does."""
         session = await connector.open(Role.WORKER)
         try:
+            if not session.pooled:  # batches are dated ISO anyway; here the driver has to read the server's clock
+                await session.execute("SET DateStyle = 'ISO, YMD'")
             [(pid, started, in_recovery)] = await session.values(
                 "SELECT a.pid, a.backend_start, pg_catalog.pg_is_in_recovery()"
                 " FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a"

@@ -122,6 +122,7 @@ class Store:
 
     async def append_in(self, connection: Connection, decide: Decide) -> None:
         """Writes in the transaction of *connection*, so that both commit or neither; then call `refresh`."""
+        await connection.execute("SET LOCAL DateStyle = 'ISO, YMD'")  # the driver has to read the server's clock
         await self._write(connection, decide, True)
 
     async def refresh(self, *, within: float = 5.0) -> None:

@@ -82,7 +82,7 @@ def request(
         config=str(project.config.absolute()),
         section=project.section,
         x=project.x,
-        dsn=connector.dsn(Role.WORKER),
+        dsn=connector.dsn(Role.MIGRATE),
         system_identifier=facts.system_identifier,
         database_oid=facts.database_oid,
         started_at=facts.started_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f"),

@@ -42,6 +42,8 @@ class Role(StrEnum):
     """Appends and reads events."""
     WORKER = "worker"
     """Runs sql and check steps, and backfill batches."""
+    MIGRATE = "migrate"
+    """Alembic's own, opened in its child process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,11 @@ LIMITS: Mapping[Role, Limits] = {
     Role.PROBE: Limits(lock_timeout_ms=100, statement_timeout_ms=10_000),
     Role.JOURNAL: Limits(lock_timeout_ms=2_000, statement_timeout_ms=5_000),
     Role.WORKER: Limits(lock_timeout_ms=2_000, statement_timeout_ms=60_000),
+    Role.MIGRATE: Limits(lock_timeout_ms=2_000, statement_timeout_ms=60_000),
 }
+
+_SPEAKS_THE_USERS = (Role.WORKER, Role.MIGRATE)
+"""Roles that run the users' SQL, under the settings of the users' role; on the others the driver has to read dates."""
 
 _KEEPALIVE: Mapping[str, Any] = {
     "keepalives": 1,
@@ -278,6 +284,8 @@ class Connector:
             session.pooled = found != (session.pid,)
             if not session.pooled:  # behind a pooler a setting would stay with whoever is given this backend next
                 await connection.execute(_settings(limits, session.server_version))
+                if role not in _SPEAKS_THE_USERS:
+                    await connection.execute("SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'")
                 if role is Role.MONITOR:
                     await connection.execute("SET default_transaction_read_only = on; SET jit = off")
         except BaseException:

@@ -28,8 +28,9 @@ async def stoppable(session: Session, kit: Kit, work: Callable[[Connection], Awa
 
     Raises Stopped then, and otherwise as `Session.call` does.
     """
-    [(pid, backend_start)] = await session.values(
-        "SELECT a.pid, a.backend_start FROM pg_catalog.pg_stat_get_activity(pg_backend_pid()) AS a"
+    control = await kit.control.session()
+    [(pid, backend_start)] = await control.values(
+        "SELECT a.pid, a.backend_start FROM pg_catalog.pg_stat_get_activity(%s) AS a", [session.pid]
     )
     running = asyncio.ensure_future(session.call(work, within=within))
     stopping = asyncio.ensure_future(kit.stop.wait())

@@ -54,8 +54,8 @@ class Wish:
 def connector_of(book: LoadedRunbook) -> Connector:
     """The way to the runbook's target."""
     target = book.runbook.target
-    roles = {Role.MONITOR: target.monitor_dsn} if target.monitor_dsn else {}
-    return Connector(target.dsn, roles=roles)
+    own = {Role.MONITOR: target.monitor_dsn, Role.MIGRATE: target.migrate_dsn}
+    return Connector(target.dsn, roles={role: dsn for role, dsn in own.items() if dsn})
 
 
 async def enter(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Ground:
