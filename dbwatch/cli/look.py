@@ -82,19 +82,9 @@ async def _window(connector: Connector) -> tuple[WindowRow | None, WindowState]:
 
 def _runbook(row: WindowRow) -> Runbook | None:
     try:
-        return loader.parse(row.runbook_text, "the journal's runbook", _Anything())
+        return loader.parse(row.runbook_text, "the journal's runbook", None)
     except DbwatchError:
         return None
-
-
-class _Anything(dict[str, str]):
-    """An environment in which every variable is set: the journal's runbook is only shown, never connected by."""
-
-    def __missing__(self, name: str) -> str:
-        return "x"
-
-    def __contains__(self, name: object) -> bool:
-        return True
 
 
 def _steps(state: WindowState, runbook: Runbook | None) -> list[tuple[str, str]]:

@@ -55,8 +55,10 @@ def load(path: Path, environ: Mapping[str, str]) -> LoadedRunbook:
     return LoadedRunbook(path, text, sha(text), runbook, path.absolute().parent)
 
 
-def parse(text: str, name: str, environ: Mapping[str, str]) -> Runbook:
+def parse(text: str, name: str, environ: Mapping[str, str] | None) -> Runbook:
     """The runbook that *text* is, a file's or the journal's; *name* is what its mistakes are told of.
+
+    Without *environ* its connection strings stay as they are written: it is only to be shown.
 
     Raises RunbookError with every mistake.
     """
@@ -67,7 +69,7 @@ def parse(text: str, name: str, environ: Mapping[str, str]) -> Runbook:
         raise RunbookError(name, [Mistake(None, None, "the runbook is empty", mend)])
     runbook = None
     if found.data is not None:
-        data, faults = _expanded(found.data, found.places, environ)
+        data, faults = (found.data, []) if environ is None else _expanded(found.data, found.places, environ)
         mistakes += faults
         try:
             runbook = Runbook.model_validate(data)
