@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, LiteralString, TypeVar
+from weakref import WeakSet
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row, tuple_row
 
-from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
+from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent, UsageError
 from dbwatch.text import one_line
 
 T = TypeVar("T")
@@ -141,6 +142,7 @@ class Session:
         if not self.alive:
             raise ConnectionLost(f"the {self.role} connection is closed", next="reconnect")
         task = asyncio.ensure_future(alone())
+        task.add_done_callback(_read)
         try:
             done, _ = await asyncio.wait({task}, timeout=within)
         except asyncio.CancelledError:
@@ -167,8 +169,6 @@ class Session:
         await asyncio.wait({task}, timeout=0.5)
         if not task.done():
             task.cancel()
-        elif not task.cancelled():
-            task.exception()  # read, so that asyncio does not complain of it
 
     async def values(self, query: Query, params: Params = None, *, within: float = 5.0) -> list[tuple[Any, ...]]:
         """All rows of *query* as tuples. Raises as `call` does."""
@@ -197,6 +197,20 @@ class Session:
             return (await connection.execute(query, params)).rowcount
 
         return await self.call(work, within=within)
+
+    async def settle(self, limits: Limits) -> None:
+        """Finds out whether a pooler lies between, and sets what the role asks for. Belongs to opening it."""
+        async with self._busy:
+            connection = self._connection
+            found = await (await connection.execute("SELECT pg_catalog.pg_backend_pid()")).fetchone()
+            self.pooled = found != (self.pid,)
+            if self.pooled:  # a setting would stay with whoever is given this backend next
+                return
+            await connection.execute(_settings(limits, self.server_version))
+            if self.role not in _SPEAKS_THE_USERS:
+                await connection.execute("SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'")
+            if self.role is Role.MONITOR:
+                await connection.execute("SET default_transaction_read_only = on; SET jit = off")
 
     async def limit(self, limits: Limits, *, within: float = 5.0) -> None:
         """Sets the session's server-side limits. Raises as `call` does."""
@@ -230,20 +244,55 @@ def _settings(limits: Limits, version: int) -> sql.Composed:
     )
 
 
+def _give_up(task: asyncio.Future[Session], begun: list[Session]) -> None:
+    """Ends an attempt to connect at once: a psycopg task that is cancelled asks the server first."""
+    for session in begun:
+        session.sever()
+    if not begun:
+        task.cancel()
+
+
+def _require_conninfo(text: str) -> None:
+    try:
+        conninfo_to_dict(text)
+    except psycopg.Error as error:
+        raise UsageError(
+            "that is no connection string",
+            why=describe(error),
+            next='write "host=... dbname=..." or postgresql://..., or see dbwatch --help for the commands',
+        ) from error
+
+
+def _read(task: asyncio.Future[Any]) -> None:
+    """Takes notice of the error of a call that its caller gave up, so that asyncio does not complain of it."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Connector:
     """Opens sessions to one target. *tag* follows the role in application_name: `dbwatch worker 3f9c/4`."""
 
     def __init__(self, dsn: str, *, roles: Mapping[Role, str] | None = None, tag: str = "") -> None:
         self._dsn = normalize_dsn(dsn)
         self._roles = {role: normalize_dsn(text) for role, text in (roles or {}).items()}
+        self._sessions: WeakSet[Session] = WeakSet()
         self.tag = tag
+        for text in (self._dsn, *self._roles.values()):
+            _require_conninfo(text)
 
     def __repr__(self) -> str:
         return f"Connector({hide_password(self._dsn)!r})"
 
     def tagged(self, tag: str) -> Connector:
-        """The same target under another tag."""
-        return Connector(self._dsn, roles=self._roles, tag=tag)
+        """The same target under another tag; `sever` of either ends the sessions of both."""
+        other = Connector(self._dsn, roles=self._roles, tag=tag)
+        other._sessions = self._sessions
+        return other
+
+    def sever(self) -> None:
+        """Shuts down every session that was opened here, whoever waits on it: the last thing before we leave."""
+        for session in list(self._sessions):
+            session.sever()
 
     def dsn(self, role: Role = Role.WORKER) -> str:
         """The connection string of *role*, with whatever password it carries: never for the screen or a log."""
@@ -254,21 +303,23 @@ class Connector:
 
         Raises CannotConnect, with a sentence that names the cause, and never later than *within* seconds.
         """
-        task = asyncio.ensure_future(self._connect(role, within, limits or LIMITS[role]))
+        begun: list[Session] = []
+        task = asyncio.ensure_future(self._connect(role, within, limits or LIMITS[role], begun))
+        task.add_done_callback(_read)
         try:
             done, _ = await asyncio.wait({task}, timeout=within)
         except asyncio.CancelledError:
-            task.cancel()
+            _give_up(task, begun)
             raise
         if not done:
-            task.cancel()
+            _give_up(task, begun)
             raise self._refusal(f"no answer within {within:g} s", "check the address, the network and the server")
         try:
             return task.result()
         except psycopg.Error as error:
             raise self._explained(error) from error
 
-    async def _connect(self, role: Role, within: float, limits: Limits) -> Session:
+    async def _connect(self, role: Role, within: float, limits: Limits, begun: list[Session]) -> Session:
         name = f"dbwatch {role}" + (f" {self.tag}" if self.tag else "")
         connection = await psycopg.AsyncConnection.connect(
             self.dsn(role),
@@ -279,15 +330,10 @@ class Connector:
             **_KEEPALIVE,
         )
         session = Session(connection, role, self.tag)
+        begun.append(session)
+        self._sessions.add(session)
         try:
-            found = await (await connection.execute("SELECT pg_catalog.pg_backend_pid()")).fetchone()
-            session.pooled = found != (session.pid,)
-            if not session.pooled:  # behind a pooler a setting would stay with whoever is given this backend next
-                await connection.execute(_settings(limits, session.server_version))
-                if role not in _SPEAKS_THE_USERS:
-                    await connection.execute("SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'")
-                if role is Role.MONITOR:
-                    await connection.execute("SET default_transaction_read_only = on; SET jit = off")
+            await session.settle(limits)
         except BaseException:
             session.sever()
             raise

@@ -29,4 +29,6 @@ async def driving(ground: Ground) -> AsyncIterator[Conductor]:
         recovering.cancel()
         await conductor.shut()
         core.cancel()
+        await asyncio.wait({core, recovering}, timeout=0.2)
+        ground.connector.sever()
         await asyncio.wait({core, recovering}, timeout=0.5)
