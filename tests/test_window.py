@@ -352,3 +352,31 @@ async def test_the_backend_that_a_person_saw_is_the_one_that_ends(shop18: Shop) 
         assert not again.taken
         signalled = [e.fact for e in conductor.events if isinstance(e.fact, ev.SessionSignalled)]
         assert [s.act for s in signalled] == ["terminate", "terminate"]
+
+
+async def test_a_closed_window_makes_room_for_the_next(shop18: Shop) -> None:
+    async with driven(shop18) as conductor:
+        first = conductor.ground.store.window
+        await abort(conductor)
+        assert conductor.state.outcome == "aborted"
+    [(outcome, closed)] = await shop18.db.sql("SELECT outcome, closed_at IS NOT NULL FROM dbwatch.window")
+    assert (outcome, closed) == ("aborted", True)
+    async with driven(shop18) as conductor:
+        assert conductor.ground.store.window != first
+        assert (await conductor.submit(SignOff("preview", "read"))).taken
+
+
+async def test_a_session_can_be_ended_when_the_window_is_closed_and_that_is_told_truly(shop18: Shop) -> None:
+    victim = await shop18.db.foreign("reports")
+    async with driven(shop18) as conductor:
+        await abort(conductor)
+        pid = victim.info.backend_pid
+        await until(conductor, lambda c: any(s.pid == pid for s in c.feed().frame.snapshot.activity.rows))
+        seen = next(s for s in conductor.feed().frame.snapshot.activity.rows if s.pid == pid)
+        answer = await conductor.submit(
+            Signal(pid, seen.backend_start, seen.query_start, "reports", seen.query, terminate=True)
+        )
+        assert answer.taken
+        assert "was terminated; not journalled: the window is closed" in answer.text
+        with pytest.raises(psycopg.OperationalError):
+            await victim.execute("SELECT 1")

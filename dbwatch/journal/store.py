@@ -26,6 +26,7 @@ from dbwatch.journal.events import (
     Event,
     Fact,
     JournalRewound,
+    WindowClosed,
     WindowOpened,
     make,
 )
@@ -306,13 +307,8 @@ class Store:
             if closed:
                 raise Refused("the window is closed", why="its journal ends there", next="open a new window")
             await connection.execute(*compiled(insert(t.event).values([columns_of(self.window, e) for e in made])))
-            await connection.execute(
-                *compiled(
-                    update(t.window)
-                    .where(t.window.c.id == self.window)
-                    .values(last_seq=made[-1].seq, head_hash=made[-1].hash)
-                )
-            )
+            row = {"last_seq": made[-1].seq, "head_hash": made[-1].hash, **_closing(made)}
+            await connection.execute(*compiled(update(t.window).where(t.window.c.id == self.window).values(row)))
             await connection.execute("SELECT pg_notify('dbwatch', %s)", [f"{self.window}/{made[-1].seq}"])
         self._clock.server_said(now)
         return read, made
@@ -365,6 +361,12 @@ class Store:
             why="somebody took the window over",
             next="start dbwatch run again to rejoin it",
         )
+
+
+def _closing(made: list[Event]) -> dict[str, Any]:
+    """What the window's row says once one of these events has closed it: another window may be opened then."""
+    ends = [(event.at, event.fact.outcome) for event in made if isinstance(event.fact, WindowClosed)]
+    return {"closed_at": ends[0][0], "outcome": ends[0][1]} if ends else {}
 
 
 def _next(fact: Fact, state: WindowState, made: list[Event], at: datetime, actor: str, epoch: int) -> Event:

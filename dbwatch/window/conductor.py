@@ -329,7 +329,14 @@ class Conductor:
     async def _signal(self, intent: intents.Signal) -> Answer:
         answer = await signal_session(self.ground.control, intent)
         act = "terminate" if intent.terminate else "cancel"
-        await self._store.record(ev.SessionSignalled(act, intent.pid, intent.who, intent.query[:500], answer.text))
+        fact = ev.SessionSignalled(act, intent.pid, intent.who, intent.query[:500], answer.text)
+        try:
+            if self._driving:
+                await self._store.record(fact)
+            else:
+                await self._store.append(lambda _: [fact], fenced=False)
+        except (DbwatchError, psycopg.Error) as error:  # what was done stays done: the window may be closed by now
+            return replace(answer, text=f"{answer.text}; not journalled: {describe(error)}")
         return answer
 
     async def _stop_ours(self) -> Answer:
