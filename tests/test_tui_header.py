@@ -8,6 +8,7 @@ from datetime import timedelta
 import fakefeed as ff
 import pytest
 
+from dbwatch.backfill.progress import State
 from dbwatch.monitor.rates import Rates
 from dbwatch.monitor.samples import Replication, Snapshot, Status, View
 from dbwatch.tui.footline import LINGERS_S, Said, last_line
@@ -168,6 +169,14 @@ def test_an_invalid_index_is_marked_on_its_tab() -> None:
     [index] = snapshot.indexes.rows
     invalid = replace(snapshot, indexes=replace(snapshot.indexes, rows=(replace(index, is_valid=False),)))
     assert marks(Frame(invalid)) == {"indexes": "!1"}
+
+
+def test_a_tab_tells_how_far_the_backfill_is_only_while_it_goes_on() -> None:
+    def told(state: State) -> str | None:
+        return marks(Frame(ff.snapshot(), ff.window(backfill=replace(ff.BACKFILLING, state=state)))).get("backfill")
+
+    assert told(State.PAUSED) == told(State.RUNNING) == " 47%"
+    assert told(State.STOPPED) is None
 
 
 def test_the_last_line_is_the_answer_for_a_while_and_then_the_journal() -> None:

@@ -12,7 +12,7 @@ from dbwatch.journal import events as ev
 from dbwatch.tui.columns import plain
 from dbwatch.tui.panes.backfill import before_lines, progress_lines, spark, why
 from dbwatch.tui.panes.base import Choice
-from dbwatch.tui.panes.journal import JournalPane, chosen, event_line, says, tone
+from dbwatch.tui.panes.journal import COLUMNS, JournalPane, chosen, event_line, says, tone
 from dbwatch.tui.panes.plan import plan_sheet, step_detail
 from dbwatch.window.feed import Frame, Rollback
 
@@ -197,6 +197,12 @@ def test_every_line_of_the_journal_names_time_person_kind_and_what() -> None:
     assert lines[0] == ["21:04:10", "wei", "window.opened",
                         "window opened on shop at 9a20: users.phone replaces legacy_phone_field"]  # fmt: skip
     assert lines[-1] == ["21:06:10", "wei", "step.done", "add done in 0:12: at 3f1c"]
+
+
+def test_the_journal_tells_when_and_who_at_80_columns() -> None:
+    view = ff.window(*ff.ADDED)
+    told = plain([event_line(event, view) for event in view.events], COLUMNS, 80)
+    assert told[-1].split() == ["21:06:10", "wei", "add", "done", "in", "0:12:", "at", "3f1c"]
 
 
 @pytest.mark.parametrize("cls", [*ev.KNOWN.values(), ev.Foreign], ids=lambda cls: cls.__name__)

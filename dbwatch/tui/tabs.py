@@ -26,8 +26,9 @@ def marks(frame: Frame) -> dict[str, str]:
         told["locks"] = f"▲{vitals[0].waiting}"
     if invalid := sum(not row.is_valid for row in frame.snapshot.indexes.rows):
         told["indexes"] = f"!{invalid}"
-    if frame.window is not None and frame.window.backfill is not None:
-        told["backfill"] = f" {int(frame.window.backfill.fraction * 100)}%"
+    backfill = frame.window.backfill if frame.window is not None else None
+    if backfill is not None and not backfill.state.ended:
+        told["backfill"] = f" {int(backfill.fraction * 100)}%"
     return told
 
 

@@ -13,10 +13,10 @@ from dbwatch.tui.panes.base import Choice, Record, Sheet, TablePane
 from dbwatch.window.feed import Frame, WindowView
 
 COLUMNS = (
-    Column("at", 8),
+    Column("at", 8, priority=3),
     Column("who", 10, priority=2),
     Column("kind", 20, priority=0),
-    Column("what", None, priority=9, least=60),
+    Column("what", None, priority=9, least=56),
 )
 
 
