@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -95,7 +96,7 @@ class Seat:
     @property
     def driver(self) -> int:
         """The process id of the `dbwatch` that runs here."""
-        [pid] = [pid for pid, line in self.processes().items() if line.startswith(" ".join(dbwatch()))]
+        [pid] = [pid for pid, line in self.processes().items() if line.startswith(" ".join(dbwatch("")))]
         return pid
 
     async def nobody_is_left(self, within: float = 10.0) -> None:
@@ -107,7 +108,10 @@ class Seat:
         try:
             await eventually(gone, within=within)
         except AssertionError:
-            raise AssertionError(f"left: {self.processes()}, {await backends(self.shop.db)}") from None
+            left = f"left: {self.processes()}, {await backends(self.shop.db)}"
+            for pid in self.processes():
+                os.kill(pid, signal.SIGKILL)
+            raise AssertionError(left) from None
 
 
 def dbwatch(*arguments: str) -> list[str]:

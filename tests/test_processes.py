@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import signal
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from servers import Database, eventually
-from story import LEAVES_S, PATIENCE_S, Seat, column, journal, leave_dialog, seconds_to_leave, sign_off, steps_until
+from psycopg import sql
+from servers import Database, OwnServers, eventually
+from story import (
+    GIVES_BACK_S,
+    LEAVES_S,
+    PATIENCE_S,
+    Seat,
+    backend,
+    column,
+    given_back,
+    journal,
+    leave_dialog,
+    seconds_to_leave,
+    sign_off,
+)
 from terminal import Terminal
 from windows import small_shop
 
 from dbwatch.journal import events as ev
+from dbwatch.postgres.embedded import EmbeddedServer
 
 USERS = 20_000
 LOCKED = USERS // 2 + 1
 SIGNED = ("--sign", "preview=read", "--sign", "deploy=out", "--sign", "nobody=quiet")
 FILLED = "SELECT count(*) FROM users WHERE phone IS NOT NULL"
 TO_FILL = USERS * 49 // 50
+_WAITS = """
+SELECT 1 FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE %s AND wait_event_type = 'Lock' AND wait_event LIKE %s
+"""
 Report = psycopg.AsyncConnection[Any]
 
 
@@ -41,7 +63,7 @@ async def report_on(seat: Seat, table: str) -> Report:
     """A report that has read *table*, and then forgot its transaction: in nobody's way but a migration's."""
     reports = await seat.shop.db.foreign("reports", autocommit=False)
     await reports.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
-    await reports.execute(f"SELECT count(*) FROM {table}".encode())
+    await reports.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table)))
     return reports
 
 
@@ -61,13 +83,11 @@ async def code_is_due(seat: Seat) -> None:
 async def waiting(seat: Seat, role: str, event: str = "%") -> None:
     """Waits until our session in *role* waits for a lock."""
 
+    onlooker = await seat.shop.db.foreign("onlooker")
+
     async def waits() -> bool:
-        return bool(
-            await seat.shop.db.sql(
-                f"SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'dbwatch {role}%'"
-                f" AND wait_event_type = 'Lock' AND wait_event LIKE '{event}' AND datname = current_database()"
-            )
-        )
+        asked = await onlooker.execute(_WAITS, (f"dbwatch {role}%", event))
+        return await asked.fetchone() is not None
 
     await eventually(waits, within=PATIENCE_S)
 
@@ -185,3 +205,245 @@ async def test_a_killed_abort_goes_on_when_somebody_comes_back(seat: Seat) -> No
 def re_downgrade(screen: Terminal) -> bool:
     """Whether the abort's downgrade is the action under way."""
     return re.search(r"▶ \d downgrade 3f1c → 9a20", screen.text) is not None
+
+
+# SIGHUP, SIGTERM
+
+
+async def test_a_dropped_line_takes_only_the_screen_away(seat: Seat) -> None:
+    reports = await report_on(seat, "users")
+    async with seat.screen() as screen:
+        await sign_off(screen, "preview", "read by lin")
+        await screen.until("n run add")
+        screen.press("n")
+        await waiting(seat, "migrate")
+        screen.hang_up()
+        told = len(await journal(seat.shop.db))
+
+        async def goes_on() -> bool:
+            return any(isinstance(e.fact, ev.StepNoted) for e in (await journal(seat.shop.db))[told:])
+
+        await eventually(goes_on, within=PATIENCE_S)
+        await reports.rollback()
+        assert await screen.ended(PATIENCE_S) == 0
+    await seat.nobody_is_left()
+    assert (await steps(seat))["add"]["status"] == "done"
+    assert await column(seat.shop.db, "SELECT lease_until <= clock_timestamp() FROM dbwatch.window") == [True]
+    async with seat.screen() as screen:
+        await screen.until("✓ add", PATIENCE_S)
+        await screen.until("n sign off deploy")
+
+
+async def test_sigterm_ends_a_waiting_migration_and_gives_the_terminal_back(seat: Seat) -> None:
+    before = await seat.shop.dump()
+    reports = await report_on(seat, "users")
+    async with seat.screen(shell=True) as screen:
+        await sign_off(screen, "preview", "read by lin")
+        await screen.until("n run add")
+        screen.press("n")
+        await waiting(seat, "migrate")
+        await ended_by_sigterm(seat, screen)
+    await seat.nobody_is_left()
+    assert await seat.shop.dump() == before
+    add = (await steps(seat))["add"]
+    assert (add["status"], add["attempt"]) == ("failed", 1)
+    await reports.rollback()
+    ahead = await seat.run("run", str(seat.shop.runbook), "--headless")
+    assert ahead.code == 4
+    assert (await steps(seat))["add"]["status"] == "done"
+
+
+async def test_sigterm_ends_a_backfill_between_two_batches(seat: Seat) -> None:
+    await code_is_due(seat)
+    editor = await edit_of_a_user(seat)
+    async with seat.screen(shell=True) as screen:
+        await sign_off(screen, "deploy", "v0.8.0 is out")
+        screen.press("b")
+        await waiting(seat, "worker")
+        await ended_by_sigterm(seat, screen)
+    await seat.nobody_is_left()
+    fill = (await steps(seat))["fill"]
+    assert (fill["status"], fill["attempt"]) == ("failed", 1)
+    assert "it goes on from there" in fill["text"]
+    assert await column(seat.shop.db, "SELECT rows_done FROM dbwatch.backfill") == await column(seat.shop.db, FILLED)
+    await editor.rollback()
+
+
+async def ended_by_sigterm(seat: Seat, screen: Terminal) -> None:
+    """Ends the driver by SIGTERM; its terminal and its process have to be free in time."""
+    os.kill(seat.driver, signal.SIGTERM)
+    began = time.monotonic()
+    await screen.until(given_back, GIVES_BACK_S)
+    await screen.until("terminal: icanon echo", LEAVES_S - (time.monotonic() - began))
+    assert "ended with 0" in screen.text
+
+
+# A server that does not answer
+
+
+@pytest.fixture
+async def own_seat(own_server: OwnServers, tmp_path: Path) -> AsyncIterator[tuple[Seat, EmbeddedServer]]:
+    """A seat at a server of its own, which may be stopped."""
+    server = await own_server(18)
+    seat = Seat.at(await small_shop(await own_server.database(server), tmp_path, users=1000))
+    yield seat, server
+    await seat.nobody_is_left()
+
+
+async def keys_answer(screen: Terminal) -> None:
+    """Every pane is there within 100 ms, on a machine that has nothing else to do."""
+    for key, pane in (("3", "[3 Locks"), ("4", "[4 Statements"), ("9", "[9 Journal"), ("2", "[2 Activity")):
+        screen.press(key)
+        await screen.until(pane, 0.1 * 5)
+
+
+async def test_a_stuck_poll_is_said_and_keys_answer(own_seat: tuple[Seat, EmbeddedServer]) -> None:
+    seat, _ = own_seat
+    async with seat.screen() as screen:
+        await screen.until("● live", PATIENCE_S)
+        with stopped(await backend(seat.shop.db, "monitor")):
+            await screen.until("stale", PATIENCE_S)
+            await keys_answer(screen)
+            await screen.until("● live", PATIENCE_S)  # over another session
+        screen.press("q")
+        assert await seconds_to_leave(screen) < LEAVES_S
+
+
+async def test_a_stopped_server_stops_neither_the_keys_nor_the_leaving(own_seat: tuple[Seat, EmbeddedServer]) -> None:
+    seat, server = own_seat
+    async with seat.screen(shell=True) as screen:
+        await screen.until("n sign off preview", PATIENCE_S)
+        await screen.until("● live")
+        with stopped(server.pid, *children(server.pid)):
+            await screen.until("stale", PATIENCE_S)
+            await keys_answer(screen)
+            screen.press("n")
+            await screen.until("Sign off preview", 0.5)
+            screen.press("read by lin", "enter")
+            await screen.until("preview …")
+            await keys_answer(screen)
+            screen.press("q")
+            assert await seconds_to_leave(screen, shell=True) < LEAVES_S
+            assert given_back(screen)
+
+
+async def test_a_restarted_server_is_live_again_at_once(own_seat: tuple[Seat, EmbeddedServer]) -> None:
+    seat, server = own_seat
+    async with seat.screen() as screen:
+        await screen.until("● live", PATIENCE_S)
+        await server.kill9()
+        await screen.until("stale")
+        await keys_answer(screen)
+        await server.start()
+        await screen.until(lambda there: "● live" in there.text and "stale" not in there.text, 3.0 * 3)
+        await sign_off(screen, "preview", "read by lin")
+        screen.press("q")
+        assert await seconds_to_leave(screen) < LEAVES_S
+    assert any(isinstance(e.fact, ev.StepDone) for e in await journal(seat.shop.db))
+
+
+@contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """Processes that do nothing for a while, and then go on."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that *pid* has begun."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+# Another size
+
+
+async def test_the_screen_follows_its_terminal_to_every_size(seat: Seat) -> None:
+    async with seat.screen() as screen:
+        await screen.until("n sign off preview", PATIENCE_S)
+        await screen.until("● live")
+        assert "[2 Activity]" in screen.text
+        screen.resize(80, 24)
+        await screen.until(lambda there: "[1Plan]" in there.text or "[2Activity]" in there.text)
+        await screen.until("n sign off preview")
+        screen.press("3")
+        await screen.until("nobody waits for a lock")
+        screen.resize(20, 5)
+        await screen.until("too small: needs")
+        screen.resize(120, 30)
+        await screen.until("[3 Locks]")
+        await screen.until("○ preview")
+        assert "too small" not in screen.text
+        await sign_off(screen, "preview", "read by lin")
+        screen.press("q")
+        assert await seconds_to_leave(screen) < LEAVES_S
+
+
+# Without a screen
+
+
+async def test_without_a_screen_it_stops_where_a_person_is_needed(seat: Seat) -> None:
+    first = await seat.run("run", str(seat.shop.runbook), "--headless")
+    assert first.code == 4
+    assert "preview is a person's step" in first.err
+    assert "--sign preview=NOTE" in first.err
+    assert {step["status"] for step in (await steps(seat)).values()} == {"pending"}
+    whole = await seat.run("run", str(seat.shop.runbook), "--headless", *SIGNED)
+    assert whole.code == 0, whole.out + whole.err
+    assert "window closed: done" in whole.out
+    assert await seat.shop.heads() == ["7be4"]
+    told = json.loads((await seat.run("status", seat.shop.db.dsn, "--json")).out)
+    assert (told["open"], told["outcome"], told["driver"]) == (False, "done", "wei@bastion")
+    assert {step["status"] for step in told["steps"]} == {"done"}
+    following = await seat.run("run", str(seat.shop.runbook), "--headless")
+    assert (following.code, "preview is a person's step" in following.err) == (4, True)
+
+
+async def test_a_check_that_does_not_hold_ends_it_with_1(seat: Seat) -> None:
+    seat.shop.runbook.write_text(seat.shop.runbook.read_text().replace("expect = 0", "expect = 5"))
+    ended = await seat.run("run", str(seat.shop.runbook), "--headless", *SIGNED)
+    assert ended.code == 1
+    assert "the query gave 0, expected 5" in ended.out
+    assert (await steps(seat))["complete"]["status"] == "failed"
+
+
+async def test_sigint_stops_what_runs_and_says_130(seat: Seat) -> None:
+    before = await seat.shop.dump()
+    await report_on(seat, "users")
+    async with seat.started("run", str(seat.shop.runbook), "--headless", *SIGNED) as driver:
+        await waiting(seat, "migrate")
+        driver.kill(signal.SIGINT)
+        began = time.monotonic()
+        assert (await driver.ended()).code == 130
+        assert time.monotonic() - began < LEAVES_S
+    await seat.nobody_is_left()
+    assert await seat.shop.dump() == before
+
+
+async def test_the_way_back_without_a_screen_wants_the_name_and_the_persons_part(seat: Seat) -> None:
+    before, runbook = await seat.shop.dump(), str(seat.shop.runbook)
+    assert (await seat.run("abort", runbook, "--dry-run")).code == 4  # no window is open
+    driven = await seat.run("run", runbook, "--headless", *SIGNED[:4])
+    assert driven.code == 4
+    after = await seat.shop.dump()
+
+    shown = await seat.run("abort", runbook, "--dry-run")
+    assert shown.code == 0
+    for action in ("undo same", "undo deploy: git checkout v0.7.0", "downgrade 3f1c → 9a20", "lost: "):
+        assert action in shown.out
+    wrong = await seat.run("abort", runbook, "--done", "deploy", "--confirm", "production")
+    assert (wrong.code, "nothing was done" in wrong.err) == (4, True)
+    alone = await seat.run("abort", runbook, "--confirm", seat.shop.db.name)
+    assert (alone.code, "--done deploy" in alone.err) == (4, True)
+    assert await seat.shop.dump() == after
+    back = await seat.run("abort", runbook, "--done", "deploy", "--confirm", seat.shop.db.name)
+    assert back.code == 0, back.out + back.err
+    assert "the schema equals the one at the opening" in back.out
+    assert await seat.shop.dump() == before
+    told = json.loads((await seat.run("status", seat.shop.db.dsn, "--json")).out)
+    assert (told["outcome"], told["abort"]["equal"]) == ("aborted", True)
