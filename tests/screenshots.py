@@ -1,0 +1,217 @@
+"""The pictures in screenshots/, from the running demo: `make screenshots` sets its stage and drives a window on it.
+
+The server, the load, the migration and the abort are real, and the keys are pressed. Two screens, one wide and one of
+80x24, look at the same window, so that both show the same moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+from pathlib import Path
+
+import cairosvg
+import psycopg
+from fakefeed import shown
+from PIL import Image
+from textual.pilot import Pilot
+
+from dbwatch.cli.actor import who
+from dbwatch.clock import SystemClock
+from dbwatch.demo.stage import DATABASE, Stage, stage
+from dbwatch.runbook.loader import load
+from dbwatch.tui.app import DbwatchApp
+from dbwatch.window.conductor import Conductor
+from dbwatch.window.driving import driving
+from dbwatch.window.opening import Wish, enter
+
+FOLDER = Path(__file__).parent.parent / "screenshots"
+SIZES = {"wide": (140, 40), "narrow": (80, 24)}
+ACTOR = "wei@bastion"
+PATIENCE_S = 90.0
+IDLE_S = 60.0
+"""How long the report has kept its transaction open when the migration comes."""
+COLOURS = 128
+"""More a picture does not need."""
+FONT = "DejaVu Sans Mono"
+"""It has the box characters and the glyphs."""
+CELL = 12.2
+"""How wide a cell is in a picture, in its own units; it is twice as high."""
+SCALE = 12 / CELL
+
+
+class Story:
+    """Two screens over one window. Keys that only look go to both, those that act to one."""
+
+    def __init__(self, screens: dict[str, Pilot[None]]) -> None:
+        self._screens = screens
+
+    async def look(self, *keys: str) -> None:
+        """Presses *keys* at both screens."""
+        for pilot in self._screens.values():
+            await pilot.press(*keys)
+
+    async def act(self, *keys: str) -> None:
+        """Presses *keys* at the wide screen."""
+        await self._screens["wide"].press(*keys)
+
+    async def until(self, pattern: str, *on: str, within: float = PATIENCE_S) -> None:
+        """Waits until *pattern* is found on the screens *on*: without any, on both."""
+        for name in on or tuple(self._screens):
+            app = self._screens[name].app
+            try:
+                async with asyncio.timeout(within):
+                    while not re.search(pattern, shown(app)):  # noqa: ASYNC110  # a screen tells nobody what it shows
+                        await asyncio.sleep(0.05)
+            except TimeoutError:
+                raise SystemExit(f"not within {within:g} s: {pattern!r}; the {name} screen:\n{shown(app)}") from None
+
+    async def take(self, name: str) -> None:
+        """One picture of each screen."""
+        for size, pilot in self._screens.items():
+            await pilot.pause()
+            (FOLDER / f"{size}-{name}.svg").write_text(_own_fonts(pilot.app.export_screenshot(simplify=True)))
+        print(f"  {name}", file=sys.stderr, flush=True)
+
+
+def _own_fonts(svg: str) -> str:
+    """*svg* without the fonts that would be fetched from elsewhere, in one whose cells are as wide as the picture's."""
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font-family: [^;]*;", f"font-family: {FONT}, Menlo, Consolas, monospace;", svg)
+    return svg.replace("font-size: 20px", "font-size: 20.26px")
+
+
+def _png(svg: str) -> bytes:
+    """*svg* as pixels, so large that a cell is 12 by 24 of them: else bars and frames have seams.
+
+    Every character gets a place of its own: CairoSVG does not know textLength, and rounds a font's widths.
+    """
+
+    def placed(text: re.Match[str]) -> str:
+        x, cells = float(text["x"]), round(float(text["length"]) / CELL)
+        return f'{text["before"]}x="{" ".join(f"{x + CELL * n:.1f}" for n in range(cells))}"{text["after"]}'
+
+    svg = svg.replace("translate(9, 41)", f"translate({9 / SCALE:.3f}, {41 / SCALE:.3f})")
+    svg = re.sub(
+        r'(?P<before><text [^>]*)x="(?P<x>[\d.]+)"(?P<after>[^>]*textLength="(?P<length>[\d.]+)")', placed, svg
+    )
+    painted = Image.open(BytesIO(cairosvg.svg2png(svg.encode(), scale=SCALE)))
+    small = BytesIO()
+    painted.quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+async def tell(story: Story, set_up: Stage) -> None:
+    """What the pictures show, in their order."""
+    await story.until(r"you drive \(wei\)", "wide")
+    await story.act("2")
+    await story.until(r"tps \d")
+    await story.take("start")
+    await _sign_off(story, "preview", "read by lin")
+    async with _reports(set_up.dsn):
+        await _sees_a_lock(story)
+    await story.until("✓ add", "wide")
+    await _sign_off(story, "deploy", "v0.8.0 is out")
+    await _sees_the_backfill(story)
+    await _sees_the_way_back(story)
+
+
+async def _sign_off(story: Story, step: str, note: str) -> None:
+    await story.until(f"n sign off {step}", "wide")
+    await story.act("n")
+    await story.until(f"Sign off {step}", "wide")
+    await story.act(*note, "enter")
+    await story.until(f"✓ {step}", "wide")
+
+
+async def _sees_a_lock(story: Story) -> None:
+    """The migration waits behind a session that has forgotten its transaction, and the application behind both."""
+    await story.until("n run add", "wide")
+    await story.look("3")
+    await story.act("n")
+    await story.until(r"└ \d+ .*ALTER TABLE users[\s\S]*app-\d[\s\S]*app-\d", "wide")
+    await story.take("locks")
+    await story.look("K")
+    await story.until("Terminate this session")
+    await story.take("terminate")
+    await story.look("escape")
+
+
+async def _sees_the_backfill(story: Story) -> None:
+    """It runs a while, gentler than planned: rows, what it does to others' statements, and its rate over time."""
+    await story.until("n run fill", "wide")
+    await story.look("7")
+    await story.act("b", *"[[[[")
+    await story.until(r"3\d\.\d %")
+    await story.take("backfill")
+    await story.look("question_mark")
+    await story.until("Panes")
+    await story.take("help")
+    await story.look("escape", "4")
+    await story.until(r"\d+ statements since")
+    await story.take("statements")
+    await story.look("8")
+    await story.until(r"Fill\w* +7\d%|Backfill +7\d%")
+    await story.take("charts")
+
+
+async def _sees_the_way_back(story: Story) -> None:
+    """In the middle of the backfill: the plan, the database's name, a person's part, and the proof."""
+    await story.look("1", "A")
+    await story.until("Type the database's name to begin")
+    await story.take("abort")
+    await story.act(*DATABASE, "enter")
+    await story.until("Waits for a person", "wide")
+    await story.act("f3")
+    await story.until("Sign off deploy", "wide")
+    await story.act(*"v0.7.0 is back", "enter")
+    await story.until("back: the schema equals")
+    await story.take("verdict")
+    await story.look("escape", "9")
+    await story.until("window closed: aborted")
+    await story.take("journal")
+
+
+@asynccontextmanager
+async def _reports(dsn: str) -> AsyncIterator[None]:
+    """A report whose transaction was left open a while ago."""
+    async with await psycopg.AsyncConnection.connect(dsn, application_name="reports") as connection:
+        await connection.execute("SELECT city, count(*) FROM users GROUP BY city ORDER BY 2 DESC LIMIT 20")
+        await asyncio.sleep(IDLE_S)
+        yield
+
+
+@asynccontextmanager
+async def _screens(conductor: Conductor) -> AsyncIterator[Story]:
+    def app() -> DbwatchApp:
+        return DbwatchApp(conductor.feed(), conductor, environ={"COLORTERM": "truecolor"})
+
+    wide, narrow = app(), app()
+    async with wide.run_test(size=SIZES["wide"]) as large, narrow.run_test(size=SIZES["narrow"]) as small:
+        yield Story({"wide": large, "narrow": small})
+
+
+async def main() -> None:
+    """Drives the demo's window and takes the pictures."""
+    os.environ["DBWATCH_ACTOR"] = ACTOR
+    FOLDER.mkdir(exist_ok=True)
+    async with stage(progress=_progress) as set_up:
+        book = load(set_up.runbook, {**os.environ, "SHOP_DSN": set_up.dsn})
+        ground = await enter(book, SystemClock(), Wish(who(""), set_up.project / "state"), _progress)
+        async with driving(ground) as conductor, _screens(conductor) as story:
+            await tell(story, set_up)
+    for picture in sorted(FOLDER.glob("*.svg")):
+        picture.with_suffix(".png").write_bytes(_png(picture.read_text()))
+
+
+def _progress(text: str) -> None:
+    print(f"  {text} ...", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
