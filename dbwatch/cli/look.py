@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 
+import psycopg
+
 from dbwatch.clock import SystemClock
-from dbwatch.errors import DbwatchError, Exit
+from dbwatch.errors import DbwatchError, Exit, Refused
 from dbwatch.journal import rows, schema
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.rows import WindowRow
+from dbwatch.journal.tables import SCHEMA
 from dbwatch.monitor.export import to_json
 from dbwatch.monitor.poller import poll_once
 from dbwatch.monitor.samples import Snapshot, Status
-from dbwatch.postgres.session import Connector, Role
+from dbwatch.postgres.facts import look
+from dbwatch.postgres.roles import grant
+from dbwatch.postgres.session import Connector, Role, describe
 from dbwatch.runbook import loader
 from dbwatch.runbook.model import Runbook
 from dbwatch.text import age, clock
@@ -54,7 +59,7 @@ def summary(shot: Snapshot) -> list[str]:
 
 
 def status(dsn: str, *, as_json: bool) -> int:
-    """Prints where the window stands. Raises CannotConnect."""
+    """Prints where the window stands. Raises CannotConnect, and Refused where the role may not read that."""
     row, state = asyncio.run(_window(Connector(dsn)))
     if row is None:
         print(json.dumps({"window": None}) if as_json else "no window was ever open here")
@@ -76,6 +81,11 @@ async def _window(connector: Connector) -> tuple[WindowRow | None, WindowState]:
         if row is None:
             return None, WindowState()
         return row, fold(await rows.read_events(session, row.id))
+    except psycopg.errors.InsufficientPrivilege as error:
+        user = (await look(session)).user
+        read = grant(f"SELECT ON ALL TABLES IN SCHEMA {SCHEMA}", user)
+        mend = f"{grant(f'USAGE ON SCHEMA {SCHEMA}', user)}; {read}"
+        raise Refused("this role may not read the window", why=describe(error), next=mend) from error
     finally:
         await session.close()
 
