@@ -175,14 +175,17 @@ async def test_a_killed_index_build_is_told_and_taken_back(seat: Seat) -> None:
     assert await seat.shop.heads() == ["9a20"]
 
 
-async def test_a_killed_abort_goes_on_when_somebody_comes_back(seat: Seat) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)])
+async def test_an_abort_cut_short_goes_on_when_somebody_comes_back(
+    seat: Seat, number: signal.Signals, code: int
+) -> None:
     before = await seat.shop.dump()
     await code_is_due(seat)
     reports = await report_on(seat, "users")
     async with seat.started("abort", str(seat.shop.runbook), "--confirm", seat.shop.db.name) as way_back:
         await waiting(seat, "migrate")
-        way_back.kill(signal.SIGKILL)
-        assert (await way_back.ended()).code == -signal.SIGKILL
+        way_back.kill(number)
+        assert (await way_back.ended()).code == code
     await seat.nobody_is_left()
     assert await seat.shop.dump() != before
     async with seat.screen() as screen:

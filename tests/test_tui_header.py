@@ -195,6 +195,12 @@ def test_trouble_with_the_journal_comes_before_its_last_event() -> None:
     assert told == " ✗ the journal is kept in the mirror only: the disk of prod-db1 is full"
 
 
+def test_a_lost_wheel_is_told_and_not_taken_for_trouble_with_the_journal() -> None:
+    frame = FRAMES["migrating"]
+    lost = replace(frame, window=replace(frame.window, trouble="this dbwatch is no longer the driver"))
+    assert last_line(None, lost, 100.0, 90).plain == " ✗ this dbwatch is no longer the driver"
+
+
 def test_a_restart_of_the_server_is_noticed() -> None:
     frame = replace(FRAMES["migrating"], snapshot=replace(ff.snapshot(), notice="the server was restarted"))
     assert last_line(None, frame, 100.0, 80).plain == " ▲ the server was restarted"

@@ -32,6 +32,8 @@ def last_line(said: Said | None, frame: Frame | None, now: float, width: int) ->
         line = Content.assemble((f" {'✗' if said.wrong else '›'} ", f"bold {BAD}" if said.wrong else "bold"), said.text)
     elif frame is None:
         line = Content("")
+    elif frame.window is not None and frame.window.trouble:
+        line = Content.styled(f" ✗ {frame.window.trouble}", f"bold {BAD}")
     elif frame.window is not None and frame.window.journal_trouble:
         line = Content.styled(
             f" ✗ the journal is kept in the mirror only: {frame.window.journal_trouble}", f"bold {BAD}"

@@ -38,6 +38,8 @@ RENEW_S = 5.0
 """The lease lasts 15 s: three missed renewals lose it."""
 ASSESS_S = 1.0
 """How often it is looked whether the way back has to be computed anew."""
+RECOVER_S = 3.0
+"""How often it is asked how the last driver's step ended, until that is known."""
 REMEMBERED = 20
 """How many of the plans that were shown may still be confirmed."""
 
@@ -58,7 +60,7 @@ class Conductor:
         self._signed: dict[str, asyncio.Future[str]] = {}
         self._rollback = Rollback(reversible=True, estimate_s=None)
         self._shown: dict[str, AbortPlan] = {}
-        self._trouble = ""
+        self._trouble, self._unwritable = "", ""
         self._driving = True
         self.recovered = asyncio.Event()
         """Set when it is known how the last driver's step ended, or that it goes on."""
@@ -110,7 +112,8 @@ class Conductor:
             events=self._store.events,
             actor=self._store.actor,
             driving=self._driving,
-            journal_trouble=self._trouble or work.trouble or self._store.trouble,
+            journal_trouble=self._unwritable or self._store.trouble,
+            trouble=self._trouble or work.trouble,
             elapsed_s=(ended - state.opened_at).total_seconds() if state.opened_at else 0.0,
             migration=migration,
             backfill=work.backfill,
@@ -141,11 +144,24 @@ class Conductor:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def recover(self) -> None:
-        """After rejoining: finds out how the running step ended, and goes on with an abort that was under way."""
-        if self.state.aborting:
-            self._go_on_with_abort()
-        else:
-            await self.work.recover()
+        """After rejoining: finds out how the running step ended, and goes on with an abort that was under way.
+
+        Asks again where that cannot be found out yet: until then nothing but an abort may begin.
+        """
+        while not self.work.under_way:
+            try:
+                if self.state.aborting:
+                    self._go_on_with_abort()
+                else:
+                    await self.work.recover()
+            except Fenced as error:
+                self._lost_wheel(error)
+            except (DbwatchError, psycopg.Error) as error:
+                self.work.trouble = f"how the last step ended is not known yet: {describe(error)}"
+                self._hub.touch()
+                await self.ground.clock.sleep(RECOVER_S)
+                continue
+            break
         self.recovered.set()
 
     async def shut(self, within: float = 1.5) -> None:
@@ -184,11 +200,11 @@ class Conductor:
                     renewed = clock.monotonic()
                 await self._store.refresh(within=3.0)
                 await self.work.save_progress()
-                self._trouble = ""
+                self._trouble, self._unwritable = "", ""
             except Fenced:
                 raise
             except (DbwatchError, psycopg.Error) as error:
-                self._trouble = f"the journal cannot be reached: {describe(error)}"
+                self._unwritable = describe(error)
             self._hub.touch()
             await clock.sleep(1.0)
 
@@ -406,6 +422,7 @@ class Conductor:
             self.ground,
             self._survey,
             stop=self.work.stop,
+            leaving=self.work.leaving,
             signed=self._until_signed,
             show=self.work.show_migration,
         )

@@ -47,6 +47,8 @@ class WindowView:
     """Whether this process holds the epoch."""
     journal_trouble: str = ""
     """Why the journal cannot be written at the moment; events go to the local mirror."""
+    trouble: str = ""
+    """What else keeps this window from being driven: the wheel is lost, or how a step ended is not known yet."""
     elapsed_s: float = 0.0
     migration: MigrationProgress | None = None
     backfill: BackfillProgress | None = None

@@ -43,11 +43,12 @@ class Rollbacker:
         survey: Survey,
         *,
         stop: asyncio.Event,
+        leaving: asyncio.Event,
         signed: Callable[[str], Awaitable[str]],
         show: Callable[[MigrationProgress], None],
     ) -> None:
         self._ground, self._survey = ground, survey
-        self._stop, self._signed, self._show = stop, signed, show
+        self._stop, self._leaving, self._signed, self._show = stop, leaving, signed, show
         self._working: asyncio.Task[None] | None = None
         self._how = {
             ActionKind.FENCE: self._fence,
@@ -72,24 +73,25 @@ class Rollbacker:
             await store.record(ev.AbortConfirmed([a.body() for a in actions], plan.estimate_s), within=1.0)
         if working is not None and not any(a.kind is ActionKind.STOP for a in actions):
             await asyncio.wait({working}, timeout=STOP_S)
-        for number, action in enumerate(actions[first:], first + 1):
-            await store.record(ev.AbortActionStarted(number))
-            since = clock.monotonic()
-            try:
+        number, since = first, began
+        try:
+            for number, action in enumerate(actions[first:], first + 1):
+                since = clock.monotonic()
+                await store.record(ev.AbortActionStarted(number))
                 result = await self._how[action.kind](action)
-            except Fenced:
-                raise
-            except (DbwatchError, psycopg.Error) as error:
-                await self._stuck(number, describe(error), clock.monotonic() - since, clock.monotonic() - began)
-                return
-            except Exception as error:  # noqa: BLE001  # the work's edge: it becomes the abort's end, which all see
-                why = f"{type(error).__name__}: {describe(error)}"
-                await self._stuck(number, why, clock.monotonic() - since, clock.monotonic() - began)
-                return
-            await store.record(ev.AbortActionDone(number, result, clock.monotonic() - since))
-        await self._verdict(clock.monotonic() - began)
+                await store.record(ev.AbortActionDone(number, result, clock.monotonic() - since))
+            await self._verdict(clock.monotonic() - began)
+        except Fenced:
+            raise
+        except (DbwatchError, psycopg.Error) as error:
+            await self._stuck(number, describe(error), clock.monotonic() - since, clock.monotonic() - began)
+        except Exception as error:  # noqa: BLE001  # the work's edge: it becomes the abort's end, which all see
+            why = f"{type(error).__name__}: {describe(error)}"
+            await self._stuck(number, why, clock.monotonic() - since, clock.monotonic() - began)
 
     async def _stuck(self, number: int, why: str, taken: float, total: float) -> None:
+        if self._leaving.is_set():
+            return  # nobody ended the abort: the next driver goes on with it, as after a crash
         await self._ground.store.record(
             ev.AbortActionFailed(number, why, taken),
             ev.AbortFinished(False, [f"stopped at action {number}: {why}"], total),
@@ -116,12 +118,11 @@ class Rollbacker:
         return f"epoch {fence.epoch}"
 
     async def _end_work(self, action: Action) -> str:
-        if self._working is None:
-            return "nothing of ours runs"
-        await asyncio.wait({self._working}, timeout=STOP_S)
-        if not self._working.done():
-            self._working.cancel()
-            await asyncio.wait({self._working}, timeout=1.0)
+        if self._working is not None:
+            await asyncio.wait({self._working}, timeout=STOP_S)
+            if not self._working.done():
+                self._working.cancel()
+                await asyncio.wait({self._working}, timeout=1.0)
         known = self._ground.store.state.step(action.step)
         if known.status is StepStatus.RUNNING:
             fact = ev.StepFailed(action.step, known.attempt, "stopped by the abort", 0.0, again=False, stopped=True)

@@ -34,6 +34,8 @@ class Work:
     ) -> None:
         self.stop = asyncio.Event()
         """Set: whatever runs ends."""
+        self.leaving = asyncio.Event()
+        """Set: it ends because its driver leaves, not because a person wants it ended."""
         self.hand = Control()
         """A person's hand on the running backfill."""
         self.migration: MigrationProgress | None = None
@@ -90,7 +92,8 @@ class Work:
         self.hand.stop()
 
     async def end(self, within: float) -> None:
-        """Ends what runs; abandons it where it does not end within so many seconds."""
+        """Ends what runs, for we leave; abandons it where it does not end within so many seconds."""
+        self.leaving.set()
         if self._task is None or self._task.done():
             return
         self.halt()
@@ -105,13 +108,21 @@ class Work:
             await asyncio.wait({self._task})
 
     async def recover(self) -> None:
-        """Finds out how the step ended that the last driver was running when it vanished."""
+        """Finds out how the step ended that the last driver was running when it vanished.
+
+        Raises DbwatchError or psycopg.Error where that cannot be found out now.
+        """
         step = self._ground.store.state.running
-        if step is not None:
-            spec = self._ground.runbook.step(step.id)
-            kit = self._kit(step.attempt, step)
-            outcome = await self._outcome(spec, kit, RECOVERIES[spec.kind])
-            await self._conclude(spec, step.attempt, outcome, 0.0)
+        if step is None:
+            return
+        spec = self._ground.runbook.step(step.id)
+        try:
+            outcome = await RECOVERIES[spec.kind](spec, self._kit(step.attempt, step))
+        except (DbwatchError, psycopg.Error):
+            raise
+        except Exception as error:  # noqa: BLE001  # the work's edge: nobody knows, and all see that
+            outcome = Unknown(f"{type(error).__name__}: {describe(error)}")
+        await self._conclude(spec, step.attempt, outcome, 0.0)
 
     async def save_progress(self) -> None:
         """Overwrites the running step's progress in the journal. Raises as `Store.save_progress` does."""
