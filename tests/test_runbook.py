@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from runbook_reference import markdown, sections
 from runbooks import WINDOW, mistakes
 
@@ -69,7 +70,7 @@ def test_a_runbook_written_on_windows_is_the_same_runbook() -> None:
 def test_variables_are_expanded_in_the_connection_strings_only() -> None:
     text = WINDOW.replace('"service=shop"', '"host=${HOST} dbname=${DB_1}"').replace("Lin Wei", "${HOST}")
     runbook = parse(text, "runbook.toml", {"HOST": "db1", "DB_1": "shop"})
-    assert runbook.target.dsn == "host=db1 dbname=shop"
+    assert conninfo_to_dict(runbook.target.dsn) == {"host": "db1", "dbname": "shop"}
     assert runbook.contact[0].name == "${HOST}"
 
 
@@ -108,6 +109,19 @@ def test_a_connection_string_is_judged_before_the_window_and_never_repeated(
     found = mistakes(text, environ)
     assert [line.split("; ")[0] for line in found] == [f'runbook.toml:7: [target]: "{key}": {s}' for s in said]
     assert "s3cret" not in "".join(found)
+
+
+@pytest.mark.parametrize("secret", ["p@ss/w%rd", "it's a b\\c", "%41:/?#[]@!$&", " ", "\"'"])
+@pytest.mark.parametrize("written", ["postgresql://u:${P}@h:5432/d?sslmode=prefer", "host=h user=u password=${P}"])
+def test_a_password_from_the_environment_needs_no_quoting(written: str, secret: str) -> None:
+    runbook = parse(WINDOW.replace("service=shop", written), "runbook.toml", {"P": secret})
+    known = conninfo_to_dict(runbook.target.dsn)
+    assert (known["password"], known["user"], known["host"]) == (secret, "u", "h")
+
+
+@pytest.mark.parametrize("whole", ["postgresql://u:p@ss@h/d", "postgresql://u:p/ss@h/d", "postgresql://u:p%zz@h/d"])
+def test_a_password_with_a_character_that_ends_it_is_never_taken_for_a_host(whole: str) -> None:
+    assert "cannot read this" in mistakes(WINDOW.replace("service=shop", "${DSN}"), {"DSN": whole})[0]
 
 
 def test_a_connection_string_is_in_no_picture_of_the_runbook() -> None:

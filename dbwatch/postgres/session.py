@@ -18,10 +18,10 @@ from weakref import WeakSet
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row, tuple_row
 
-from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent, UsageError
+from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
+from dbwatch.postgres.conninfo import hide_password, normalize_dsn, refused, require_readable, shown
 from dbwatch.text import one_line
 
 T = TypeVar("T")
@@ -88,21 +88,6 @@ def describe(error: BaseException) -> str:
         state = f" ({error.sqlstate})" if error.sqlstate else ""
         return one_line(error.diag.message_primary, 500) + state
     return one_line(str(error), 500) or type(error).__name__
-
-
-def hide_password(conninfo: str) -> str:
-    """*conninfo* as one may show it: no password, no secret of any option that carries one."""
-    try:
-        known = conninfo_to_dict(conninfo)
-    except psycopg.Error:
-        return "(unreadable connection string)"
-    return make_conninfo("", **{k: str(v) for k, v in known.items() if "password" not in k})
-
-
-def normalize_dsn(dsn: str) -> str:
-    """*dsn* as libpq takes it: SQLAlchemy's `postgresql+driver://` loses its driver; empty means PG* variables."""
-    scheme, colon, rest = dsn.partition("://")
-    return f"{scheme.split('+')[0]}{colon}{rest}" if colon else dsn
 
 
 class Session:
@@ -252,17 +237,6 @@ def _give_up(task: asyncio.Future[Session], begun: list[Session]) -> None:
         task.cancel()
 
 
-def _require_conninfo(text: str) -> None:
-    try:
-        conninfo_to_dict(text)
-    except psycopg.Error as error:
-        raise UsageError(
-            "that is no connection string",
-            why=describe(error),
-            next='write "host=... dbname=..." or postgresql://..., or see dbwatch --help for the commands',
-        ) from error
-
-
 def _read(task: asyncio.Future[Any]) -> None:
     """Takes notice of the error of a call that its caller gave up, so that asyncio does not complain of it."""
     if not task.cancelled():
@@ -270,7 +244,10 @@ def _read(task: asyncio.Future[Any]) -> None:
 
 
 class Connector:
-    """Opens sessions to one target. *tag* follows the role in application_name: `dbwatch worker 3f9c/4`."""
+    """Opens sessions to one target. *tag* follows the role in application_name: `dbwatch worker 3f9c/4`.
+
+    Raises UsageError where a connection string cannot be read.
+    """
 
     def __init__(self, dsn: str, *, roles: Mapping[Role, str] | None = None, tag: str = "") -> None:
         self._dsn = normalize_dsn(dsn)
@@ -278,7 +255,7 @@ class Connector:
         self._sessions: WeakSet[Session] = WeakSet()
         self.tag = tag
         for text in (self._dsn, *self._roles.values()):
-            _require_conninfo(text)
+            require_readable(text)
 
     def __repr__(self) -> str:
         return f"Connector({hide_password(self._dsn)!r})"
@@ -313,11 +290,15 @@ class Connector:
             raise
         if not done:
             _give_up(task, begun)
-            raise self._refusal(f"no answer within {within:g} s", "check the address, the network and the server")
+            raise CannotConnect(
+                f"cannot connect to {shown(self.dsn(role))}",
+                why=f"no answer within {within:g} s",
+                next="check the address, the network and the server",
+            )
         try:
             return task.result()
         except psycopg.Error as error:
-            raise self._explained(error) from error
+            raise refused(self.dsn(role), describe(error)) from error
 
     async def _connect(self, role: Role, within: float, limits: Limits, begun: list[Session]) -> Session:
         name = f"dbwatch {role}" + (f" {self.tag}" if self.tag else "")
@@ -338,31 +319,6 @@ class Connector:
             session.sever()
             raise
         return session
-
-    def _refusal(self, why: str, next: str) -> CannotConnect:
-        return CannotConnect(
-            f"cannot connect to {one_line(hide_password(self._dsn)) or 'the server'}", why=why, next=next
-        )
-
-    def _explained(self, error: psycopg.Error) -> CannotConnect:
-        said = describe(error)
-        for words, hint in _HINTS:
-            if words in said:
-                return self._refusal(said, hint)
-        return self._refusal(said, "check host, port and that the server runs")
-
-
-_HINTS = (
-    ("password authentication failed", "check the password (PGPASSWORD, ~/.pgpass or the service file)"),
-    ("no password supplied", "give a password (PGPASSWORD, ~/.pgpass or the service file)"),
-    ("no pg_hba.conf entry", "check the user, the address and pg_hba.conf"),
-    ("role ", "check the user's name"),
-    ("database ", "check the database's name"),
-    ("too many clients", "free a connection, or raise max_connections"),
-    ("remaining connection slots", "free a connection, or raise max_connections"),
-    ("the database system is", "the server is starting or stopping; try again"),
-)
-"""libpq gives no SQLSTATE for a failure at connect, only the server's words (in the server's language)."""
 
 
 def with_limits(role: Role, *, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None) -> Limits:

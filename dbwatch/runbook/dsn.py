@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from dbwatch.postgres.session import normalize_dsn
+from dbwatch.postgres.conninfo import fault, normalize_dsn
 from dbwatch.text import one_line
 
 KEYS = ("dsn", "monitor_dsn", "migrate_dsn")
@@ -26,8 +26,22 @@ _PASSWORDS = (
 
 
 def expand(dsn: str, environ: Mapping[str, str]) -> str:
-    """*dsn* with each ${VAR} that is set in its place, as it is: quoting is the writer's."""
-    return _REFERENCE.sub(lambda match: environ.get(match[1]) or match[0], dsn)
+    """*dsn* with each ${VAR} that is set in its place.
+
+    Where it stands in the value of an option, or in a part of a URI, it is that value as it is: a password of any
+    characters needs no quoting and no percent-encoding. Elsewhere it may hold options, or be all of the string.
+    """
+
+    def filled(text: str) -> str:
+        return _REFERENCE.sub(lambda match: environ.get(match[1]) or match[0], text)
+
+    if not _REFERENCE.search(dsn) or _REFERENCE.fullmatch(dsn.strip()):
+        return filled(dsn)
+    try:
+        known = conninfo_to_dict(normalize_dsn(dsn))
+    except psycopg.Error:
+        return filled(dsn)
+    return make_conninfo("", **{key: filled(str(value)) for key, value in known.items()})
 
 
 def faults(dsn: str, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -55,11 +69,17 @@ def faults(dsn: str, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _unreadable(dsn: str, written: str) -> Iterator[tuple[str, str]]:
-    try:
-        conninfo_to_dict(normalize_dsn(dsn))
-    except psycopg.Error as error:
-        # libpq repeats the word that it stumbled on, which may be a part of a password.
-        secret = dsn != written or "password" in dsn.lower() or "://" in dsn
-        why = "" if secret else f": {one_line(str(error), 200)}"
-        what = f"libpq cannot read this{' once it is expanded' if dsn != written else ''}{why}"
+    if fault(normalize_dsn(dsn)):
+        what = f"libpq cannot read this{' once it is expanded' if dsn != written else ''}{_why(written)}"
         yield what, 'write "host=... dbname=..." or "postgresql://user@host/dbname"'
+
+
+def _why(written: str) -> str:
+    """libpq's reason where nothing in the file can be a secret: it repeats the word that it stumbled on."""
+    if "${" in written or "password" in written.lower() or "://" in written:
+        return ""
+    try:
+        conninfo_to_dict(written)
+    except psycopg.Error as error:
+        return f": {one_line(str(error), 200)}"
+    return f": {fault(written)}"
