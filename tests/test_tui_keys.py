@@ -8,6 +8,7 @@ from dataclasses import replace
 import fakefeed as ff
 import pytest
 
+from dbwatch.runbook.model import Contact
 from dbwatch.tui import keys
 from dbwatch.tui.app import DbwatchApp
 from dbwatch.tui.board import PANES
@@ -90,6 +91,14 @@ def test_the_footer_fits(width: int) -> None:
 def test_help_and_quit_are_in_every_footer() -> None:
     for here in situations():
         assert {"help", "quit"} <= names(footer(here, 60))
+
+
+def test_the_help_tells_whom_to_call_first() -> None:
+    contacts = (Contact(role="DBA on call", name="Ada Byron", phone="+1 555 0100"), Contact(role="shop", name="Lin"))
+    runbook = ff.RUNBOOK.model_copy(update={"contact": contacts})
+    told = help_text(Situation(window=ff.window(runbook=runbook))).plain
+    assert told.startswith("Whom to call\n DBA on call  Ada Byron  +1 555 0100\n shop         Lin\n\n")
+    assert "Whom to call" not in help_text(Situation()).plain
 
 
 def test_every_line_of_the_help_fits_eighty_columns() -> None:

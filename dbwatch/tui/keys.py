@@ -303,7 +303,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("faster_poll", ("minus",), "-", "poll more", "wait less between polls, down to 0.5 s", Group.SCREEN),
     Command("screenshot", ("S",), "S", "screenshot", "save the screen as an SVG picture", Group.SCREEN),
     Command("palette", ("ctrl+p",), "^p", "palette", "find a command by its name", Group.SCREEN),
-    Command("help", ("question_mark",), "?", "help", "all keys", Group.SCREEN, footer=1),
+    Command("help", ("question_mark",), "?", "help", "all keys, and whom to call", Group.SCREEN, footer=1),
     Command("quit", ("q", "ctrl+q", "ctrl+c"), "q", "quit", "leave; asks while ours runs", Group.SCREEN, footer=1),
 )  # fmt: skip
 

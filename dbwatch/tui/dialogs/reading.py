@@ -1,4 +1,4 @@
-"""Dialogs to read: the detail of a row, and all keys."""
+"""Dialogs to read: the detail of a row; all keys, and whom to call."""
 
 from __future__ import annotations
 
@@ -51,8 +51,14 @@ class Help(Dialog[None]):
 
 
 def help_text(situation: Situation) -> Content:
-    """The registry as a page."""
+    """The registry as a page, the runbook's contacts first."""
     pieces: list[Content | str | tuple[str, str]] = []
+    contacts = situation.window.runbook.contact if situation.window is not None else ()
+    if contacts:
+        pieces.append(("Whom to call\n", "bold underline"))
+        widest = max(len(one.role) for one in contacts)
+        pieces += [f" {one.role:<{widest}}  {one.name}  {one.phone}".rstrip() + "\n" for one in contacts]
+        pieces.append("\n")
     for group, commands in groupby(offered(situation), key=lambda c: c.group):
         pieces.append((f"{group}\n", "bold underline"))
         for command in commands:
