@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from dbwatch.cli.actor import who
-from dbwatch.cli.run import Teller, tell
+from dbwatch.cli.output import tell
+from dbwatch.cli.run import Teller
 from dbwatch.cli.screen import Signals
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Exit, Refused

@@ -16,6 +16,7 @@ from dbwatch.backfill.plan import Plan, Spec, plan
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill, Result
 from dbwatch.backfill.statements import shown
+from dbwatch.cli.output import say
 from dbwatch.clock import Clock, SystemClock
 from dbwatch.errors import Exit
 from dbwatch.journal import schema
@@ -38,7 +39,7 @@ def main(dsn: str, spec: Spec, *, as_json: bool, dry_run: bool, again: bool) -> 
 
 async def _dry(dsn: str, spec: Spec, as_json: bool) -> int:
     found = await _planned(Connector(dsn), spec)
-    print(json.dumps(plan_json(found), ensure_ascii=False) if as_json else "\n".join(plan_lines(found)))
+    say(json.dumps(plan_json(found), ensure_ascii=False) if as_json else "\n".join(plan_lines(found)))
     return Exit.OK
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
 from dbwatch import __version__
-from dbwatch.errors import DbwatchError, Exit, UsageError
+from dbwatch.cli.edge import carried_out
+from dbwatch.errors import UsageError
 
 app = App(
     name="dbwatch",
-    help="Mission control for PostgreSQL migration windows, in a terminal.",
+    help="Mission control for PostgreSQL migration windows, in a terminal."
+    " With --debug an error comes with its traceback.",
     version=__version__,
 )
 
@@ -157,20 +159,7 @@ def abort(
 
 def main() -> None:
     """The entry point: runs one command and leaves with its exit code."""
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    try:
-        code = app([a for a in arguments if a != "--debug"], result_action="return_value", exit_on_error=False)
-    except CycloptsError:  # printed already, with the usage
-        sys.exit(Exit.USAGE)
-    except DbwatchError as error:
-        if debug:
-            raise
-        print(f"dbwatch: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(Exit.OK)
-    sys.exit(code)
+    debug = "--debug" in sys.argv[1:]
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    asked = partial(app, words, result_action="return_value", exit_on_error=False, print_error=False)
+    sys.exit(carried_out(asked, debug=debug))

@@ -7,6 +7,7 @@ import json
 
 import psycopg
 
+from dbwatch.cli.output import say
 from dbwatch.clock import SystemClock
 from dbwatch.errors import DbwatchError, Exit, Refused
 from dbwatch.journal import rows, schema
@@ -29,9 +30,9 @@ def snapshot(dsn: str, *, as_json: bool) -> int:
     """Prints one poll. Raises CannotConnect."""
     shot = asyncio.run(poll_once(Connector(dsn)))
     if as_json:
-        print(json.dumps(to_json(shot), ensure_ascii=False))
+        say(json.dumps(to_json(shot), ensure_ascii=False))
     else:
-        print("\n".join(summary(shot)))
+        say("\n".join(summary(shot)))
     return Exit.OK
 
 
@@ -62,13 +63,13 @@ def status(dsn: str, *, as_json: bool) -> int:
     """Prints where the window stands. Raises CannotConnect, and Refused where the role may not read that."""
     row, state = asyncio.run(_window(Connector(dsn)))
     if row is None:
-        print(json.dumps({"window": None}) if as_json else "no window was ever open here")
+        say(json.dumps({"window": None}) if as_json else "no window was ever open here")
         return Exit.OK
     runbook = _runbook(row)
     if as_json:
-        print(json.dumps(status_json(row, state, runbook), ensure_ascii=False))
+        say(json.dumps(status_json(row, state, runbook), ensure_ascii=False))
     else:
-        print("\n".join(status_lines(row, state, runbook)))
+        say("\n".join(status_lines(row, state, runbook)))
     return Exit.OK
 
 

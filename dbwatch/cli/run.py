@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 from dbwatch.cli.actor import who
+from dbwatch.cli.output import say, tell
 from dbwatch.cli.screen import Signals, require_terminal, show
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Exit, UsageError
@@ -99,7 +99,7 @@ class Teller:
         """Prints what is new."""
         for event in self._conductor.events:
             if event.seq > self._last:
-                print(event.at.astimezone().strftime("%H:%M:%S"), sentence(event.fact), flush=True)
+                say(f"{event.at.astimezone():%H:%M:%S} {sentence(event.fact)}")
                 self._last = event.seq
 
     async def run(self) -> None:
@@ -143,8 +143,3 @@ def _parsed(signatures: list[str]) -> dict[str, str]:
             raise UsageError(f"--sign {signature!r} has no note", next="write --sign STEP=NOTE")
         found[step] = note
     return found
-
-
-def tell(text: str) -> None:
-    """A line for the person, beside what a program reads."""
-    print(f"dbwatch: {text}", file=sys.stderr, flush=True)

@@ -13,12 +13,13 @@ from dbwatch.window.watching import Watch
 
 def main(dsn: str) -> int:
     """Watches until `q`. Raises CannotConnect where the server cannot be reached at the start."""
+    connector = Connector(dsn)
     require_terminal()
-    return asyncio.run(_watch(dsn))
+    return asyncio.run(_watch(connector))
 
 
-async def _watch(dsn: str) -> int:
-    watching = await Watch.begin(Connector(dsn), SystemClock())
+async def _watch(connector: Connector) -> int:
+    watching = await Watch.begin(connector, SystemClock())
     core = asyncio.create_task(watching.run())
     try:
         return await show(DbwatchApp(watching.feed(), watching), Signals())
