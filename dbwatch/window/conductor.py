@@ -164,12 +164,12 @@ class Conductor:
             break
         self.recovered.set()
 
-    async def shut(self, within: float = 1.5) -> None:
+    async def shut(self, within: float = 1.2) -> None:
         """Ends our work and lets go of the window: the step ends as stopped, the lease ends."""
         await self.work.end(within)
-        if self._driving:
+        if self._driving and not self._unwritable:
             with contextlib.suppress(DbwatchError, psycopg.Error, TimeoutError):  # else the lease runs out by itself
-                await asyncio.wait_for(self._store.release(within=0.4), 0.5)
+                await asyncio.wait_for(self._store.release(within=0.25), 0.3)
         await asyncio.gather(self._store.close(), self.ground.control.close(), return_exceptions=True)
 
     async def _guarded(self, name: str, core: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -195,14 +195,16 @@ class Conductor:
         clock, renewed = self.ground.clock, float("-inf")
         while True:
             try:
-                if clock.monotonic() - renewed >= RENEW_S:
+                if self._driving and clock.monotonic() - renewed >= RENEW_S:
                     await self._store.renew()
                     renewed = clock.monotonic()
                 await self._store.refresh(within=3.0)
-                await self.work.save_progress()
-                self._trouble, self._unwritable = "", ""
-            except Fenced:
-                raise
+                if self._driving:
+                    await self.work.save_progress()
+                    self._trouble = ""
+                self._unwritable = ""
+            except Fenced as error:  # from now on we look on while somebody else drives
+                self._lost_wheel(error)
             except (DbwatchError, psycopg.Error) as error:
                 self._unwritable = describe(error)
             self._hub.touch()
