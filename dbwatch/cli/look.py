@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 
-import psycopg
-
 from dbwatch.cli.output import say
 from dbwatch.clock import SystemClock
-from dbwatch.errors import DbwatchError, Exit, Refused
-from dbwatch.journal import rows, schema
+from dbwatch.errors import DbwatchError, Exit
+from dbwatch.journal import rights, rows, schema
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.rows import WindowRow
-from dbwatch.journal.tables import SCHEMA
 from dbwatch.monitor.export import to_json
 from dbwatch.monitor.poller import poll_once
 from dbwatch.monitor.samples import Snapshot, Status
-from dbwatch.postgres.facts import look
-from dbwatch.postgres.roles import grant
-from dbwatch.postgres.session import Connector, Role, describe
+from dbwatch.postgres.session import Connector, Role
 from dbwatch.runbook import loader
 from dbwatch.runbook.model import Runbook
 from dbwatch.text import age, clock
@@ -76,17 +71,13 @@ def status(dsn: str, *, as_json: bool) -> int:
 async def _window(connector: Connector) -> tuple[WindowRow | None, WindowState]:
     session = await connector.open(Role.JOURNAL)
     try:
+        await rights.require_reading(session)
         if not await schema.present(session):
             return None, WindowState()
         row = await rows.find_open(session) or await rows.find_last(session)
         if row is None:
             return None, WindowState()
         return row, fold(await rows.read_events(session, row.id))
-    except psycopg.errors.InsufficientPrivilege as error:
-        user = (await look(session)).user
-        read = grant(f"SELECT ON ALL TABLES IN SCHEMA {SCHEMA}", user)
-        mend = f"{grant(f'USAGE ON SCHEMA {SCHEMA}', user)}; {read}"
-        raise Refused("this role may not read the window", why=describe(error), next=mend) from error
     finally:
         await session.close()
 

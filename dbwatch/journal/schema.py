@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from dbwatch.errors import CannotConnect, DbwatchError, Refused
+from dbwatch.journal import rights
 from dbwatch.journal.tables import SCHEMA
 from dbwatch.postgres.session import Connector, Role, Session, describe
 
@@ -46,21 +47,24 @@ async def ensure(connector: Connector, *, within: float = 30.0) -> None:
     except psycopg.OperationalError as error:
         raise CannotConnect("cannot make the journal's schema", why=describe(error)) from error
     except DBAPIError as error:
-        raise _explained(error.orig or error) from error
+        raise await _explained(connector, error.orig or error) from error
     except psycopg.Error as error:
-        raise _explained(error) from error
+        raise await _explained(connector, error) from error
 
 
-def _explained(error: BaseException) -> DbwatchError:
+async def _explained(connector: Connector, error: BaseException) -> DbwatchError:
+    what = "the journal's schema could not be made"
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return Refused(
-            "the journal's schema could not be made",
-            why=describe(error),
-            next=f"GRANT CREATE ON DATABASE to this role, or let the owner create schema {SCHEMA} for it",
-        )
+        session = await connector.open(Role.JOURNAL)
+        try:
+            ours = await rights.look(session)
+        finally:
+            await session.close()
+        what = "the journal here cannot be used" if ours.there else what
+        return Refused(what, why=describe(error), next=ours.to_make)
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-        return Refused("the journal's schema could not be made", why=describe(error), next="give the primary's DSN")
-    return DbwatchError("the journal's schema could not be made", why=describe(error), next="mend that and try again")
+        return Refused(what, why=describe(error), next="give the primary's DSN")
+    return DbwatchError(what, why=describe(error), next="mend that and try again")
 
 
 def _upgrade(dsn: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Refused
 from dbwatch.journal import events as ev
-from dbwatch.journal import rows, schema, store
+from dbwatch.journal import rights, rows, schema, store
 from dbwatch.journal.fence import Fence
 from dbwatch.journal.mirror import Mirror
 from dbwatch.journal.rows import WindowRow
@@ -75,6 +75,7 @@ async def enter(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Gr
         if wish.open_new or await schema.present(session):
             tell("looking for the journal")
             await schema.ensure(connector)
+            await rights.require_writing(session)
         row = await rows.find_open(session) if await schema.present(session) else None
         if row is not None:
             return await _rejoin(book, connector, clock, wish, tell, facts, session, row)
@@ -88,13 +89,16 @@ async def enter(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Gr
 async def visit(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Ground:
     """The open window of *book*, only to look at: no epoch is taken, nothing is written.
 
-    Raises CannotConnect, and Refused where no window of this runbook is open.
+    Raises CannotConnect, and Refused where no window of this runbook is open, or nothing could be taken back here.
     """
     connector = connector_of(book)
     tell("connecting")
     session = await connector.open(Role.CONTROL)
     try:
         facts = await look(session, dsn=connector.dsn())
+        require_direct(facts)
+        require_writable(facts)
+        await rights.require_reading(session)
         row = await rows.find_open(session) if await schema.present(session) else None
         if row is None:
             raise Refused(f"no window is open in {facts.name}", next="there is nothing to take back")
