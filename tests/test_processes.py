@@ -281,6 +281,25 @@ async def ended_by_sigterm(seat: Seat, screen: Terminal) -> None:
     assert "ended with 0" in screen.text
 
 
+# Two drivers
+
+
+async def test_a_second_driver_waits_or_takes_over_and_the_first_one_sees_that(seat: Seat) -> None:
+    async with seat.screen() as screen:
+        await screen.until("n sign off preview", PATIENCE_S)
+        again = ("run", str(seat.shop.runbook), "--headless", "--as", "lin@b")
+        refused = await seat.run(*again)
+        assert (refused.code, "wei@bastion drives this window" in refused.err) == (4, True)
+        taken = await seat.run(*again, "--take-over", "wei sleeps", "--sign", "preview=read")
+        assert "lin@b took the wheel: wei sleeps" in taken.out
+        await screen.until("lin drives · you wei", PATIENCE_S)
+        await screen.until("✓ add", PATIENCE_S)
+        await screen.until("this dbwatch is no longer the driver")
+        assert "n sign off" not in screen.text
+        screen.press("q")
+        assert await seconds_to_leave(screen) < LEAVES_S
+
+
 # A server that does not answer
 
 
@@ -328,6 +347,31 @@ async def test_a_stopped_server_stops_neither_the_keys_nor_the_leaving(own_seat:
             screen.press("q")
             assert await seconds_to_leave(screen, shell=True) < LEAVES_S
             assert given_back(screen)
+
+
+async def test_a_stopped_server_lets_go_of_its_driver_in_the_middle_of_a_migration(
+    own_seat: tuple[Seat, EmbeddedServer],
+) -> None:
+    seat, server = own_seat
+    before = await seat.shop.dump()
+    reports = await report_on(seat, "users")
+    async with seat.screen(shell=True) as screen:
+        await sign_off(screen, "preview", "read by lin")
+        await screen.until("n run add")
+        screen.press("n")
+        await waiting(seat, "migrate")
+        with stopped(server.pid, *children(server.pid)):
+            screen.press("q")
+            await screen.until("Leave while something of ours runs?")
+            screen.press("y")
+            assert await seconds_to_leave(screen, shell=True) < LEAVES_S
+            assert given_back(screen)
+    await reports.rollback()
+    await seat.nobody_is_left()
+    assert await seat.shop.dump() == before
+    ahead = await seat.run("run", str(seat.shop.runbook), "--headless")
+    assert ahead.code == 4, ahead.out + ahead.err
+    assert (await steps(seat))["add"]["status"] == "done"
 
 
 async def test_a_restarted_server_is_live_again_at_once(own_seat: tuple[Seat, EmbeddedServer]) -> None:
