@@ -21,8 +21,12 @@ class FaultProxy:
         """How long each piece of an answer is held back."""
         self.accepted = 0
         """Connections so far."""
+        self.refusing = False
+        """Whether a new connection is closed as soon as it is made: a server that does not come back."""
         self._swallow_answers = False
         self._awaited = b""
+        self._pieces_left: int | None = None
+        self._last_arrives = False
 
     async def start(self) -> None:
         """Listens on a free port of the loopback."""
@@ -71,8 +75,28 @@ class FaultProxy:
         """As `drop_next_answer`, once a client sends something that has *words* in it: `COMMIT`."""
         self._awaited = words
 
+    def die_at(self, piece: int, *, arrives: bool) -> None:
+        """The connection ends at the client's *piece*-th piece from now on, 1 the next one.
+
+        With *arrives* the server still gets that piece, and its answer is lost.
+        """
+        self._pieces_left, self._last_arrives = piece, arrives
+
+    def _dies_now(self) -> bool:
+        if self._pieces_left is None:
+            return False
+        self._pieces_left -= 1
+        if self._pieces_left:
+            return False
+        self._pieces_left = None
+        self._swallow_answers = self._last_arrives
+        return not self._last_arrives
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        if self.refusing:
+            writer.close()
+            return
         with contextlib.suppress(OSError):
             await self._flowing.wait()
             host, port = str(self._behind["host"]), int(str(self._behind["port"]))
@@ -98,6 +122,8 @@ class FaultProxy:
                 await self._flowing.wait()
                 if self._awaited and self._awaited in piece:
                     self._awaited, self._swallow_answers = b"", True
+                if self._dies_now():
+                    break
                 writer.write(piece)
                 await writer.drain()
         writer.close()

@@ -135,8 +135,15 @@ def fold(events: Iterable[ev.Event], state: WindowState | None = None) -> Window
     return result
 
 
+_NEVER_LATE = (ev.DdlSeen, ev.JournalRewound)
+"""What is true whenever it is said: what we made, and that the journal went back."""
+
+
 def _after(state: WindowState, event: ev.Event) -> WindowState:
+    late = event.epoch < state.epoch and not isinstance(event.fact, _NEVER_LATE)
     state = replace(state, seq=event.seq, head_hash=event.hash, epoch=max(state.epoch, event.epoch))
+    if late:  # from an earlier driver's mirror: others have gone on from what they found, so it changes nothing now
+        return state
     match event.fact:
         case ev.WindowOpened() as fact:
             return replace(

@@ -64,9 +64,9 @@ async def _one(session: Session, statement: Any) -> WindowRow | None:
     return rows[0] if rows else None
 
 
-async def read_events(session: Session, window: UUID, after: int = 0) -> list[Event]:
+async def read_events(session: Session, window: UUID, after: int = 0, *, within: float = 5.0) -> list[Event]:
     """The events of *window* with a seq above *after*, in order. Raises as `Session.call` does."""
-    return [event_of(row) for row in await session.values(*compiled(events_after(window, after)))]
+    return [event_of(row) for row in await session.values(*compiled(events_after(window, after)), within=within)]
 
 
 def events_after(window: UUID, after: int) -> Select[Any]:

@@ -4,43 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from dbwatch.clock import Clock
-from dbwatch.errors import CannotConnect, ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
+from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
+from dbwatch.journal import ledger
 from dbwatch.journal import tables as t
 from dbwatch.journal.compile import compiled
-from dbwatch.journal.events import (
-    DriverTook,
-    Event,
-    Fact,
-    JournalRewound,
-    WindowClosed,
-    WindowOpened,
-    make,
-)
+from dbwatch.journal.events import DriverTook, Event, Fact, JournalRewound, WindowOpened
 from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import WindowState, fold
-from dbwatch.journal.mirror import Mirror, Pending
-from dbwatch.journal.rows import columns_of, event_of, events_after, read_events
+from dbwatch.journal.mirror import Mirror, Pending, key_of
+from dbwatch.journal.rows import read_events
 from dbwatch.postgres.session import Connection, Connector, Role, Session, describe
 
 Decide = Callable[[WindowState], Sequence[Fact]]
 """Looks at the newest state and says what is to be written; writes nothing by returning nothing."""
 
 LEASE = timedelta(seconds=15)
-_UNWRITABLE = (ConnectionLost, ServerSilent, CannotConnect, psycopg.OperationalError, psycopg.InternalError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +53,7 @@ class Store:
         self.actor = actor
         self.epoch = 0
         """The epoch that we hold; 0 while we only look."""
-        self.trouble = ""
-        """Why the table could not be written the last time; empty where it could."""
-        self.changed = asyncio.Event()
-        """Set at every change of the state; whoever waits clears it."""
+        self._unwritable = ""
         self._connector = connector
         self._clock = clock
         self._session: Session | None = None
@@ -89,81 +77,89 @@ class Store:
         """Our right to act."""
         return Fence(self.window, self.epoch)
 
+    @property
+    def trouble(self) -> str:
+        """Why the table, or the local copy, could not be written the last time; empty where both could."""
+        return "; ".join(filter(None, (self._unwritable, self.mirror.trouble)))
+
     def _provisional(self) -> list[Event]:
         made: list[Event] = []
-        seq, digest = self._confirmed.seq, self._confirmed.head_hash
-        for p in self.mirror.pending:
-            made.append(make(p.fact, seq=seq + 1, at=p.at, actor=p.actor, epoch=p.epoch, prev_hash=digest))
-            seq, digest = made[-1].seq, made[-1].hash
+        ledger.chained_pending(self.mirror.pending, self._confirmed, made)
         return made
 
     async def append(self, decide: Decide, *, fenced: bool = True, within: float = 5.0) -> list[Event]:
         """Writes what *decide* says of the newest state, in one transaction; the events written.
 
         The window's row is locked meanwhile, so the decision stands on the last word. Raises Fenced where *fenced*
-        and our epoch is over, and ConnectionLost, ServerSilent or psycopg.Error where the table cannot be written:
-        then nothing of it was.
+        and our epoch is over, Refused where the window is closed, and DbwatchError or psycopg.Error where the table
+        cannot be written: then nothing of it was. But where the connection went (ConnectionLost, ServerSilent) while
+        the transaction ended, and no new one was had, only a later `refresh` tells whether it was.
         """
         async with self._in_turn(within):
-            return await self._append(decide, fenced, within)
+            return await self._append(decide, self.epoch if fenced else None, within, [])
 
     async def record(self, *facts: Fact, within: float = 2.0) -> None:
         """Writes what has happened already: into the table, or into the mirror where the table cannot take it.
 
-        Raises Fenced where our epoch is over.
+        Raises Fenced where our epoch is over, and Refused where the window is closed.
         """
+        written: list[Event] = []
         try:
             async with self._in_turn(within):
-                await self._append(lambda _: facts, True, within)
-        except _UNWRITABLE as error:
-            self.trouble = describe(error)
-            for fact in facts:
-                await self.mirror.keep(Pending(self._clock.now(), self.actor, self.epoch, fact))
-            self.changed.set()
+                await self._append(lambda _: facts, self.epoch, within, written)
+        except (Fenced, Refused):
+            raise
+        except (DbwatchError, psycopg.Error) as error:
+            self._unwritable = describe(error)
+            # Under the instant that it was written with: the table may have it, if only the answer was lost.
+            at = written[-1].at if written else self._clock.now()
+            await self.mirror.keep(*(Pending(at, self.actor, self.epoch, fact) for fact in facts))
 
-    async def append_in(self, connection: Connection, decide: Decide) -> None:
-        """Writes in the transaction of *connection*, so that both commit or neither; then call `refresh`."""
-        await connection.execute("SET LOCAL DateStyle = 'ISO, YMD'")  # the driver has to read the server's clock
-        await self._write(connection, decide, True)
+    async def append_in(self, connection: Connection, decide: Decide, fence: Fence) -> None:
+        """Writes in the transaction of *connection*, so that both commit or neither; then call `refresh`.
+
+        Raises Fenced where *fence*, under which the work began, is over, even if it was we who went on to the next.
+        """
+        await self._write(connection, decide, fence.epoch)
 
     async def refresh(self, *, within: float = 5.0) -> None:
-        """Reads what others have written since. Raises as `Session.call` does."""
+        """Reads what others have written since, and writes what waits in the mirror. Raises as `Session.call` does."""
         async with self._in_turn(within):
             session = await self._journal(within)
-            rows = await session.values(
-                *compiled(select(t.window.c.last_seq).where(t.window.c.id == self.window)), within=within
-            )
-            last = rows[0][0] if rows else 0
-            if last < self._confirmed.seq:
-                await self._rewound(last, within)
-                return
-            await self._took(await read_events(session, self.window, self._confirmed.seq))
-            if self.mirror.pending and self.epoch:
-                await self._append(lambda _: (), True, within)
+            w = t.window.c
+            asked = select(w.last_seq, w.head_hash).where(w.id == self.window)
+            found = await session.values(*compiled(asked), within=within)
+            if not found:
+                raise ledger.lost()
+            [(last_seq, head_hash)] = found
+            read = await read_events(session, self.window, self._confirmed.seq)
+            if ledger.follows(self._confirmed, last_seq, head_hash, read):
+                await self._took(read)
+            else:
+                await self._begin_anew(session)
+            await self._tell_rewound(within)
+            if self.mirror.pending and self.epoch and self._confirmed.open:
+                await self._append(lambda _: (), self.epoch, within, [])
+            await self.mirror.catch_up()
 
     async def renew(self, *, within: float = 3.0) -> None:
         """Renews the lease. Raises Fenced where our epoch is over, and as `Session.call` does."""
-        statement = (
-            update(t.window)
-            .where(t.window.c.id == self.window, t.window.c.epoch == self.epoch)
-            .values(lease_until=func.clock_timestamp() + LEASE)
-        )
         async with self._in_turn(within):
-            session = await self._journal(within)
-            if await session.execute(*compiled(statement), within=within) != 1:
-                raise self._fenced()
-            self.trouble = ""
+            if await self._lease_until(func.clock_timestamp() + LEASE, within) != 1:
+                session = await self._journal(within)
+                found = await session.values(*compiled(select(t.window.c.epoch).where(t.window.c.id == self.window)))
+                raise self._fenced(found[0][0]) if found else ledger.lost()
+            self._unwritable = ""
 
     async def release(self, *, within: float = 1.0) -> None:
         """Ends the lease now, so that the next driver need not wait. Raises as `Session.call` does."""
-        statement = (
-            update(t.window)
-            .where(t.window.c.id == self.window, t.window.c.epoch == self.epoch)
-            .values(lease_until=func.clock_timestamp())
-        )
         async with self._in_turn(within):
-            session = await self._journal(within)
-            await session.execute(*compiled(statement), within=within)
+            await self._lease_until(func.clock_timestamp(), within)
+
+    async def _lease_until(self, instant: ColumnElement[datetime], within: float) -> int:
+        mine = (t.window.c.id == self.window, t.window.c.epoch == self.epoch)
+        statement = update(t.window).where(*mine).values(lease_until=instant)
+        return await (await self._journal(within)).execute(*compiled(statement), within=within)
 
     async def save_progress(self, step: str, attempt: int, progress: str, *, within: float = 2.0) -> None:
         """Overwrites the running step's progress, JSON text. Raises as `Session.call` does."""
@@ -178,41 +174,23 @@ class Store:
             session = await self._journal(within)
             await session.execute(*compiled(statement), within=within)
 
-    async def take(self, reason: str, *, bump: bool = True, within: float = 5.0) -> Fence:
-        """Makes us the driver: epoch + 1 for the window and its backfills in one transaction; our new right."""
+    async def take(self, reason: str, *, within: float = 5.0) -> Fence:
+        """Makes us the driver: epoch + 1 for the window and its backfills in one transaction; our new right.
 
-        async def work(connection: Connection) -> int:
+        Raises as `append` does; taking it once more is safe.
+        """
+        written: list[Event] = []
+
+        async def work(connection: Connection) -> None:
             async with connection.transaction():
-                row = await self._locked(connection)
-                epoch = int(row[0]) + (1 if bump else 0)
-                await connection.execute(
-                    *compiled(
-                        update(t.window)
-                        .where(t.window.c.id == self.window)
-                        .values(epoch=epoch, driver=self.actor, lease_until=func.clock_timestamp() + LEASE)
-                    )
-                )
-                await connection.execute(
-                    *compiled(
-                        update(t.backfill)
-                        .where(t.backfill.c.window_id == self.window, t.backfill.c.status == "running")
-                        .values(epoch=t.backfill.c.epoch + 1)
-                    )
-                )
-                self.epoch = epoch
-                await self._write(connection, lambda _: [DriverTook(self.actor, reason)], True)
-                return epoch
+                epoch = await ledger.raise_epoch(connection, self.window, self.actor, LEASE)
+                written[:] = await self._write(connection, lambda _: [DriverTook(self.actor, reason)], epoch)
 
         async with self._in_turn(within):
-            before = self.epoch
-            session = await self._journal(within)
-            try:
-                await session.call(work, within=within)
-            except BaseException:
-                self.epoch = before
-                raise
-            await self._took(await read_events(session, self.window, self._confirmed.seq))
-            await self._name(session)
+            await self._committed(work, written, within)
+            self.epoch = written[-1].epoch
+            await self._took(written)
+            await self._name(await self._journal(within))
             return self.fence
 
     async def close(self) -> None:
@@ -227,22 +205,20 @@ class Store:
         With *mirrored* what the mirror lacks is written to it. Raises as `Session.call` does.
         """
         async with self._in_turn(within):
-            session = await self._journal(within)
-            events = await read_events(session, self.window)
+            events = await read_events(await self._journal(within), self.window)
             seq, digest = self.mirror.head
-            behind = seq > 0 and (len(events) < seq or events[seq - 1].hash != digest)
-            self.mirror.pending = [p for p in self.mirror.pending if not any(p.is_event(e) for e in events)]
+            known = {key_of(e) for e in events} if self.mirror.pending else set()
+            self.mirror.pending = [p for p in self.mirror.pending if p.key not in known]
             self._accept(events)
-            if behind:
+            if seq > 0 and (len(events) < seq or events[seq - 1].hash != digest):
                 self._gap = (seq, len(events))
             elif mirrored:
                 await self.mirror.took(events)
 
     async def tell_gap(self) -> None:
-        """Writes `journal.rewound` where `load` found the table behind the mirror."""
-        if self._gap is not None:
-            gap, self._gap = self._gap, None
-            await self.append(lambda _: [JournalRewound(*gap)])
+        """Writes `journal.rewound` where `load` found the table behind the mirror. Raises as `append` does."""
+        async with self._in_turn(5.0):
+            await self._tell_rewound(5.0)
 
     # --- inside
 
@@ -261,84 +237,84 @@ class Store:
         finally:
             self._turn.release()
 
-    async def _append(self, decide: Decide, fenced: bool, within: float) -> list[Event]:
-        written: list[Event] = []
+    async def _append(self, decide: Decide, epoch: int | None, within: float, written: list[Event]) -> list[Event]:
+        """As `append`. *written* takes what was made, also where it is not known whether it was committed."""
 
         async def work(connection: Connection) -> None:
             async with connection.transaction():
-                read, made = await self._write(connection, decide, fenced)
-                written[:] = [*read, *made]
+                written[:] = await self._write(connection, decide, epoch)
 
+        await self._committed(work, written, within)
+        self._unwritable = ""
+        await self._took(written)
+        return written
+
+    async def _committed(
+        self, work: Callable[[Connection], Awaitable[None]], written: list[Event], within: float
+    ) -> None:
+        """Runs *work*; where the connection went while its transaction ended, looks whether *written* is there."""
         session = await self._journal(within)
         try:
             await session.call(work, within=within)
         except (ConnectionLost, ServerSilent):
-            if not written or not await self._committed(written[-1], within):
+            if not written:
                 raise
-        self.trouble = ""
-        await self._took(written)
-        return written
+            try:
+                session = await self._journal(within)
+                found = await read_events(session, self.window, written[-1].seq - 1, within=within)
+            except (DbwatchError, psycopg.Error):
+                found = []
+            if not any(event.hash == written[-1].hash for event in found):
+                raise
 
-    async def _committed(self, event: Event, within: float) -> bool:
-        """The connection went while the transaction ended: is *event* in the table?"""
-        try:
-            session = await self._journal(within)
-            events = await read_events(session, self.window, event.seq - 1)
-        except (DbwatchError, psycopg.Error):
-            return False
-        return any(e.hash == event.hash for e in events)
+    async def _write(self, connection: Connection, decide: Decide, epoch: int | None) -> list[Event]:
+        """Writes what waits in the mirror and what *decide* says; all events that `_confirmed` lacks.
 
-    async def _write(self, connection: Connection, decide: Decide, fenced: bool) -> tuple[list[Event], list[Event]]:
-        epoch, last, _digest, now, closed = await self._locked(connection)
-        if fenced and epoch != self.epoch:
-            raise self._fenced()
-        if last < self._confirmed.seq:
-            raise ConnectionLost("the journal went back", why="the database lost commits", next="reading it anew")
-        cursor = await connection.execute(*compiled(events_after(self.window, self._confirmed.seq)))
-        read = [event_of(row) for row in await cursor.fetchall()]
-        state = fold(read, self._confirmed)
+        With *epoch* only if it is the window's, else Fenced is raised.
+        """
+        row = await ledger.locked(connection, self.window)
+        if epoch is not None and row.epoch != epoch:
+            raise self._fenced(row.epoch)
+        known = self._confirmed
+        read = await ledger.entries(connection, self.window, row, known)
+        state = fold(read, known)
         made: list[Event] = []
-        for p in self.mirror.pending if fenced else ():
-            if not any(p.is_event(e) for e in (*self._events, *read)):
-                made.append(_next(p.fact, state, made, p.at, p.actor, p.epoch))
-        for fact in decide(fold(made, state)):
-            made.append(_next(fact, state, made, now, self.actor, epoch))
+        if epoch is not None and self.mirror.pending and not row.closed:
+            there = {key_of(e) for e in (*self._events, *read)}
+            ledger.chained_pending((p for p in self.mirror.pending if p.key not in there), state, made)
+        ledger.chained(decide(fold(made, state)), state, made, row.now, self.actor, row.epoch)
         if made:
-            if closed:
+            if row.closed:
                 raise Refused("the window is closed", why="its journal ends there", next="open a new window")
-            await connection.execute(*compiled(insert(t.event).values([columns_of(self.window, e) for e in made])))
-            row = {"last_seq": made[-1].seq, "head_hash": made[-1].hash, **_closing(made)}
-            await connection.execute(*compiled(update(t.window).where(t.window.c.id == self.window).values(row)))
-            await connection.execute("SELECT pg_notify('dbwatch', %s)", [f"{self.window}/{made[-1].seq}"])
-        self._clock.server_said(now)
-        return read, made
+            await ledger.enter(connection, self.window, row, made)
+        self._clock.server_said(row.now)
+        return [*read, *made]
 
-    async def _locked(self, connection: Connection) -> tuple[Any, ...]:
-        w = t.window.c
-        statement = (
-            select(w.epoch, w.last_seq, w.head_hash, func.clock_timestamp(), w.closed_at.is_not(None))
-            .where(w.id == self.window)
-            .with_for_update()
-        )
-        row = await (await connection.execute(*compiled(statement))).fetchone()
-        if row is None:
-            raise ConnectionLost("the window is no longer in the journal", why="the database lost it")
-        return row
-
-    async def _rewound(self, last: int, within: float) -> None:
-        ahead = self._confirmed.seq
-        session = await self._journal(within)
+    async def _begin_anew(self, session: Session) -> None:
+        """The table does not go on from what we know: takes it as it is. Nothing changes where it cannot be read."""
+        events = await read_events(session, self.window)
+        known = {event.hash for event in self._events}
+        if not any(isinstance(e.fact, JournalRewound) for e in events if e.hash not in known):
+            self._gap = (self._confirmed.seq, len(events))
         self._events, self._confirmed = [], WindowState()
-        self._accept(await read_events(session, self.window))
-        if self.epoch:
-            await self._append(lambda _: [JournalRewound(ahead, last)], True, within)
+        self._accept(events)
+
+    async def _tell_rewound(self, within: float) -> None:
+        """Says in the journal that it went back, where that was found out and not said yet."""
+        if self._gap is None or not self.epoch:
+            return
+        gap = self._gap
+        if self._confirmed.open:
+            await self._append(lambda _: [JournalRewound(*gap)], self.epoch, within, [])
+        self._gap = None
+        await self.mirror.took(self._events)
 
     async def _took(self, events: list[Event]) -> None:
         fresh = [e for e in events if e.seq > self._confirmed.seq]
         if fresh:
             self._accept(fresh)
-            await self.mirror.took(fresh)
-            self.changed.set()
+            if self._gap is None:  # else the mirror keeps what the table lost, until that was said
+                await self.mirror.took(fresh)
 
     def _accept(self, events: list[Event]) -> None:
         self._events.extend(events)
@@ -355,23 +331,14 @@ class Store:
             name = f"dbwatch {Role.JOURNAL} {self.fence.tag}"
             await session.execute(sql.SQL("SET application_name = {}").format(sql.Literal(name)))
 
-    def _fenced(self) -> Fenced:
+    def _fenced(self, found: int) -> Fenced:
         return Fenced(
             "this dbwatch is no longer the driver",
-            why="somebody took the window over",
+            why="somebody took the window over"
+            if found > self.epoch
+            else f"the database lost commits and is back in epoch {found}, before we took the wheel",
             next="start dbwatch run again to rejoin it",
         )
-
-
-def _closing(made: list[Event]) -> dict[str, Any]:
-    """What the window's row says once one of these events has closed it: another window may be opened then."""
-    ends = [(event.at, event.fact.outcome) for event in made if isinstance(event.fact, WindowClosed)]
-    return {"closed_at": ends[0][0], "outcome": ends[0][1]} if ends else {}
-
-
-def _next(fact: Fact, state: WindowState, made: list[Event], at: datetime, actor: str, epoch: int) -> Event:
-    seq, digest = (made[-1].seq, made[-1].hash) if made else (state.seq, state.head_hash)
-    return make(fact, seq=seq + 1, at=at, actor=actor, epoch=epoch, prev_hash=digest)
 
 
 async def open_window(
@@ -379,10 +346,12 @@ async def open_window(
 ) -> Store:
     """A new window with its first event; we drive it in epoch 1.
 
-    Raises Refused where another window is open in this database.
+    Raises Refused where another window is open in this database, UsageError where *folder* cannot be written, and as
+    `Store.append` does.
     """
     window = uuid4()
     store = Store(connector, clock, actor, window, Mirror(folder, window))
+    store.mirror.prepare()
 
     async def work(connection: Connection) -> None:
         async with connection.transaction():
@@ -402,19 +371,21 @@ async def open_window(
                     )
                 )
             )
-            store.epoch = 1
-            written[:] = (await store._write(connection, lambda _: [opening.fact], True))[1]
+            written[:] = await store._write(connection, lambda _: [opening.fact], 1)
 
     written: list[Event] = []
-    session = await store._journal(within)
     try:
-        await session.call(work, within=within)
-    except psycopg.errors.UniqueViolation as error:
+        await store._committed(work, written, within)
+        store.epoch = 1
+        await store._took(written)
+        await store._name(await store._journal(within))
+    except BaseException as error:
+        await store.close()
+        if not isinstance(error, psycopg.errors.UniqueViolation):
+            raise
         raise Refused(
             "another window is open in this database",
             why="a database has one at a time",
             next="see `dbwatch status`, and finish or abort that one",
         ) from error
-    await store._took(written)
-    await store._name(session)
     return store

@@ -151,7 +151,7 @@ class Work:
         self._touch()
 
     def _kit(self, attempt: int, previous: StepState) -> Kit:
-        g = self._ground
+        g, fence = self._ground, self._ground.store.fence
         self.stop, self.hand, self._in_the_way = asyncio.Event(), Control(), ""
         return Kit(
             connector=g.connector,
@@ -159,14 +159,14 @@ class Work:
             control=g.control,
             facts=g.facts,
             clock=g.clock,
-            fence=g.store.fence,
+            fence=fence,
             attempt=attempt,
             previous=previous,
             alembic=g.alembic,
             stop=self.stop,
             hand=self.hand,
             record=self._record,
-            write_in=lambda connection, facts: g.store.append_in(connection, lambda _: facts),
+            write_in=lambda connection, facts: g.store.append_in(connection, lambda _: facts, fence),
             left_behind=self._survey.left_behind,
             in_the_way=lambda: self._in_the_way,
             show_migration=self.show_migration,
