@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from proxy import FaultProxy
-from servers import Database, OwnServers, eventually
+from servers import Database, eventually
 from test_journal import OPENED, joined, opened
 
 from dbwatch.clock import SystemClock
@@ -355,14 +355,12 @@ async def test_a_folder_that_cannot_be_made_is_told_before_anything_is_opened(db
 # A server that stops
 
 
-async def test_making_the_schema_on_a_stopped_server_ends_and_leaves_nobody_waiting(own_server: OwnServers) -> None:
-    server = await own_server(18)
-    db = await own_server.database(server)
-    locker = await db.foreign(autocommit=False)
+async def test_making_the_schema_on_a_silent_server_ends_and_leaves_nobody_waiting(db18: Database) -> None:
+    locker = await db18.foreign()
     await locker.execute("SELECT pg_advisory_lock(%s)", [0x6462_7761_7463_68])
     before = set(threading.enumerate())
     with pytest.raises(DbwatchError, match="no answer within"):
-        await ensure(db.connector, within=1.0)
+        await ensure(db18.connector, within=1.0)
 
     async def nobody_waits() -> bool:
         return not [t for t in threading.enumerate() if t not in before]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from importlib.resources import files
 
 import psycopg
@@ -13,8 +14,9 @@ from sqlalchemy.pool import NullPool
 
 from dbwatch.errors import CannotConnect, DbwatchError, Refused
 from dbwatch.journal import rights
+from dbwatch.journal.aside import aside
 from dbwatch.journal.tables import SCHEMA
-from dbwatch.postgres.session import Connector, Role, Session, describe
+from dbwatch.postgres.session import Connector, Role, Session, describe, shut_down
 
 _ADVISORY_LOCK = 0x6462_7761_7463_68
 """Two dbwatch that start at once take turns: `dbwatch` in ASCII."""
@@ -34,14 +36,20 @@ async def ensure(connector: Connector, *, within: float = 30.0) -> None:
     """Creates the journal's tables, or upgrades them.
 
     Raises Refused where our role may not, CannotConnect where the server does not let us in, and DbwatchError
-    where it takes longer than *within* seconds.
+    where it takes longer than *within* seconds; the connection is shut down then.
     """
-    task = asyncio.create_task(asyncio.to_thread(_upgrade, connector.dsn(Role.JOURNAL)))
-    done, _ = await asyncio.wait({task}, timeout=within)
-    if not done:
-        raise DbwatchError(
-            "the journal's schema could not be made", why=f"no answer within {within:g} s", next="try again"
-        )
+    begun: list[psycopg.Connection[tuple[object, ...]]] = []
+    task = aside(partial(_upgrade, connector.dsn(Role.JOURNAL), begun), "makes the journal's schema")
+    try:
+        await asyncio.wait({task}, timeout=within)
+        if not task.done():
+            raise DbwatchError(
+                "the journal's schema could not be made", why=f"no answer within {within:g} s", next="try again"
+            )
+    finally:
+        if not task.done():
+            for connection in begun:
+                shut_down(connection)
     try:
         task.result()
     except psycopg.OperationalError as error:
@@ -67,14 +75,16 @@ async def _explained(connector: Connector, error: BaseException) -> DbwatchError
     return DbwatchError(what, why=describe(error), next="mend that and try again")
 
 
-def _upgrade(dsn: str) -> None:
+def _upgrade(dsn: str, begun: list[psycopg.Connection[tuple[object, ...]]]) -> None:
     from alembic import command
     from alembic.config import Config
 
     def connect() -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(
+        connection = psycopg.connect(
             dsn, connect_timeout=10, application_name="dbwatch journal schema", prepare_threshold=None
         )
+        begun.append(connection)
+        return connection
 
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     config = Config()

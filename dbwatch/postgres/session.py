@@ -203,8 +203,7 @@ class Session:
 
     def sever(self) -> None:
         """Shuts the socket down at once: whoever waits on it is woken with an error. Never blocks."""
-        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self._connection.fileno())) as s:
-            s.shutdown(socket.SHUT_RDWR)
+        shut_down(self._connection)
         if not self._busy.locked():
             self._connection.pgconn.finish()
 
@@ -214,6 +213,12 @@ class Session:
             self.sever()
         else:
             await self._connection.close()
+
+
+def shut_down(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
+    """Shuts down the socket of *connection*: whoever waits on it, in any thread, is woken with an error."""
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as s:
+        s.shutdown(socket.SHUT_RDWR)
 
 
 def _settings(limits: Limits, version: int) -> sql.Composed:
