@@ -11,7 +11,8 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import copy_context
 from io import BytesIO
 from pathlib import Path
 
@@ -45,16 +46,39 @@ CELL = 12.2
 SCALE = 12 / CELL
 
 
+class Seat:
+    """One screen. What is done at it is done in its own context: Textual finds the app of a widget there."""
+
+    def __init__(self, pilot: Pilot[None]) -> None:
+        """Captures the context that `run_test` has just entered."""
+        self._pilot = pilot
+        self._context = copy_context()
+
+    @property
+    def text(self) -> str:
+        """What it shows."""
+        return shown(self._pilot.app)
+
+    async def press(self, *keys: str) -> None:
+        """Presses *keys*, one after the other."""
+        await asyncio.create_task(self._pilot.press(*keys), context=self._context)
+
+    async def picture(self) -> str:
+        """What it shows, once it has come to rest, as SVG."""
+        await asyncio.create_task(self._pilot.pause(), context=self._context)
+        return self._context.run(self._pilot.app.export_screenshot, simplify=True)
+
+
 class Story:
     """Two screens over one window. Keys that only look go to both, those that act to one."""
 
-    def __init__(self, screens: dict[str, Pilot[None]]) -> None:
+    def __init__(self, screens: dict[str, Seat]) -> None:
         self._screens = screens
 
     async def look(self, *keys: str) -> None:
         """Presses *keys* at both screens."""
-        for pilot in self._screens.values():
-            await pilot.press(*keys)
+        for seat in self._screens.values():
+            await seat.press(*keys)
 
     async def act(self, *keys: str) -> None:
         """Presses *keys* at the wide screen."""
@@ -63,19 +87,18 @@ class Story:
     async def until(self, pattern: str, *on: str, within: float = PATIENCE_S) -> None:
         """Waits until *pattern* is found on the screens *on*: without any, on both."""
         for name in on or tuple(self._screens):
-            app = self._screens[name].app
+            seat = self._screens[name]
             try:
                 async with asyncio.timeout(within):
-                    while not re.search(pattern, shown(app)):  # noqa: ASYNC110  # a screen tells nobody what it shows
+                    while not re.search(pattern, seat.text):  # noqa: ASYNC110  # a screen tells nobody what it shows
                         await asyncio.sleep(0.05)
             except TimeoutError:
-                raise SystemExit(f"not within {within:g} s: {pattern!r}; the {name} screen:\n{shown(app)}") from None
+                raise SystemExit(f"not within {within:g} s: {pattern!r}; the {name} screen:\n{seat.text}") from None
 
     async def take(self, name: str) -> None:
         """One picture of each screen."""
-        for size, pilot in self._screens.items():
-            await pilot.pause()
-            (FOLDER / f"{size}-{name}.svg").write_text(_own_fonts(pilot.app.export_screenshot(simplify=True)))
+        for size, seat in self._screens.items():
+            (FOLDER / f"{size}-{name}.svg").write_text(_own_fonts(await seat.picture()))
         print(f"  {name}", file=sys.stderr, flush=True)
 
 
@@ -188,12 +211,12 @@ async def _reports(dsn: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _screens(conductor: Conductor) -> AsyncIterator[Story]:
-    def app() -> DbwatchApp:
-        return DbwatchApp(conductor.feed(), conductor, environ={"COLORTERM": "truecolor"})
-
-    wide, narrow = app(), app()
-    async with wide.run_test(size=SIZES["wide"]) as large, narrow.run_test(size=SIZES["narrow"]) as small:
-        yield Story({"wide": large, "narrow": small})
+    async with AsyncExitStack() as running:
+        seats = {}
+        for name, size in SIZES.items():
+            app = DbwatchApp(conductor.feed(), conductor, environ={"COLORTERM": "truecolor"})
+            seats[name] = Seat(await running.enter_async_context(app.run_test(size=size)))
+        yield Story(seats)
 
 
 async def main() -> None:

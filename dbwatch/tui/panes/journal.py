@@ -16,7 +16,7 @@ COLUMNS = (
     Column("at", 8, priority=3),
     Column("who", 10, priority=2),
     Column("kind", 20, priority=0),
-    Column("what", None, priority=9, least=56),
+    Column("what", None, priority=9, least=58),
 )
 
 
