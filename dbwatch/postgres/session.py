@@ -73,6 +73,14 @@ LIMITS: Mapping[Role, Limits] = {
 _SPEAKS_THE_USERS = (Role.WORKER, Role.MIGRATE)
 """Roles that run the users' SQL, under the settings of the users' role; on the others the driver has to read dates."""
 
+_OURS: LiteralString = "SET default_transaction_isolation = 'read committed'"
+"""What a role or a database may have set otherwise, and no session of ours can work with: under a stricter level the
+journal's row, whose lease is renewed all the while, could not be written at the end of a step of some length."""
+_READABLE: LiteralString = (
+    "SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET standard_conforming_strings = on"
+)
+"""And what the driver cannot read, or our own SQL is not written for."""
+
 _KEEPALIVE: Mapping[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -192,8 +200,7 @@ class Session:
             if self.pooled:  # a setting would stay with whoever is given this backend next
                 return
             await connection.execute(_settings(limits, self.server_version))
-            if self.role not in _SPEAKS_THE_USERS:
-                await connection.execute("SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'")
+            await connection.execute(_OURS if self.role in _SPEAKS_THE_USERS else f"{_OURS}; {_READABLE}")
             if self.role is Role.MONITOR:
                 await connection.execute("SET default_transaction_read_only = on; SET jit = off")
 
@@ -229,6 +236,9 @@ def _settings(limits: Limits, version: int) -> sql.Composed:
     }
     if version >= 140_000:
         settings["client_connection_check_interval"] = 500
+        settings["idle_session_timeout"] = 0
+    if version >= 170_000:
+        settings["transaction_timeout"] = 0  # it would cut CREATE INDEX CONCURRENTLY short
     return sql.SQL("; ").join(
         sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(str(value))) for name, value in settings.items()
     )
@@ -280,13 +290,20 @@ class Connector:
         """The connection string of *role*, with whatever password it carries: never for the screen or a log."""
         return self._roles.get(role, self._dsn)
 
-    async def open(self, role: Role, *, within: float = 10.0, limits: Limits | None = None) -> Session:
-        """A new session in *role*, autocommit, with the role's limits set.
+    @property
+    def apart(self) -> tuple[Role, ...]:
+        """The roles that have a connection string of their own."""
+        return tuple(self._roles)
+
+    async def open(
+        self, role: Role, *, within: float = 10.0, limits: Limits | None = None, login: Role | None = None
+    ) -> Session:
+        """A new session in *role*, autocommit, with the role's limits set; *login*: by another's connection string.
 
         Raises CannotConnect, with a sentence that names the cause, and never later than *within* seconds.
         """
         begun: list[Session] = []
-        task = asyncio.ensure_future(self._connect(role, within, limits or LIMITS[role], begun))
+        task = asyncio.ensure_future(self._connect(role, login or role, within, limits or LIMITS[role], begun))
         task.add_done_callback(_read)
         try:
             done, _ = await asyncio.wait({task}, timeout=within)
@@ -296,19 +313,20 @@ class Connector:
         if not done:
             _give_up(task, begun)
             raise CannotConnect(
-                f"cannot connect to {shown(self.dsn(role))}",
+                f"cannot connect to {shown(self.dsn(login or role))}",
                 why=f"no answer within {within:g} s",
                 next="check the address, the network and the server",
             )
         try:
             return task.result()
         except psycopg.Error as error:
-            raise refused(self.dsn(role), describe(error)) from error
+            raise refused(self.dsn(login or role), describe(error)) from error
 
-    async def _connect(self, role: Role, within: float, limits: Limits, begun: list[Session]) -> Session:
+    async def _connect(self, role: Role, login: Role, within: float, limits: Limits, begun: list[Session]) -> Session:
         name = f"dbwatch {role}" + (f" {self.tag}" if self.tag else "")
         connection = await psycopg.AsyncConnection.connect(
-            self.dsn(role),
+            self.dsn(login),
+            client_encoding="utf8",
             autocommit=True,
             prepare_threshold=None,
             application_name=name,
