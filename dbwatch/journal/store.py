@@ -174,16 +174,19 @@ class Store:
             session = await self._journal(within)
             await session.execute(*compiled(statement), within=within)
 
-    async def take(self, reason: str, *, within: float = 5.0) -> Fence:
+    async def take(self, reason: str, *, seen: int | None = None, within: float = 5.0) -> Fence:
         """Makes us the driver: epoch + 1 for the window and its backfills in one transaction; our new right.
 
-        Raises as `append` does; taking it once more is safe.
+        Raises as `append` does, and Refused where the epoch is not *seen* any more: of two who find the wheel free
+        one gets it. Without *seen*, taking it once more is safe.
         """
         written: list[Event] = []
 
         async def work(connection: Connection) -> None:
             async with connection.transaction():
                 epoch = await ledger.raise_epoch(connection, self.window, self.actor, LEASE)
+                if seen is not None and epoch != seen + 1:
+                    raise Refused("somebody else has just taken the wheel", next="see who with dbwatch status")
                 written[:] = await self._write(connection, lambda _: [DriverTook(self.actor, reason)], epoch)
 
         async with self._in_turn(within):

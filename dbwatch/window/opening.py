@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Refused
@@ -161,9 +163,9 @@ async def _rejoin(
     tell("rejoining the window")
     joined = Store(connector, clock, wish.actor, row.id, Mirror(wish.folder, row.id))
     await joined.load()
-    await joined.take(wish.take_over or "started again")
+    await joined.take(wish.take_over or "started again", seen=None if wish.take_over else row.epoch)
     await joined.tell_gap()
-    await end_backends(session, joined.fence, clock)
+    await end_backends(connector, joined.fence, clock)
     if edited:
         shown = difference(row.runbook_text, book.text)
         await joined.append(lambda _: [ev.RunbookAmended(book.sha, shown)])
@@ -185,21 +187,32 @@ async def _free(session: Session, row: WindowRow, wish: Wish) -> None:
         )
 
 
-async def end_backends(session: Session, fence: Fence, clock: Clock) -> None:
+async def end_backends(connector: Connector, fence: Fence, clock: Clock) -> None:
     """Terminates the backends of the window's earlier epochs and waits until they are gone.
 
-    Raises DbwatchError where they are still there after 10 s, and as `Session.call` does.
+    Each of the window's roles ends its own: none of them needs the right to signal another's. Raises DbwatchError
+    where they are still there after 10 s, and as `Connector.open` and `Session.call` do.
     """
-    text = query("end-older-epochs", session.server_version)
-    until = clock.monotonic() + GONE_S
-    while left := await session.values(text, {"window": f"{fence.window.hex[:8]}/", "epoch": fence.epoch}):
-        if clock.monotonic() > until:
-            raise DbwatchError(
-                "the old driver's sessions do not end",
-                why=", ".join(f"{pid} ({name})" for pid, name, _ in left),
-                next="look at them in pg_stat_activity, and start again",
-            )
-        await clock.sleep(0.1)
+    async with AsyncExitStack() as opened:
+        sessions = []
+        for login in (Role.CONTROL, *connector.apart):
+            sessions.append(await connector.open(Role.CONTROL, login=login))
+            opened.push_async_callback(sessions[-1].close)
+        until = clock.monotonic() + GONE_S
+        while left := [row for session in sessions for row in await _end(session, fence)]:
+            if clock.monotonic() > until:
+                names = dict(row[:2] for row in left)
+                raise DbwatchError(
+                    "the old driver's sessions do not end",
+                    why=", ".join(f"{pid} ({name})" for pid, name in names.items()),
+                    next="look at them in pg_stat_activity, and start again",
+                )
+            await clock.sleep(0.1)
+
+
+async def _end(session: Session, fence: Fence) -> list[tuple[Any, ...]]:
+    wish = {"window": f"{fence.window.hex[:8]}/", "epoch": fence.epoch}
+    return await session.values(query("end-older-epochs", session.server_version), wish)
 
 
 def _ground(
