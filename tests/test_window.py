@@ -133,6 +133,17 @@ async def test_an_abort_in_the_middle_of_a_backfill_restores_the_schema(db: Data
     assert await shop.dump() == before
 
 
+async def test_an_abort_does_not_fail_on_what_is_gone_already(shop18: Shop) -> None:
+    before = await shop18.dump()
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "deploy")
+        await shop18.db.sql("DROP INDEX idx_users_phone")  # as a downgrade that was cut short behind it
+        await abort(conductor)
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+    assert await shop18.heads() == ["9a20"]
+    assert await shop18.dump() == before
+
+
 async def test_a_colleagues_index_survives_the_abort_and_is_named(shop18: Shop) -> None:
     async with driven(shop18) as conductor:
         await steps_before(conductor, "deploy")

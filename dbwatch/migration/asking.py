@@ -94,6 +94,7 @@ def request(
         statement_timeout_ms=job.statement_timeout_ms if job else 10_000,
         window=str(job.fence.window) if job else "",
         epoch=job.fence.epoch if job else 0,
+        resume=job.resume if job else False,
     )
 
 

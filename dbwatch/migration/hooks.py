@@ -33,15 +33,19 @@ from dbwatch.migration.ddl import Action, Named
 from dbwatch.migration.events import Connected, LogLine, StatementDone, StatementStarted
 from dbwatch.migration.grammar import plain, read
 from dbwatch.migration.leash import Leash
-from dbwatch.migration.lookups import made, resolved, run
+from dbwatch.migration.lookups import drop_invalid, in_effect, made, resolved, run
 from dbwatch.migration.request import Ask
 from dbwatch.postgres.queries import query
+from dbwatch.text import one_line
 
 _SQL_SHOWN = 20_000
 """Characters of a statement that are reported."""
 
 _COMMITS = re.compile(r"\s*(COMMIT|END)\b", re.IGNORECASE)
 """A COMMIT as text, which SQLAlchemy's `commit` event does not see."""
+
+_NOTHING = "SELECT NULL WHERE false"
+"""What is sent in place of a statement that is in effect already."""
 
 
 class Elsewhere(DbwatchError):
@@ -67,6 +71,8 @@ class _Link:
     n: int = 0
     began: float = 0.0
     creates: list[Named] = field(default_factory=list)
+    skipped: bool = False
+    """The statement was not sent: its effect is there already."""
 
 
 class Hooks:
@@ -85,7 +91,7 @@ class Hooks:
     def install(self) -> None:
         """Hooks every engine there is and will be."""
         event.listen(Engine, "connect", self._connect)
-        event.listen(Engine, "before_cursor_execute", self._before)
+        event.listen(Engine, "before_cursor_execute", self._before, retval=True)
         event.listen(Engine, "after_cursor_execute", self._after)
         event.listen(Engine, "commit", self._commit)
 
@@ -173,7 +179,8 @@ class Hooks:
         with psycopg.connect(self._ask.dsn, autocommit=True, connect_timeout=5) as another:
             return another.execute(plainly.encode()).fetchall()
 
-    def _before(self, connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+    def _before(self, connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        """What is sent in the end: the statement as it is, or nothing of effect where it is in effect already."""
         link, dbapi = _link(connection)
         reading = read(plain(statement))
         autocommit = bool(getattr(dbapi, "autocommit", False))
@@ -186,6 +193,10 @@ class Hooks:
         else:
             _restore(dbapi, link)
         objects = tuple(resolved(dbapi, named) for named in reading.named)
+        link.skipped = self._ask.resume and self._done_before(dbapi, objects, autocommit and reading.concurrently)
+        if link.skipped:
+            self._answers.send(LogLine(f"dbwatch: done already, not sent again: {one_line(plain(statement), 500)}"))
+            return _NOTHING, parameters
         self._n += 1
         link.n, link.began = self._n, time.monotonic()
         link.creates = [named for named in objects if named.action is Action.CREATE]
@@ -199,9 +210,20 @@ class Hooks:
             known=reading.known,
         )
         self._answers.send(started, droppable=reading.known and not objects)
+        return statement, parameters
+
+    def _done_before(self, dbapi: Any, objects: tuple[Named, ...], alone: bool) -> bool:
+        """Whether an earlier attempt did this already; what it left INVALID is dropped, where that can be done."""
+        if in_effect(dbapi, objects):
+            return True
+        if alone and (names := drop_invalid(dbapi, [named for named in objects if named.action is Action.CREATE])):
+            self._answers.send(LogLine(f"dbwatch: dropped {', '.join(names)}, which a broken-off build had left"))
+        return False
 
     def _after(self, connection: Connection, *_: Any) -> None:
         link, dbapi = _link(connection)
+        if link.skipped:
+            return
         seconds = time.monotonic() - link.began
         _restore(dbapi, link)
         new = made(dbapi, link.creates)

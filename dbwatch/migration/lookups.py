@@ -66,6 +66,49 @@ def made(dbapi: Any, creates: Sequence[Named]) -> tuple[Named, ...]:
     return tuple(made)
 
 
+_KNOWN_BY_NAME = frozenset({"table", "column", "constraint", "index"})
+"""Kinds of which a schema holds one by a name; of functions there may be several."""
+
+
+def in_effect(dbapi: Any, objects: Sequence[Named]) -> bool:
+    """Whether all that a statement makes is there, and all that it drops is gone; False where that cannot be told."""
+    return bool(objects) and all(_in_effect(dbapi, named) for named in objects)
+
+
+def _in_effect(dbapi: Any, named: Named) -> bool:
+    if named.kind not in _KNOWN_BY_NAME or not named.name or named.action is Action.ALTER:
+        return False
+    there = _found(dbapi, named, 1) if named.schema is not None else []
+    if named.action is Action.DROP:
+        return not there
+    return bool(there) and not (named.kind == "index" and _invalid(dbapi, named))
+
+
+def drop_invalid(dbapi: Any, objects: Sequence[Named]) -> tuple[str, ...]:
+    """Drops the INVALID indexes by the names that a statement is to make; those names. Outside of a transaction."""
+    names = [named.name for named in objects if named.kind == "index" and named.name and _invalid(dbapi, named)]
+    for named in objects:
+        if named.name in names and named.schema is not None:
+            _execute(
+                dbapi,
+                sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(named.schema, named.name)).as_string(),
+            )
+    return tuple(names)
+
+
+def _invalid(dbapi: Any, named: Named) -> bool:
+    text = sql.SQL(query("migration-invalid", 130_000).decode())
+    return bool(run(dbapi, text.format(schema=named.schema or "", name=named.name).as_string()))
+
+
+def _execute(dbapi: Any, text: str) -> None:
+    cursor = dbapi.cursor()
+    try:
+        cursor.execute(text)
+    finally:
+        cursor.close()
+
+
 def _found(dbapi: Any, named: Named, count: int) -> list[Named]:
     text = sql.SQL(query("migration-made", 130_000).decode())
     rows = run(

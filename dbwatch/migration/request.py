@@ -39,6 +39,10 @@ class Job:
     """0 is none; both are off while a CONCURRENTLY statement runs."""
     attempts: int = 5
     """How often in all, where a lock is in the way and nothing was left behind."""
+    resume: bool = False
+    """What an earlier attempt has done already is not done again: a statement that makes what is there by that name,
+    or drops what is gone, is not sent. So a migration that commits half-way can be tried again, as a way back has to
+    be; whether it got where it should is for the caller's comparison to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Ask:
     window: str = ""
     """Empty: there is no epoch to check."""
     epoch: int = 0
+    resume: bool = False
 
     @property
     def read_only(self) -> bool:

@@ -26,15 +26,25 @@ def in_the_way(failure: Failed) -> bool:
 
 
 def may_retry(
-    failure: Failed, attempt: int, attempts: int, before: Seen, after: Seen, version: tuple[str, str]
+    failure: Failed,
+    attempt: int,
+    attempts: int,
+    before: Seen,
+    after: Seen,
+    version: tuple[str, str],
+    *,
+    resume: bool = False,
 ) -> bool:
     """Whether attempt number *attempt* (from 1) of *attempts* may be made again.
 
-    Only after a lock, and only if the heads and the schema are seen to be what they were before it. *version*, schema
-    and name of the version table, does not count: Alembic makes it before its first revision.
+    Only after a lock, and only if the heads and the schema are seen to be what they were before it, or the next
+    attempt can *resume* where this one stopped. *version*, schema and name of the version table, does not count:
+    Alembic makes it before its first revision.
     """
     if not in_the_way(failure) or attempt >= attempts:
         return False
+    if resume:
+        return True
     if None in (before.heads, after.heads) or before.heads != after.heads:
         return False
     return (

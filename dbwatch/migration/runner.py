@@ -77,7 +77,7 @@ async def run(
                 after = None
                 break
             after = await _schema(around, patience.schema_s)
-            if stop.is_set() or not _may_retry(failure, number, job.attempts, watched, heads, before, after):
+            if stop.is_set() or not _may_retry(failure, number, job, watched, heads, before, after):
                 break
             wait_s = pause_s(number, jitter())
             number += 1
@@ -154,7 +154,7 @@ async def _schema(around: Surroundings, patience_s: float) -> Fingerprint | None
 def _may_retry(
     failure: Failed,
     number: int,
-    attempts: int,
+    job: Job,
     watched: Watched,
     heads: frozenset[str] | None,
     before: Fingerprint,
@@ -164,7 +164,7 @@ def _may_retry(
         return False
     version = (watched.planned.version_schema or "", watched.planned.version_table)
     was, now = Seen(watched.planned.heads, before), Seen(heads, after)
-    return may_retry(failure, number, attempts, was, now, version)
+    return may_retry(failure, number, job.attempts, was, now, version, resume=job.resume)
 
 
 async def _stopped(stop: asyncio.Event, clock: Clock, seconds: float) -> bool:

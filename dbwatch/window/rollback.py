@@ -176,6 +176,7 @@ class Rollbacker:
             lock_timeout_ms=limits.lock_timeout_ms,
             statement_timeout_ms=0,
             attempts=ATTEMPTS,
+            resume=True,
         )
         connector = self._ground.connector.tagged(self._ground.store.fence.tag)
         outcome = await runner.run(job, connector, clock=self._ground.clock, on_event=hear, stop=self._stop)
