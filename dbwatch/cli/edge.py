@@ -14,7 +14,7 @@ from cyclopts import CycloptsError
 from cyclopts.exceptions import UnusedCliTokensError
 
 from dbwatch.errors import CannotConnect, DbwatchError, Exit, Refused, UsageError
-from dbwatch.text import one_line
+from dbwatch.text import one_line, sanitize
 
 
 def carried_out(command: Callable[[], int | None], *, debug: bool) -> int:
@@ -32,7 +32,7 @@ def carried_out(command: Callable[[], int | None], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         told = explained(error)
-        print(f"dbwatch: {told}", file=sys.stderr)
+        print("dbwatch: " + "\n".join(sanitize(line) for line in str(told).split("\n")), file=sys.stderr)
         code = told.exit_code
     _let_go_of_output()
     return code

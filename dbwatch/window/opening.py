@@ -16,9 +16,8 @@ from dbwatch.journal.fence import Fence
 from dbwatch.journal.mirror import Mirror
 from dbwatch.journal.rows import WindowRow
 from dbwatch.journal.store import Opening, Store
-from dbwatch.migration import fingerprint, runner
+from dbwatch.migration import fingerprint
 from dbwatch.migration.fingerprint import Fingerprint
-from dbwatch.migration.request import Project
 from dbwatch.monitor.baseline import Baseline
 from dbwatch.monitor.poller import poll_once
 from dbwatch.postgres.facts import ServerFacts, look, require_direct, require_writable
@@ -27,6 +26,7 @@ from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connector, Role, Session
 from dbwatch.runbook.loader import LoadedRunbook, difference
 from dbwatch.window.ground import Ground
+from dbwatch.window.preflight import project_of, require_one_database
 
 GONE_S = 10.0
 """How long the old driver's terminated backends may take to be gone."""
@@ -74,6 +74,7 @@ async def enter(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Gr
         facts = await look(session, dsn=connector.dsn())
         require_direct(facts)
         require_writable(facts)
+        await require_one_database(connector, facts)
         if wish.open_new or await schema.present(session):
             tell("looking for the journal")
             await schema.ensure(connector)
@@ -124,10 +125,9 @@ def _require_same(row: WindowRow, book: LoadedRunbook, facts: ServerFacts) -> No
 async def _open(
     book: LoadedRunbook, connector: Connector, clock: Clock, wish: Wish, tell: Tell, facts: ServerFacts
 ) -> Ground:
-    heads: frozenset[str] = frozenset()
-    if book.alembic is not None:
-        tell("reading the Alembic project")
-        heads = (await runner.inspect(Project(book.alembic), connector)).current
+    tell("reading the Alembic project")
+    chain = await project_of(book, connector)
+    heads = chain.current if chain is not None else frozenset()
     tell("taking the schema's fingerprint")
     before = await fingerprint.take(connector, clock, patience_s=PATIENCE_S)
     tell("taking the baseline")
@@ -159,6 +159,8 @@ async def _rejoin(
             why="\n" + difference(row.runbook_text, book.text) + "\n",
             next="undo the edit, or take it with --amend",
         )
+    if edited:
+        await project_of(book, connector)
     await _free(session, row, wish)
     tell("rejoining the window")
     joined = Store(connector, clock, wish.actor, row.id, Mirror(wish.folder, row.id))
