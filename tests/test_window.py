@@ -283,7 +283,7 @@ async def test_a_lock_in_the_way_is_retried_and_journalled(shop18: Shop) -> None
     async with driven(shop18) as conductor:
         await steps_before(conductor, "add")
         await conductor.submit(RunStep("add"))
-        await until(conductor, lambda c: any("reports" in text for text in step_notes(c)))
+        await until(conductor, lambda c: any("try 2 of" in text for text in step_notes(c)))
         await holder.rollback()
         await conductor.work.settled()
         assert conductor.state.step("add").status is StepStatus.DONE
