@@ -36,7 +36,8 @@ async def locked(connection: Connection, window: UUID) -> Locked:
     """Locks the window's row. Raises DbwatchError where the database does not have it any more."""
     w = t.window.c
     statement = select(w.epoch, w.last_seq, w.head_hash, func.clock_timestamp(), w.closed_at.is_not(None))
-    cursor = await connection.execute(*compiled(statement.where(w.id == window).with_for_update()))
+    cursor = connection.cursor(binary=True)  # instants as numbers: a step's session has its role's own DateStyle
+    await cursor.execute(*compiled(statement.where(w.id == window).with_for_update()))
     row = await cursor.fetchone()
     if row is None:
         raise lost()
@@ -65,7 +66,8 @@ async def raise_epoch(connection: Connection, window: UUID, driver: str, lease: 
 
 async def entries(connection: Connection, window: UUID, row: Locked, known: WindowState) -> list[Event]:
     """The events after those that *known* is the fold of. Raises ConnectionLost where it is not their beginning."""
-    cursor = await connection.execute(*compiled(events_after(window, known.seq)))
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(*compiled(events_after(window, known.seq)))
     read = [event_of(found) for found in await cursor.fetchall()]
     if not follows(known, row.last_seq, row.head_hash, read):
         raise ConnectionLost("the journal went back", why="the database lost commits", next="reading it anew")
