@@ -24,13 +24,14 @@ from story import (
     Seat,
     backend,
     column,
+    dbwatch,
     given_back,
     journal,
     leave_dialog,
     seconds_to_leave,
     sign_off,
 )
-from terminal import Terminal
+from terminal import Terminal, terminal
 from windows import small_shop
 
 from dbwatch.journal import events as ev
@@ -235,6 +236,8 @@ async def test_a_dropped_line_takes_only_the_screen_away(seat: Seat) -> None:
     async with seat.screen() as screen:
         await screen.until("✓ add", PATIENCE_S)
         await screen.until("n sign off deploy")
+        screen.hang_up()
+        assert await screen.ended(LEAVES_S) == 0  # nothing runs: there is nothing to stay for
 
 
 async def test_sigterm_ends_a_waiting_migration_and_gives_the_terminal_back(seat: Seat) -> None:
@@ -279,6 +282,25 @@ async def ended_by_sigterm(seat: Seat, screen: Terminal) -> None:
     await screen.until(given_back, GIVES_BACK_S)
     await screen.until("terminal: icanon echo", LEAVES_S - (time.monotonic() - began))
     assert "ended with 0" in screen.text
+
+
+async def test_a_mere_watch_writes_nothing_and_leaves_at_once(seat: Seat) -> None:
+    before = await seat.shop.dump()
+    await report_on(seat, "users")
+    for leave in ("q", "SIGTERM"):
+        async with terminal(dbwatch(seat.shop.db.dsn), columns=100, rows=30, env=seat.environment) as screen:
+            await screen.until("idle in transaction", PATIENCE_S)
+            assert "Plan" not in screen.text
+            began = time.monotonic()
+            if leave == "q":
+                screen.press("q")
+            else:
+                screen.signal(signal.SIGTERM)
+            assert await screen.ended(LEAVES_S) == 0
+            assert time.monotonic() - began < LEAVES_S
+            assert given_back(screen)
+    assert await seat.shop.dump() == before
+    assert await column(seat.shop.db, "SELECT to_regnamespace('dbwatch') IS NULL") == [True]
 
 
 # Two drivers

@@ -16,9 +16,14 @@ from dbwatch.tui.terminal import SMALLEST
 
 
 def require_terminal() -> None:
-    """Raises UsageError where there is no terminal, or one too small to tell anything."""
+    """Raises UsageError where there is no terminal, one too small to tell anything, or one that cannot place text."""
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise UsageError("the screen needs a terminal", next="use --headless, snapshot or status without one")
+    kind = os.environ.get("TERM", "")
+    if kind in ("dumb", "unknown"):
+        raise UsageError(
+            f"the screen needs more than TERM={kind}", next="set TERM to what this terminal is, or use --headless"
+        )
     columns, rows = shutil.get_terminal_size()
     if columns < SMALLEST[0] or rows < SMALLEST[1]:
         need = f"{SMALLEST[0]}x{SMALLEST[1]}"
