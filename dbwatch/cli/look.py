@@ -37,6 +37,10 @@ def summary(shot: Snapshot) -> list[str]:
     if shot.facts is not None:
         role = "standby" if shot.facts.in_recovery else "primary"
         lines.append(f"{shot.facts.name} PostgreSQL {shot.facts.version_text} {role}")
+        if shot.facts.pooled:
+            lines.append(
+                "through a pooler: which sessions are its clients' cannot be told, and no window can be driven"
+            )
     for v in shot.vitals.rows:
         lines.append(f"connections {v.connections} of {v.connections_usable}, active {v.active}, waiting {v.waiting}")
         lines.append(

@@ -144,6 +144,8 @@ def _window_parts(frame: Frame, narrow: bool, kept: int) -> tuple[list[Part], li
         version = facts.version_text if narrow else f"PostgreSQL {facts.version_text}"
         role = " standby" if facts.in_recovery else "" if narrow else " primary"
         left.append(Part(Content(f"{facts.name} {version}{role}"), rank=1))
+        if facts.pooled:
+            left.append(Part(Content.styled("▲ pooled: no K" if narrow else "▲ through a pooler: no K", WARN)))
     elif view is not None and view.state.database:
         left.append(Part(Content(view.state.database), rank=1))
     if view is not None:

@@ -10,10 +10,15 @@ from dbwatch.window.intents import Answer, Signal
 async def signal_session(control: Kept, intent: Signal) -> Answer:
     """Acts if (pid, backend_start), and for a cancel also query_start, are still those that were shown.
 
-    Raises as `Session.call` does.
+    Through a pooler a session is nobody's own: its query can be told again, who would lose it cannot. Raises as
+    `Session.call` does.
     """
+    session = await control.session()
+    if session.pooled and intent.terminate:
+        why = f"not done: a pooler lies between, and session {intent.pid} may serve somebody else by now"
+        return Answer(False, f"{why}; cancel its query with C, or connect to the server itself")
     sent = await signal(
-        await control.session(),
+        session,
         intent.pid,
         intent.backend_start,
         terminate=intent.terminate,
