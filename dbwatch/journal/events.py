@@ -44,6 +44,8 @@ class RunbookAmended(Fact):
     kind: ClassVar[str] = "runbook.amended"
     runbook_sha: str
     difference: str
+    text: str = ""
+    """The whole runbook as it is from now on, with ${VAR} unexpanded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,67 @@ class Noted(Fact):
     """A person's note."""
 
     kind: ClassVar[str] = "note"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Marked(Fact):
+    """Something happened outside that the charts should show: the application was deployed."""
+
+    kind: ClassVar[str] = "mark"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmationAsked(Fact):
+    """The driver proposes a step; it begins once a second person has confirmed it."""
+
+    kind: ClassVar[str] = "confirmation.asked"
+    step: str
+    why: str
+    note: str = ""
+    """What a person's step is signed off with."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmationGiven(Fact):
+    """A second person typed the target's name for a proposed step."""
+
+    kind: ClassVar[str] = "confirmation.given"
+    step: str
+    asked: int
+    """The seq of the proposal that this answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmationRefused(Fact):
+    """A second person says no, or the driver takes the proposal back."""
+
+    kind: ClassVar[str] = "confirmation.refused"
+    step: str
+    asked: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Requested(Fact):
+    """A navigator wants something that only the driver can do."""
+
+    kind: ClassVar[str] = "requested"
+    act: str
+    """backfill (pause it, or let it go on), stop or abort."""
+    digest: str = ""
+    """abort: the plan that was shown and confirmed by typing the database's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAnswered(Fact):
+    """What the driver did about a request."""
+
+    kind: ClassVar[str] = "request.answered"
+    request: int
+    """The seq of the request."""
+    taken: bool
     text: str
 
 
@@ -219,7 +282,8 @@ KNOWN: dict[str, type[Fact]] = {
     cls.kind: cls
     for cls in (
         WindowOpened, DriverTook, RunbookAmended, StepStarted, StepDone, StepFailed, StepUnknown, DdlSeen, StepNoted,
-        Noted, SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionDone, AbortActionFailed,
+        Noted, Marked, ConfirmationAsked, ConfirmationGiven, ConfirmationRefused, Requested, RequestAnswered,
+        SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionDone, AbortActionFailed,
         AbortFinished, JournalRewound, WindowClosed,
     )
 }  # fmt: skip

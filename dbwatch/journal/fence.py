@@ -15,5 +15,6 @@ class Fence:
 
     @property
     def tag(self) -> str:
-        """As it stands in application_name after the role: `3f9c21ab/4`."""
-        return f"{self.window.hex[:8]}/{self.epoch}"
+        """As it stands in application_name after the role: `3f9c21ab/4`; `3f9c21ab/-` of a navigator, whom no take-over
+        concerns."""
+        return f"{self.window.hex[:8]}/{self.epoch or '-'}"

@@ -86,6 +86,33 @@ class AbortState:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposal:
+    """A step that waits for a second person's word."""
+
+    seq: int
+    """The proposal's event; an answer names it."""
+    step: str
+    actor: str
+    """Who proposed it."""
+    at: datetime
+    why: str
+    note: str = ""
+    confirmed_by: str = ""
+    """Who confirmed it; empty: nobody yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a navigator asked of the driver, not answered yet."""
+
+    seq: int
+    act: str
+    actor: str
+    at: datetime
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class WindowState:
     """Everything the journal says of a window."""
 
@@ -104,6 +131,9 @@ class WindowState:
     """Only steps that something happened to; ask by `step()`."""
     ddl: tuple[ev.DdlSeen, ...] = ()
     """Our DDL in the order in which it was sent, each statement as it was last heard of."""
+    proposal: Proposal | None = None
+    requests: tuple[Request, ...] = ()
+    """Not answered, in the order in which they came. A new driver begins without them."""
     abort: AbortState | None = None
     rewound: bool = False
     closed_at: datetime | None = None
@@ -157,7 +187,7 @@ def _after(state: WindowState, event: ev.Event) -> WindowState:
                 runbook_sha=fact.runbook_sha,
             )
         case ev.DriverTook() as fact:
-            return replace(state, driver=fact.driver)
+            return replace(state, driver=fact.driver, proposal=None, requests=())
         case ev.RunbookAmended() as fact:
             return replace(state, runbook_sha=fact.runbook_sha)
         case ev.DdlSeen() as fact:
@@ -166,7 +196,19 @@ def _after(state: WindowState, event: ev.Event) -> WindowState:
             return replace(state, rewound=True)
         case ev.WindowClosed() as fact:
             return replace(state, closed_at=event.at, outcome=fact.outcome)
+        case ev.ConfirmationAsked() as fact:
+            proposal = Proposal(event.seq, fact.step, event.actor, event.at, fact.why, fact.note)
+            return replace(state, proposal=proposal)
+        case ev.ConfirmationGiven() | ev.ConfirmationRefused() as fact:
+            return replace(state, proposal=_answered(state.proposal, fact, event.actor))
+        case ev.Requested() as fact:
+            request = Request(event.seq, fact.act, event.actor, event.at, fact.digest)
+            return replace(state, requests=(*state.requests, request))
+        case ev.RequestAnswered() as fact:
+            return replace(state, requests=tuple(r for r in state.requests if r.seq != fact.request))
         case ev.StepStarted() | ev.StepDone() | ev.StepFailed() | ev.StepUnknown() | ev.StepNoted() as fact:
+            if state.proposal is not None and state.proposal.step == fact.step:
+                state = replace(state, proposal=None)
             return _with_step(state, _step_after(state.step(fact.step), event))
         case (
             ev.AbortConfirmed()
@@ -178,6 +220,14 @@ def _after(state: WindowState, event: ev.Event) -> WindowState:
             return _abort_after(state, event)
         case _:
             return state
+
+
+def _answered(
+    proposal: Proposal | None, fact: ev.ConfirmationGiven | ev.ConfirmationRefused, actor: str
+) -> Proposal | None:
+    if proposal is None or proposal.seq != fact.asked:
+        return proposal
+    return replace(proposal, confirmed_by=actor) if isinstance(fact, ev.ConfirmationGiven) else None
 
 
 def _ddl_after(seen: tuple[ev.DdlSeen, ...], fact: ev.DdlSeen) -> tuple[ev.DdlSeen, ...]:
@@ -238,7 +288,7 @@ def _abort_after(state: WindowState, event: ev.Event) -> WindowState:
     fact = event.fact
     if isinstance(fact, ev.AbortConfirmed):
         actions = tuple(ActionState(n, body) for n, body in enumerate(fact.actions, 1))
-        return replace(state, abort=AbortState(event.at, event.actor, fact.estimate_s, actions))
+        return replace(state, proposal=None, abort=AbortState(event.at, event.actor, fact.estimate_s, actions))
     abort = state.abort
     if abort is None:
         return state

@@ -19,6 +19,9 @@ from dbwatch.journal.mirror import Pending
 from dbwatch.journal.rows import columns_of, event_of, events_after
 from dbwatch.postgres.session import Connection
 
+CHANNEL = "dbwatch"
+"""Of NOTIFY: each append tells `<window>/<seq>` on it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Locked:
@@ -106,7 +109,7 @@ async def enter(connection: Connection, window: UUID, row: Locked, made: Sequenc
     await connection.execute(*compiled(insert(t.event).values([columns_of(window, event) for event in made])))
     values = {"last_seq": made[-1].seq, "head_hash": made[-1].hash, **_closing(row, made)}
     await connection.execute(*compiled(update(t.window).where(t.window.c.id == window).values(values)))
-    await connection.execute("SELECT pg_notify('dbwatch', %s)", [f"{window}/{made[-1].seq}"])
+    await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, f"{window}/{made[-1].seq}"])
 
 
 def _closing(row: Locked, made: Sequence[Event]) -> dict[str, Any]:

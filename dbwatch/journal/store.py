@@ -20,6 +20,7 @@ from dbwatch.clock import Clock
 from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
 from dbwatch.journal import ledger
 from dbwatch.journal import tables as t
+from dbwatch.journal.company import Ask, T
 from dbwatch.journal.compile import compiled
 from dbwatch.journal.events import DriverTook, Event, Fact, JournalRewound, WindowOpened
 from dbwatch.journal.fence import Fence
@@ -61,6 +62,9 @@ class Store:
         self._confirmed = WindowState()
         self._turn = asyncio.Lock()
         self._gap: tuple[int, int] | None = None
+        self._mirrored = True
+        self.lease_left_s = 0.0
+        """How long the driver's lease ran on when the table was last read; below 0 it ran out."""
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -98,19 +102,24 @@ class Store:
         async with self._in_turn(within):
             return await self._append(decide, self.epoch if fenced else None, within, [])
 
-    async def record(self, *facts: Fact, within: float = 2.0) -> None:
+    async def record(
+        self, *facts: Fact, when: Callable[[WindowState], bool] = lambda _: True, within: float = 2.0
+    ) -> None:
         """Writes what has happened already: into the table, or into the mirror where the table cannot take it.
 
-        Raises Fenced where our epoch is over, and Refused where the window is closed.
+        Nothing where *when* does not hold of the newest state. Raises Fenced where our epoch is over, and Refused where
+        the window is closed.
         """
         written: list[Event] = []
         try:
             async with self._in_turn(within):
-                await self._append(lambda _: facts, self.epoch, within, written)
+                await self._append(lambda state: facts if when(state) else (), self.epoch, within, written)
         except (Fenced, Refused):
             raise
         except (DbwatchError, psycopg.Error) as error:
             self._unwritable = describe(error)
+            if not when(self.state):
+                return
             # Under the instant that it was written with: the table may have it, if only the answer was lost.
             at = written[-1].at if written else self._clock.now()
             await self.mirror.keep(*(Pending(at, self.actor, self.epoch, fact) for fact in facts))
@@ -127,11 +136,13 @@ class Store:
         async with self._in_turn(within):
             session = await self._journal(within)
             w = t.window.c
-            asked = select(w.last_seq, w.head_hash).where(w.id == self.window)
+            left = func.extract("epoch", w.lease_until - func.clock_timestamp())
+            asked = select(w.last_seq, w.head_hash, left).where(w.id == self.window)
             found = await session.values(*compiled(asked), within=within)
             if not found:
                 raise ledger.lost()
-            [(last_seq, head_hash)] = found
+            [(last_seq, head_hash, lease_left)] = found
+            self.lease_left_s = float(lease_left)
             read = await read_events(session, self.window, self._confirmed.seq)
             if ledger.follows(self._confirmed, last_seq, head_hash, read):
                 await self._took(read)
@@ -160,6 +171,11 @@ class Store:
         mine = (t.window.c.id == self.window, t.window.c.epoch == self.epoch)
         statement = update(t.window).where(*mine).values(lease_until=instant)
         return await (await self._journal(within)).execute(*compiled(statement), within=within)
+
+    async def ask(self, question: Ask[T], *, within: float = 3.0) -> T:
+        """The answer to *question*, asked on the journal's own session. Raises as `Session.call` does."""
+        async with self._in_turn(within):
+            return await question(await self._journal(within))
 
     async def save_progress(self, step: str, attempt: int, progress: str, *, within: float = 2.0) -> None:
         """Overwrites the running step's progress, JSON text. Raises as `Session.call` does."""
@@ -193,6 +209,9 @@ class Store:
             await self._committed(work, written, within)
             self.epoch = written[-1].epoch
             await self._took(written)
+            if not self._mirrored:
+                self._mirrored = True
+                await self.mirror.took(self._events)
             await self._name(await self._journal(within))
             return self.fence
 
@@ -205,8 +224,10 @@ class Store:
     async def load(self, *, mirrored: bool = True, within: float = 10.0) -> None:
         """Reads the whole journal for the first time, and notices a table that is behind the mirror.
 
-        With *mirrored* what the mirror lacks is written to it. Raises as `Session.call` does.
+        With *mirrored* what the mirror lacks is written to it; without, that waits until we take the wheel: the
+        driver may sit at the same machine, and a mirror has one writer. Raises as `Session.call` does.
         """
+        self._mirrored = mirrored
         async with self._in_turn(within):
             events = await read_events(await self._journal(within), self.window)
             seq, digest = self.mirror.head
@@ -316,7 +337,7 @@ class Store:
         fresh = [e for e in events if e.seq > self._confirmed.seq]
         if fresh:
             self._accept(fresh)
-            if self._gap is None:  # else the mirror keeps what the table lost, until that was said
+            if self._mirrored and self._gap is None:  # else the mirror keeps what the table lost, until that was said
                 await self.mirror.took(fresh)
 
     def _accept(self, events: list[Event]) -> None:

@@ -70,6 +70,26 @@ running = Table(
     Column("progress", Text, nullable=False, comment="JSON"),
 )
 
+seat = Table(
+    "seat",
+    metadata,
+    Column("window_id", Uuid, ForeignKey(window.c.id), primary_key=True),
+    Column("actor", Text, primary_key=True, comment="name@host"),
+    Column("driving", Integer, nullable=False, comment="the epoch that this person holds; 0: a navigator"),
+    Column("at", DateTime(timezone=True), nullable=False, comment="last sign of life"),
+)
+
+way_back = Table(
+    "way_back",
+    metadata,
+    Column("window_id", Uuid, ForeignKey(window.c.id), primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="the newest event that it takes into account"),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("plan", Text, nullable=False, comment="JSON"),
+    Column("verdict", Text, nullable=False, comment="JSON: reversible or not, and from where on not"),
+)
+
 backfill = Table(
     "backfill",
     metadata,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dbwatch.journal import events as ev
 from dbwatch.text import clock
 
+REQUESTS = {"backfill": "pause the backfill, or let it go on", "stop": "stop our own work", "abort": "take it all back"}
+"""What a navigator may ask of the driver."""
+
 
 def sentence(fact: ev.Fact) -> str:
     """What *fact* says, in one plain sentence."""
@@ -33,6 +36,18 @@ def sentence(fact: ev.Fact) -> str:
             return f"{where}: {'done' if fact.done else 'sent'}{', commits by itself' * fact.autocommit}: {fact.sql}"
         case ev.Noted():
             return fact.text
+        case ev.Marked():
+            return f"mark: {fact.text}"
+        case ev.ConfirmationAsked():
+            return f"{fact.step} waits for a second person's word: {fact.why}"
+        case ev.ConfirmationGiven():
+            return f"{fact.step} confirmed"
+        case ev.ConfirmationRefused():
+            return f"{fact.step} not confirmed: {fact.why}"
+        case ev.Requested():
+            return f"asks the driver: {REQUESTS.get(fact.act, fact.act)}"
+        case ev.RequestAnswered():
+            return f"{'done' if fact.taken else 'not done'}: {fact.text}"
         case ev.SessionSignalled():
             done = {"cancel": "cancelled", "terminate": "terminated"}.get(fact.act, fact.act)
             return f"{done} {fact.pid} ({fact.who}): {fact.result}; it ran {fact.query}"
