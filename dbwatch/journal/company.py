@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TypeVar
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from dbwatch.journal import tables as t
@@ -121,5 +121,5 @@ def way_back(window: UUID) -> Ask[WayBack | None]:
     return ask
 
 
-def _age(at: object) -> object:
+def _age(at: ColumnElement[datetime]) -> ColumnElement[Any]:
     return func.extract("epoch", func.clock_timestamp() - at).label("age_s")
