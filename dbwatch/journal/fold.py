@@ -309,7 +309,7 @@ def _abort_after(state: WindowState, event: ev.Event) -> WindowState:
 
 
 def _takes_back(action: ActionState | None) -> bool:
-    return action is not None and action.body.get("kind") in ("person", "sql", "downgrade")
+    return action is not None and action.body.get("kind") in ("person", "sql", "downgrade", "restore")
 
 
 def _all_undone(state: WindowState) -> WindowState:

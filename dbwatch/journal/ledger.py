@@ -62,7 +62,7 @@ async def raise_epoch(connection: Connection, window: UUID, driver: str, lease: 
     values = {"epoch": epoch, "driver": driver, "lease_until": func.clock_timestamp() + lease}
     await connection.execute(*compiled(update(t.window).where(t.window.c.id == window).values(values)))
     b = t.backfill.c
-    running = update(t.backfill).where(b.window_id == window, b.status == "running")
+    running = update(t.backfill).where(b.window_id == window, b.status.in_(("running", "restoring")))
     await connection.execute(*compiled(running.values(epoch=b.epoch + 1)))
     return epoch
 

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -98,7 +99,12 @@ backfill = Table(
     Column("step_id", Text),
     Column("spec", Text, nullable=False, comment="canonical JSON"),
     Column("spec_hash", Text, nullable=False),
-    Column("status", Text, nullable=False, comment="running, stopped, incomplete, done or failed"),
+    Column(
+        "status",
+        Text,
+        nullable=False,
+        comment="running, stopped, incomplete, done or failed; restoring or restored: its data goes or went back",
+    ),
     Column("owner", Text, nullable=False, comment="application_name of the worker that holds the epoch"),
     Column("epoch", Integer, nullable=False),
     Column("cursor", Text, comment="JSON array, the last key done; null before the first batch"),
@@ -114,6 +120,12 @@ backfill = Table(
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("beat_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("ended_at", DateTime(timezone=True)),
+    Column("images", Text, comment="JSON, where the before-images are; null: none are kept"),
+    Column("busy_s", Double, nullable=False, server_default="0", comment="seconds inside batches that kept images"),
+    Column("back", Text, comment="JSON array, the last key brought back; null before the first"),
+    Column("restored", BigInteger, nullable=False, server_default="0", comment="rows brought back"),
+    Column("changed", BigInteger, nullable=False, server_default="0", comment="left: others changed them since"),
+    Column("missing", BigInteger, nullable=False, server_default="0", comment="left: they are gone"),
 )
 Index("backfill_spec", backfill.c.spec_hash)
 

@@ -1,4 +1,5 @@
--- What may our role do with the journal? Without its schema the owner is empty, and nothing may be done.
+-- What may our role do with the journal? Without its schema the owner is empty, and nothing may be done. Tables of
+-- before-images stand in it, each made by the role that fills it: they are no part of it.
 SELECT current_user::text AS "user",
        current_database()::text AS database,
        coalesce(t.there, false) AS there,
@@ -14,4 +15,5 @@ SELECT current_user::text AS "user",
          FROM pg_catalog.pg_class AS c
         WHERE c.relnamespace = n.oid
           AND c.relkind = 'r'
+          AND c.relname !~ '^before_[0-9]+$'
        ) AS t ON true
