@@ -84,7 +84,7 @@ def ended(result: Result) -> Outcome:
 async def recover(spec: model.Backfill, kit: Kit) -> Outcome:
     """The cursor is in the table: another run goes on from there."""
     del spec, kit
-    return Failed("the driver vanished while it ran; it goes on from its cursor", again=True, stopped=True)
+    return Failed("it was cut off while it ran; it goes on from its cursor", again=True, stopped=True)
 
 
 async def _stop(kit: Kit, scribe: _Scribe) -> None:

@@ -9,7 +9,7 @@ from psycopg.rows import tuple_row
 
 from dbwatch.postgres.session import Connection, Role
 from dbwatch.runbook.model import Check
-from dbwatch.steps.statement import stoppable
+from dbwatch.steps.statement import deadline_s, stoppable
 from dbwatch.steps.step import Done, Failed, Kit, Outcome
 from dbwatch.text import one_line
 
@@ -18,7 +18,13 @@ async def run(spec: Check, kit: Kit) -> Outcome:
     """Runs the query in a read only transaction; done where its value is the expected one."""
     session = await kit.connector.open(Role.WORKER, limits=kit.limits)
     try:
-        found = await stoppable(session, kit, lambda c: _value(c, spec.sql), within=_deadline(kit))
+        found = await stoppable(
+            session,
+            lambda connection: _value(connection, spec.sql),
+            control=kit.control,
+            stop=kit.stop,
+            within=deadline_s(kit.limits),
+        )
     finally:
         await session.close()
     return verdict(found, spec.expect)
@@ -27,7 +33,7 @@ async def run(spec: Check, kit: Kit) -> Outcome:
 async def recover(spec: Check, kit: Kit) -> Outcome:
     """A check changes nothing: it can be run again."""
     del spec, kit
-    return Failed("the driver vanished while it ran; a check changes nothing", again=True)
+    return Failed("it was cut off while it ran; a check changes nothing", again=True)
 
 
 def verdict(found: tuple[Any, ...] | None, expected: float | str | bool) -> Outcome:
@@ -60,7 +66,3 @@ async def _value(connection: Connection, query: str) -> tuple[Any, ...] | None:
         async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(query.encode())
             return await cursor.fetchone() if cursor.description else None
-
-
-def _deadline(kit: Kit) -> float:
-    return kit.limits.statement_timeout_ms / 1000 * 1.5 + 5 if kit.limits.statement_timeout_ms else 86_400.0

@@ -74,9 +74,9 @@ async def recover(spec: Migrate, kit: Kit) -> step.Outcome:
     chain = await runner.inspect(project(kit), kit.connector, to=spec.to)
     now = tuple(sorted(chain.current))
     if not chain.steps and not chain.trouble:
-        return Done(f"found at {', '.join(now) or 'base'} after its driver vanished", now)
+        return Done(f"found at {', '.join(now) or 'base'} after it was cut off", now)
     left = await kit.left_behind()
-    why = "the driver vanished while it ran; "
+    why = "it was cut off while it ran; "
     why += "nothing of it was committed" if now == kit.previous.heads_before else f"it got to {', '.join(now)}"
     return Failed(why + (f"; left behind: {', '.join(left)}" if left else ""), again=not left)
 

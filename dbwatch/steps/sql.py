@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import postgast
+import psycopg
+from psycopg import errors
 
+from dbwatch.errors import DbwatchError, Fenced
 from dbwatch.journal.events import DdlSeen, StepDone
 from dbwatch.migration import grammar
-from dbwatch.postgres.session import Connection, Role
+from dbwatch.postgres.session import Connection, Role, Session, describe
 from dbwatch.runbook.model import Sql
-from dbwatch.steps.statement import stoppable
+from dbwatch.steps.statement import NotBegun, Stopped, alone, run_alone, run_together
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
 
 
@@ -19,59 +21,77 @@ def made_by(step_id: str) -> str:
     return f"step {step_id}"
 
 
-_ALONE = frozenset(
-    {"vacuum_stmt", "createdb_stmt", "dropdb_stmt", "alter_system_stmt", "create_table_space_stmt"}
-    | {"drop_table_space_stmt", "create_subscription_stmt", "drop_subscription_stmt"}
-)
-"""Statements that PostgreSQL refuses inside a transaction, besides the CONCURRENTLY ones."""
-
-
-def alone(sql: str) -> bool:
-    """Whether *sql* cannot run inside a transaction, and so commits by itself. Pure."""
-    try:
-        nodes = [raw.stmt for raw in postgast.parse(sql).stmts]
-    except (postgast.PgQueryError, UnicodeEncodeError):
-        return False
-    kinds = {node.WhichOneof("node") for node in nodes}
-    analyze = all(not n.vacuum_stmt.is_vacuumcmd for n in nodes if n.WhichOneof("node") == "vacuum_stmt")
-    return bool(kinds & (_ALONE - {"vacuum_stmt"} if analyze else _ALONE)) or grammar.read(sql).concurrently
+_SOMEBODY_ELSES = (errors.DuplicateTable, errors.DuplicateObject, errors.DuplicateDatabase, errors.DuplicateColumn)
+"""What a statement was to make is there: it is not ours. DuplicateTable is also said of an index."""
 
 
 async def run(spec: Sql, kit: Kit) -> Outcome:
     """Runs the statement; what cannot run inside a transaction runs by itself, and says so if it is cut short."""
     by_itself = alone(spec.sql)
-    reading = grammar.read(spec.sql)
-    if reading.named or not reading.known:
-        named = [{**asdict(o), "action": str(o.action)} for o in reading.named]
-        known = reading.known
-        await kit.record(DdlSeen(spec.id, kit.attempt, 1, made_by(spec.id), spec.sql, by_itself, False, known, named))
-    limits = kit.limits if not by_itself else kit.limits.without_timeouts()
+    limits = kit.limits.without_timeouts() if by_itself else kit.limits
     session = await kit.connector.open(Role.WORKER, limits=limits)
-    began = kit.clock.monotonic()
-
-    async def together(connection: Connection) -> str:
-        async with connection.transaction():
-            cursor = await connection.execute(spec.sql.encode())
-            result = cursor.statusmessage or "done"
-            taken = kit.clock.monotonic() - began
-            await kit.write_in(connection, [StepDone(spec.id, kit.attempt, result, taken)])
-        return result
-
-    async def singly(connection: Connection) -> str:
-        return (await connection.execute(spec.sql.encode())).statusmessage or "done"
-
     try:
-        if by_itself:
-            return Done(await stoppable(session, kit, singly, within=86_400.0))
-        within = limits.statement_timeout_ms / 1000 * 1.5 + 5 if limits.statement_timeout_ms else 86_400.0
-        return Done(await stoppable(session, kit, together, within=within), recorded=True)
+        return await (_alone(spec, kit, session) if by_itself else _together(spec, kit, session))
     finally:
         await session.close()
+
+
+async def _together(spec: Sql, kit: Kit, session: Session) -> Outcome:
+    began = kit.clock.monotonic()
+
+    async def write(connection: Connection, result: str) -> None:
+        done = StepDone(spec.id, kit.attempt, result, kit.clock.monotonic() - began)
+        await kit.write_in(connection, [*_ddl(spec, kit, done=True), done])
+
+    result = await run_together(session, spec.sql, write, control=kit.control, stop=kit.stop, limits=kit.limits)
+    return Done(result, recorded=True)
+
+
+async def _alone(spec: Sql, kit: Kit, session: Session) -> Outcome:
+    for seen in _ddl(spec, kit, done=False):
+        await kit.record(seen)
+    try:
+        result = await run_alone(
+            session, spec.sql, lambda connection: kit.write_in(connection, []), control=kit.control, stop=kit.stop
+        )
+    except _SOMEBODY_ELSES as error:
+        for seen in _ddl(spec, kit, done=False, ours=False):
+            await kit.record(seen)
+        return Failed(describe(error), again=True)
+    except NotBegun as error:
+        return Failed(describe(error), again=True, stopped=kit.stop.is_set())
+    except (Stopped, psycopg.Error) as error:
+        return await _cut_short(kit, error)
+    for seen in _ddl(spec, kit, done=True):
+        await kit.record(seen)
+    return Done(result)
+
+
+async def _cut_short(kit: Kit, error: Exception) -> Outcome:
+    """It ended without its effect, but perhaps not without a trace: an index that is INVALID."""
+    stopped = isinstance(error, Stopped)
+    try:
+        left = await kit.left_behind()
+    except Fenced:
+        raise
+    except (DbwatchError, psycopg.Error):
+        return Failed(f"{describe(error)}; what it left behind could not be read", again=False, stopped=stopped)
+    behind = f"; left behind: {', '.join(left)}" if left else ""
+    return Failed(describe(error) + behind, again=not left, stopped=stopped)
+
+
+def _ddl(spec: Sql, kit: Kit, *, done: bool, ours: bool = True) -> list[DdlSeen]:
+    """What is journalled of the objects that the statement names; nothing where it names none."""
+    reading = grammar.read(spec.sql)
+    if reading.known and not reading.named:
+        return []
+    objects = [{**asdict(o), "action": str(o.action)} for o in reading.named] if ours else []
+    return [DdlSeen(spec.id, kit.attempt, 1, made_by(spec.id), spec.sql, alone(spec.sql), done, reading.known, objects)]
 
 
 async def recover(spec: Sql, kit: Kit) -> Outcome:
     """In a transaction the journal tells: no `step.done`, no effect. Alone, nobody can tell."""
     del kit
     if alone(spec.sql):
-        return Unknown("the driver vanished while it ran outside a transaction; look whether it took effect")
-    return Failed("the driver vanished while it ran; its transaction was rolled back", again=True)
+        return Unknown("it was cut off while it ran outside a transaction; look whether it took effect")
+    return Failed("it was cut off while it ran; its transaction was rolled back", again=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from dbwatch.errors import DbwatchError, Fenced, Refused
+from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus, WindowState
 from dbwatch.monitor.poller import Poller
@@ -293,7 +293,11 @@ class Conductor:
             before = state.step(step.id)
             return [ev.StepStarted(step.id, before.attempt + 1, list(heads))]
 
-        await self._store.append(start)
+        try:
+            await self._store.append(start)
+        except (ConnectionLost, ServerSilent):
+            self.work.begin(self.work.withdraw(step.id, before.attempt + 1))
+            raise
         self.work.begin_step(step, before.attempt + 1, replace(before, heads_before=heads))
 
     async def _sign_off(self, step_id: str, note: str) -> Answer:

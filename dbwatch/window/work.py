@@ -11,9 +11,9 @@ import psycopg
 
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.progress import BackfillProgress
-from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, ServerSilent
+from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
 from dbwatch.journal import events as ev
-from dbwatch.journal.fold import StepState, StepStatus
+from dbwatch.journal.fold import StepState, StepStatus, WindowState
 from dbwatch.postgres.session import describe
 from dbwatch.runbook.model import Step
 from dbwatch.steps.kinds import EXECUTORS, RECOVERIES
@@ -182,6 +182,8 @@ class Work:
             await work
         except Fenced as error:
             self._fenced(error)
+        except Exception as error:  # noqa: BLE001  # the work's edge: all see that it ended so
+            self.trouble = f"{type(error).__name__}: {describe(error)}"
         finally:
             self.migration = None
             self._touch()
@@ -195,7 +197,8 @@ class Work:
         try:
             return await how(step, kit)
         except Fenced:
-            raise
+            await self._ground.store.renew()  # raises it again, unless it was our own abort that fenced the step
+            return Failed("stopped by the abort", again=False, stopped=True)
         except (ConnectionLost, ServerSilent) as error:
             return await self._found_out(step, kit, error)
         except (DbwatchError, psycopg.Error) as error:
@@ -204,10 +207,13 @@ class Work:
             return Failed(f"{type(error).__name__}: {describe(error)}", again=False)
 
     async def _found_out(self, step: Step, kit: Kit, lost: DbwatchError) -> Outcome:
-        """The connection went while the step ran: asks the journal and the database, until they answer."""
-        while not kit.stop.is_set():
+        """The connection went while the step ran: asks the journal and the database, until they answer.
+
+        The window's row is locked for it: so a COMMIT that is still on its way is over before the answer is believed.
+        """
+        while True:
             try:
-                await self._ground.store.refresh()
+                await self._ground.store.append(lambda _: ())
                 if self._ground.store.state.step(step.id).status is StepStatus.DONE:
                     return Done("", recorded=True)
                 return await RECOVERIES[step.kind](step, kit)
@@ -217,19 +223,47 @@ class Work:
                 self.trouble = f"{step.id}: {describe(lost)}; asking how it ended: {describe(error)}"
                 self._touch()
             await kit.clock.sleep(ASK_AGAIN_S)
-        return Failed(describe(lost), again=True, stopped=True)
+
+    async def withdraw(self, step_id: str, attempt: int) -> None:
+        """The answer to a step's start was lost, and it was not begun: says so, if its start is in the journal."""
+        why = "it was not begun: the answer to its start was lost"
+        store = self._ground.store
+
+        def withdrawn(state: WindowState) -> list[ev.Fact]:
+            known = state.step(step_id)
+            mine = known.status is StepStatus.RUNNING and known.attempt == attempt
+            return [ev.StepFailed(step_id, attempt, why, 0.0, again=True)] if mine else []
+
+        while True:
+            try:
+                await store.append(withdrawn)
+            except (Fenced, Refused):
+                raise
+            except (DbwatchError, psycopg.Error) as error:
+                self.trouble = f"{step_id}: asking whether its start was journalled: {describe(error)}"
+                self._touch()
+            else:
+                self.trouble = ""
+                return
+            await self._ground.clock.sleep(ASK_AGAIN_S)
 
     async def _conclude(self, step: Step, attempt: int, outcome: Outcome, seconds: float) -> None:
         store = self._ground.store
         self.trouble = ""
+
+        def still_runs(state: WindowState) -> bool:
+            known = state.step(step.id)
+            return known.status in (StepStatus.RUNNING, StepStatus.PENDING) and known.attempt in (attempt, 0)
+
         match outcome:
             case Done(recorded=True):
                 await store.refresh()
             case Done(result=result, heads=heads):
-                await store.record(ev.StepDone(step.id, attempt, result, seconds, list(heads)))
+                fact: ev.Fact = ev.StepDone(step.id, attempt, result, seconds, list(heads))
+                await store.record(fact, when=still_runs)
             case Failed(error=text, again=again, stopped=stopped):
                 if self._in_the_way and "lock timeout" in text:
                     text = f"{text}; it waited for {self._in_the_way}"
-                await store.record(ev.StepFailed(step.id, attempt, text, seconds, again, stopped))
+                await store.record(ev.StepFailed(step.id, attempt, text, seconds, again, stopped), when=still_runs)
             case Unknown(reason=reason):
-                await store.record(ev.StepUnknown(step.id, attempt, reason))
+                await store.record(ev.StepUnknown(step.id, attempt, reason), when=still_runs)
