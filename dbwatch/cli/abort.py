@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from dbwatch.cli.actor import who
-from dbwatch.cli.output import tell
+from dbwatch.cli.output import say, tell
 from dbwatch.cli.run import Teller
 from dbwatch.cli.screen import Signals
 from dbwatch.clock import SystemClock
@@ -39,7 +39,7 @@ async def _abort(book: LoadedRunbook, wish: Wish, dry_run: bool, confirm: str, u
         plan = await _plan(ground)
     finally:
         await ground.store.close()
-    print("\n".join(plan_lines(plan)), flush=True)
+    say("\n".join(plan_lines(plan)))
     if dry_run:
         return Exit.OK
     persons = [a.step for a in plan.actions if a.kind is ActionKind.PERSON and a.step not in undone]

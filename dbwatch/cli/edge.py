@@ -28,14 +28,23 @@ def carried_out(command: Callable[[], int | None], *, debug: bool) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
+    except SystemExit:  # nothing of ours raises it: it is rich's, whose reader left in the middle of a help
+        code = Exit.OK
+    except BrokenPipeError as error:
+        code = Exit.OK if _reader_left() else _told(error, debug=debug)
     except Exception as error:  # noqa: BLE001  # the command's edge: it becomes a sentence, and an exit code
-        if debug:
-            traceback.print_exc()
-        told = explained(error)
-        print("dbwatch: " + "\n".join(sanitize(line) for line in str(told).split("\n")), file=sys.stderr)
-        code = told.exit_code
+        code = _told(error, debug=debug)
     _let_go_of_output()
     return code
+
+
+def _told(error: Exception, *, debug: bool) -> Exit:
+    """Tells *error* on standard error; its exit code."""
+    if debug:
+        traceback.print_exception(error)
+    told = explained(error)
+    print("dbwatch: " + "\n".join(sanitize(line) for line in str(told).split("\n")), file=sys.stderr)
+    return told.exit_code
 
 
 def explained(error: Exception) -> DbwatchError:
@@ -44,8 +53,6 @@ def explained(error: Exception) -> DbwatchError:
         return error
     if isinstance(error, CycloptsError):
         return _misused(error)
-    if isinstance(error, BrokenPipeError):
-        return DbwatchError("nobody reads the output any more", next="see what was done with dbwatch status")
     if isinstance(error, OSError):
         file = f" {one_line(str(error.filename), 300)}" if error.filename else ""
         return DbwatchError(f"the system refused{file}", why=error.strerror or one_line(str(error)))
@@ -93,6 +100,15 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of another encoding shows "?" for what it does not have
         sys.stdout.reconfigure(errors="replace")
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads standard output any more (`| head`): what was to be read was read, and that is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def _let_go_of_output() -> None:
