@@ -97,7 +97,8 @@ async def until(conductor: Conductor, holds: Callable[[Conductor], bool], within
 async def step(conductor: Conductor, step_id: str) -> None:
     """Does one step, whatever its kind, and waits for its end; it has to succeed."""
     spec = conductor.ground.runbook.step(step_id)
-    intent = SignOff(step_id, "done") if isinstance(spec, Manual) else RunStep(step_id)
+    name = conductor.state.database
+    intent = SignOff(step_id, "done", name) if isinstance(spec, Manual) else RunStep(step_id, name)
     answer = await conductor.submit(intent)
     assert answer.taken, answer.text
     await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)

@@ -69,7 +69,7 @@ async def _carry_out(book: LoadedRunbook, wish: Wish, undone: frozenset[str]) ->
         try:
             await conductor.recovered.wait()
             if not conductor.state.aborting:
-                conductor.begin_abort(await conductor.plan_abort())
+                conductor.driver.aborting.begin(await conductor.plan_abort())
             settling = asyncio.create_task(conductor.work.settled())
             await asyncio.wait({settling, ending}, return_when=asyncio.FIRST_COMPLETED)
             if not settling.done():

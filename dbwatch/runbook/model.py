@@ -83,6 +83,8 @@ class _Step(Spec):
     """How long the step is expected to take; shown against what it took."""
     rollback: OptionalLine = ""
     """What a person does to undo this step; signed off during an abort."""
+    confirm: Literal["navigator"] | None = None
+    """`navigator`: the driver proposes the step, and it begins once a second person has typed the database's name."""
 
 
 class Manual(_Step):

@@ -55,6 +55,14 @@ class WindowView:
     backfill_step: str = ""
     rollback: Rollback = Rollback(reversible=True, estimate_s=None)
     baseline: Baseline | None = None
+    navigators: tuple[str, ...] = ()
+    """Who else sits at this window now and does not drive: `name@host`."""
+    silent_s: float | None = None
+    """For how long nothing was heard of the driver beyond its lease; None while it is there."""
+    edited: str = ""
+    """The difference of the runbook's file from what this window goes by; empty where there is none."""
+    edited_sha: str = ""
+    """Names the file's text for `Amend`."""
     busy: str = ""
     """What of ours runs now, in plain words; empty: nothing, one may leave."""
 
@@ -90,7 +98,8 @@ class Desk(Protocol):
 
     @property
     def accepts(self) -> frozenset[type]:
-        """The classes of intents that this desk takes at all: keys for others are shown nowhere."""
+        """The classes of intents that this desk takes at all: keys for others are shown nowhere. It changes when the
+        wheel is lost or taken."""
         ...
 
     async def submit(self, intent: Intent) -> Answer:

@@ -37,6 +37,32 @@ def refusal(state: WindowState, runbook: Runbook, step: Step) -> str:
     return ""
 
 
+def unconfirmed(state: WindowState, step: Step) -> str:
+    """Why *step* may not begin for want of a second person's word; empty where it has it, or needs none."""
+    if step.confirm is None:
+        return ""
+    proposal = state.proposal
+    if proposal is not None and proposal.step == step.id and proposal.confirmed_by:
+        return ""
+    return f"{step.id} waits for a second person's word"
+
+
+def amendment_refusal(state: WindowState, old: Runbook, new: Runbook) -> str:
+    """Why *new* cannot take the place of *old* now; empty where it can.
+
+    What has begun stays as it was, in its order: the journal speaks of those steps.
+    """
+    if new.title != old.title:
+        return "the title names the window, and may not change"
+    if state.abort is not None:
+        return "this window is being taken back, or was"
+    begun = [s for s in old.steps() if state.step(s.id).status is not StepStatus.PENDING]
+    changed = next((s.id for s, now in zip(begun, new.steps(), strict=False) if s != now), None)
+    if changed is None and len(begun) > len(list(new.steps())):
+        changed = begun[-1].id
+    return f"{changed} has begun already, and stays as it was, in its place" if changed else ""
+
+
 def sign_off_refusal(state: WindowState, runbook: Runbook, step: Step) -> str:
     """Why *step* may not be signed off now; empty where it may.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbwatch.clock import Clock
+from dbwatch.errors import Refused
 from dbwatch.journal.store import Store
 from dbwatch.migration.fingerprint import Fingerprint
 from dbwatch.migration.request import Project
@@ -17,20 +18,28 @@ from dbwatch.runbook.loader import LoadedRunbook
 from dbwatch.runbook.model import Runbook
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ground:
-    """An open window that we drive."""
+    """An open window that we sit at."""
 
-    connector: Connector
-    """Tagged with our fence."""
+    base: Connector
+    """The way to the target, not tagged."""
     control: Kept
     store: Store
     clock: Clock
     book: LoadedRunbook
+    """As last amended."""
     facts: ServerFacts
     opening: Fingerprint
     """The schema where the window opened."""
     baseline: Baseline | None
+    files: bool = True
+    """Whether the files that the runbook names are on this machine."""
+
+    @property
+    def connector(self) -> Connector:
+        """Tagged with the epoch that we hold now."""
+        return self.base.tagged(self.store.fence.tag)
 
     @property
     def runbook(self) -> Runbook:
@@ -38,11 +47,20 @@ class Ground:
 
     @property
     def alembic(self) -> Path | None:
-        """Alembic's configuration file; None where the runbook has no project."""
-        return self.book.folder / self.runbook.alembic if self.runbook.alembic else None
+        """Alembic's configuration file; None where the runbook has no project.
+
+        Raises Refused where the runbook names one, and it is not on this machine.
+        """
+        if self.runbook.alembic is not None and not self.files:
+            raise Refused(
+                "the Alembic files of this window are not on this machine",
+                next="drive from where they are, or attach with --runbook FILE",
+            )
+        return self.book.alembic
 
     @property
     def project(self) -> Project | None:
+        """As Alembic is run. Raises as `alembic`."""
         return Project(self.alembic) if self.alembic else None
 
     @property

@@ -11,6 +11,8 @@ class RunStep:
     """Run this step; None: the next one that is not done."""
 
     step: str | None = None
+    confirmation: str = ""
+    """The database's name as a person typed it, where the step is the one past which there is no way back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,48 @@ class SignOff:
 
     step: str
     note: str
+    confirmation: str = ""
+    """As in `RunStep`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decide:
+    """Nobody knows how *step* ended; a person looked, and says whether it took effect."""
+
+    step: str
+    took_effect: bool
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """A second person's word for the step that the driver proposed: they typed the database's name."""
+
+    proposal: int
+    """Its event's seq, as it was shown."""
+    confirmation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """A second person says no to the proposed step, or the driver takes the proposal back."""
+
+    proposal: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Take the wheel; the reason may be empty only where nobody holds it any more."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Amend:
+    """Take the runbook as its file is now; *sha* names the text whose difference was shown."""
+
+    sha: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +110,49 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Something happened outside that the charts should show: the application was deployed."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CloseWindow:
     """All is done: close the window."""
 
 
-Intent = RunStep | SignOff | ToggleBackfill | ChangeSpeed | Signal | StopOurs | Abort | Note | CloseWindow
-
-ALL: frozenset[type] = frozenset(
-    {RunStep, SignOff, ToggleBackfill, ChangeSpeed, Signal, StopOurs, Abort, Note, CloseWindow}
+Intent = (
+    RunStep
+    | SignOff
+    | Decide
+    | Confirm
+    | Decline
+    | TakeOver
+    | Amend
+    | ToggleBackfill
+    | ChangeSpeed
+    | Signal
+    | StopOurs
+    | Abort
+    | Note
+    | Mark
+    | CloseWindow
 )
-"""What a desk that drives takes."""
+
+DRIVER: frozenset[type] = frozenset(
+    {
+        RunStep, SignOff, Decide, Decline, Amend, ToggleBackfill, ChangeSpeed, Signal, StopOurs, Abort, Note, Mark,
+        CloseWindow,
+    }
+)  # fmt: skip
+"""What the desk of the one who drives takes."""
+
+NAVIGATOR: frozenset[type] = frozenset(
+    {Confirm, Decline, TakeOver, ToggleBackfill, Signal, StopOurs, Abort, Note, Mark}
+)
+"""What the desk of one who does not drive takes: pause, stop and abort are asked of the driver."""
+
+ALL = DRIVER | NAVIGATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +161,5 @@ class Answer:
 
     taken: bool
     text: str = ""
+    name_needed: bool = False
+    """It was not taken for want of the database's name: ask for it, and hand the intent in again with it."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Refused
 from dbwatch.journal import events as ev
 from dbwatch.journal import rights, rows, schema, store
 from dbwatch.journal.fence import Fence
+from dbwatch.journal.fold import fold
 from dbwatch.journal.mirror import Mirror
 from dbwatch.journal.rows import WindowRow
 from dbwatch.journal.store import Opening, Store
@@ -24,7 +26,9 @@ from dbwatch.postgres.facts import ServerFacts, look, require_direct, require_wr
 from dbwatch.postgres.kept import Kept
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connector, Role, Session
-from dbwatch.runbook.loader import LoadedRunbook, difference
+from dbwatch.runbook.loader import LoadedRunbook, difference, parse, sha
+from dbwatch.window import gates
+from dbwatch.window.amending import amend
 from dbwatch.window.ground import Ground
 from dbwatch.window.preflight import project_of, require_one_database
 
@@ -110,7 +114,7 @@ async def visit(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Gr
         await session.close()
     seen = Store(connector, clock, wish.actor, row.id, Mirror(wish.folder, row.id))
     await seen.load(mirrored=False)
-    return _ground(book, connector, clock, seen, facts, Fingerprint.from_json(row.fingerprint), None)
+    return _ground(book, connector, clock, seen, facts, row)
 
 
 def _require_same(row: WindowRow, book: LoadedRunbook, facts: ServerFacts) -> None:
@@ -136,7 +140,50 @@ async def _open(
     opening = Opening(fact, book.text, before.to_json(), baseline.to_json() if baseline else "")
     opened = await store.open_window(connector, clock, wish.actor, opening, wish.folder)
     await opened.mirror.lay("runbook.toml", book.text)
-    return _ground(book, connector, clock, opened, facts, before, baseline)
+    control = Kept(connector.tagged(opened.fence.tag), Role.CONTROL)
+    return Ground(connector, control, opened, clock, book, facts, before, baseline)
+
+
+async def attend(connector: Connector, clock: Clock, wish: Wish, tell: Tell, runbook: Path | None = None) -> Ground:
+    """The open window of the database that *connector* leads to, as a navigator; its runbook is in the journal.
+
+    *runbook* is the file on this machine, where there is one: whoever takes the wheel needs what it names.
+
+    Raises CannotConnect, and Refused where no window is open there, or our role may not write into its journal.
+    """
+    tell("connecting")
+    session = await connector.open(Role.CONTROL)
+    try:
+        facts = await look(session, dsn=connector.dsn())
+        require_direct(facts)
+        require_writable(facts)
+        await rights.require_reading(session)
+        row = await rows.find_open(session) if await schema.present(session) else None
+        if row is None:
+            raise Refused(f"no window is open in {facts.name}", next="start one with dbwatch run RUNBOOK")
+        await rights.require_writing(session)
+        await schema.ensure(connector)
+    finally:
+        await session.close()
+    tell("reading the journal")
+    joined = Store(connector, clock, wish.actor, row.id, Mirror(wish.folder, row.id))
+    await joined.load(mirrored=False)
+    await joined.refresh()
+    book = _journalled(row, joined, runbook)
+    return _ground(book, connector, clock, joined, facts, row, files=runbook is not None)
+
+
+def _journalled(row: WindowRow, joined: Store, runbook: Path | None) -> LoadedRunbook:
+    """The runbook as the journal has it. Raises RunbookError where another version wrote what this one cannot read."""
+    text = runbook_text(row, joined.events)
+    path = runbook if runbook is not None else Path("the journal's runbook")
+    return LoadedRunbook(path, text, sha(text), parse(text, str(path), None), path.absolute().parent)
+
+
+def runbook_text(row: WindowRow, events: Sequence[ev.Event]) -> str:
+    """The runbook that the window goes by, as last amended. Pure."""
+    amended = (e.fact.text for e in reversed(events) if isinstance(e.fact, ev.RunbookAmended) and e.fact.text)
+    return next(amended, row.runbook_text)
 
 
 async def _rejoin(
@@ -151,41 +198,59 @@ async def _rejoin(
 ) -> Ground:
     _require_same(row, book, facts)
     events = await rows.read_events(session, row.id)
-    sha = next((e.fact.runbook_sha for e in reversed(events) if hasattr(e.fact, "runbook_sha")), row.runbook_sha)
-    edited = sha != book.sha
+    known = runbook_text(row, events)
+    edited = sha(known) != book.sha
     if edited and not wish.amend:
         raise Refused(
             "the runbook was edited since its window opened",
-            why="\n" + difference(row.runbook_text, book.text) + "\n",
+            why="\n" + difference(known, book.text) + "\n",
             next="undo the edit, or take it with --amend",
         )
-    if edited:
-        await project_of(book, connector)
-    await _free(session, row, wish)
+    before = parse(known, "the journal's runbook", None)
+    if edited and (refused := gates.amendment_refusal(fold(events), before, book.runbook)):
+        raise Refused(refused, next="undo that part of the edit")
+    await _free(session, row.id, row.epoch, row.driver, row.lease_left_s, wish.take_over)
     tell("rejoining the window")
     joined = Store(connector, clock, wish.actor, row.id, Mirror(wish.folder, row.id))
     await joined.load()
     await joined.take(wish.take_over or "started again", seen=None if wish.take_over else row.epoch)
     await joined.tell_gap()
     await end_backends(connector, joined.fence, clock)
+    ground = _ground(book, connector, clock, joined, facts, row)
     if edited:
-        shown = difference(row.runbook_text, book.text)
-        await joined.append(lambda _: [ev.RunbookAmended(book.sha, shown)])
-    baseline = Baseline.from_json(row.baseline) if row.baseline else None
-    return _ground(book, connector, clock, joined, facts, Fingerprint.from_json(row.fingerprint), baseline)
+        ground.book = LoadedRunbook(book.path, known, sha(known), before, book.folder)
+        await amend(ground, book)
+    return ground
 
 
-async def _free(session: Session, row: WindowRow, wish: Wish) -> None:
-    """Raises Refused where another driver is alive: its lease runs, and a backend of its epoch is there."""
-    if wish.take_over or row.lease_left_s <= 0:
+async def take_wheel(ground: Ground, reason: str) -> None:
+    """Makes us the driver of the window at which we sit; the old driver's backends are gone afterwards.
+
+    Raises Refused where another driver is alive and no *reason* is given, or takes it at the same moment, and
+    DbwatchError where the old backends do not end.
+    """
+    joined = ground.store
+    await joined.refresh()
+    joined.mirror.prepare()
+    session = await ground.control.session()
+    state = joined.state
+    await _free(session, joined.window, state.epoch, state.driver, joined.lease_left_s, reason)
+    await joined.take(reason or "the driver was gone", seen=None if reason else state.epoch)
+    await joined.tell_gap()
+    await end_backends(ground.base, joined.fence, ground.clock)
+
+
+async def _free(session: Session, window: UUID, epoch: int, driver: str, lease_left_s: float, reason: str) -> None:
+    """Raises Refused where another driver is alive, its lease runs and a backend of its epoch is there, unless a
+    *reason* is given to take the wheel nevertheless."""
+    if reason or lease_left_s <= 0:
         return
-    tag = Fence(row.id, row.epoch).tag
-    backends = await session.values(query("backends-of-epoch", session.server_version), {"tag": tag})
-    if backends:
+    tag = Fence(window, epoch).tag
+    if await session.values(query("backends-of-epoch", session.server_version), {"tag": tag}):
         raise Refused(
-            f"{row.driver} drives this window",
-            why=f"its lease runs for another {row.lease_left_s:.0f} s and its sessions are there",
-            next="wait until it has ended, or start with --take-over REASON",
+            f"{driver} drives this window",
+            why=f"its lease runs for another {lease_left_s:.0f} s and its sessions are there",
+            next="look on with dbwatch attach, or start with --take-over REASON",
         )
 
 
@@ -223,8 +288,11 @@ def _ground(
     clock: Clock,
     window: Store,
     facts: ServerFacts,
-    before: Fingerprint,
-    baseline: Baseline | None,
+    row: WindowRow,
+    *,
+    files: bool = True,
 ) -> Ground:
-    tagged = connector.tagged(window.fence.tag)
-    return Ground(tagged, Kept(tagged, Role.CONTROL), window, clock, book, facts, before, baseline)
+    baseline = Baseline.from_json(row.baseline) if row.baseline else None
+    control = Kept(connector.tagged(window.fence.tag), Role.CONTROL)
+    before = Fingerprint.from_json(row.fingerprint)
+    return Ground(connector, control, window, clock, book, facts, before, baseline, files)

@@ -49,6 +49,10 @@ class Survey:
             self._chain = await runner.inspect(self._ground.project, self._ground.connector)
         return self._chain
 
+    def forget(self) -> None:
+        """The runbook was amended: what was found out ahead does not hold any more."""
+        self._chain, self._rendered, self._no_return, self._looked_ahead = None, {}, None, False
+
     async def heads(self) -> frozenset[str]:
         """The version table as it is now. Raises DbwatchError or psycopg.Error."""
         chain = await self.chain()

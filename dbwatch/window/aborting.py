@@ -1,0 +1,143 @@
+"""The way back in the driver's hands: kept at hand, shown, confirmed, and begun."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import psycopg
+
+from dbwatch.errors import DbwatchError
+from dbwatch.journal import company
+from dbwatch.journal.fold import StepStatus, WindowState
+from dbwatch.monitor.samples import Snapshot
+from dbwatch.postgres.session import describe
+from dbwatch.window.abort import AbortPlan, Action
+from dbwatch.window.feed import Rollback
+from dbwatch.window.ground import Ground
+from dbwatch.window.intents import Answer
+from dbwatch.window.paper import rollback_md, rollback_sql
+from dbwatch.window.rollback import Rollbacker
+from dbwatch.window.survey import Survey
+from dbwatch.window.telling import plan_text, verdict_text
+from dbwatch.window.work import Work
+
+ASSESS_S = 1.0
+"""How often it is looked whether the way back has to be computed anew."""
+REMEMBERED = 20
+"""How many of the plans that were shown may still be confirmed."""
+
+
+class Aborting:
+    """Computes the way back whenever the journal went on, and carries it out when it was confirmed."""
+
+    def __init__(
+        self, ground: Ground, survey: Survey, work: Work, snapshot: Callable[[], Snapshot], touch: Callable[[], None]
+    ) -> None:
+        self._ground, self._survey, self._work = ground, survey, work
+        self._snapshot, self._touch = snapshot, touch
+        self._shown: dict[str, AbortPlan] = {}
+        self._signed: dict[str, asyncio.Future[str]] = {}
+        self.rollback = Rollback(reversible=True, estimate_s=None)
+        """What an abort would mean now."""
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Steps that a person has to undo now, for the abort to go on."""
+        return tuple(step for step, signature in self._signed.items() if not signature.done())
+
+    def sign(self, step_id: str, note: str) -> bool:
+        """A person undid *step_id*; False where nobody waits for that."""
+        waiting = self._signed.get(step_id)
+        if waiting is None or waiting.done():
+            return False
+        waiting.set_result(note)
+        return True
+
+    async def assess(self, driving: Callable[[], bool]) -> None:
+        """Keeps the way back at hand: on the screen, on paper beside the journal's mirror, and for the others."""
+        seen = -1
+        store, clock = self._ground.store, self._ground.clock
+        while True:
+            state = store.state
+            if driving() and state.seq != seen and state.open and not state.aborting:
+                try:
+                    plan = await self.plan()
+                    self.rollback = verdict(plan, await self._survey.no_return(), state)
+                    await store.mirror.lay("rollback.sql", rollback_sql(plan))
+                    await store.mirror.lay("rollback.md", rollback_md(plan, self._ground))
+                    laid = company.lay_way_back(
+                        store.window, store.epoch, plan.seq, plan_text(plan), verdict_text(self.rollback)
+                    )
+                    await store.ask(laid)
+                    seen = state.seq
+                except (DbwatchError, psycopg.Error, OSError) as error:
+                    self.rollback = replace(self.rollback, unknown=describe(error))
+                self._touch()
+            await clock.sleep(ASSESS_S)
+
+    async def plan(self) -> AbortPlan:
+        """The way back from here. Raises DbwatchError or psycopg.Error where it cannot be told."""
+        plan = await self._survey.plan(self._snapshot(), self._work.words())
+        shown = {digest: p for digest, p in self._shown.items() if digest != plan.digest}
+        self._shown = dict([*shown.items(), (plan.digest, plan)][-REMEMBERED:])
+        return plan
+
+    async def confirm(self, digest: str, confirmation: str) -> Answer:
+        """Begins the plan that was shown under *digest*. Raises as `plan`."""
+        state = self._ground.store.state
+        if state.aborting:
+            return Answer(False, "an abort is under way")
+        if not state.open:
+            return Answer(False, "the window is closed")
+        if confirmation != state.database:
+            return Answer(False, "that is not the database's name; nothing was done")
+        plan = self._shown.get(digest)
+        if plan is None:
+            return Answer(False, "that way back was not shown by this dbwatch; look at it again")
+        if plan.seq != state.seq and not plan.covers(await self.plan()):
+            return Answer(False, "the way back has changed meanwhile; look at it again")
+        self.begin(plan)
+        return Answer(True, "the abort has begun")
+
+    def begin(self, plan: AbortPlan) -> None:
+        """Carries *plan* out behind; whoever calls has confirmed it."""
+        working = self._work.give_up()
+        self._roll_back(plan.actions, 0, working, plan)
+
+    def go_on(self) -> None:
+        """Goes on where an earlier driver's abort was cut short: it was confirmed already."""
+        abort = self._ground.store.state.abort
+        assert abort is not None
+        first = next((n for n, a in enumerate(abort.actions) if a.status != "done"), len(abort.actions))
+        self._roll_back(tuple(Action.of(a.body) for a in abort.actions), first, None, None)
+
+    def _roll_back(
+        self, actions: tuple[Action, ...], first: int, working: asyncio.Task[None] | None, plan: AbortPlan | None
+    ) -> None:
+        self._work.stop = asyncio.Event()
+        back = Rollbacker(
+            self._ground,
+            self._survey,
+            stop=self._work.stop,
+            leaving=self._work.leaving,
+            signed=self._until_signed,
+            show=self._work.show_migration,
+        )
+        self._work.begin(back.run(actions, first, working, plan))
+        self._touch()
+
+    async def _until_signed(self, step_id: str) -> str:
+        self._signed[step_id] = asyncio.get_running_loop().create_future()
+        self._touch()
+        return await self._signed[step_id]
+
+
+def verdict(plan: AbortPlan, where: tuple[str, str] | None, state: WindowState) -> Rollback:
+    """What an abort would mean, from its plan and the first step past which there is no way back. Pure."""
+    no_return, why = where or (None, "")
+    passed = no_return is not None and state.step(no_return).status not in (StepStatus.PENDING, StepStatus.WAIVED)
+    reasons: Iterable[str] = (*plan.obstacles, *([why] if passed else []))
+    reason = next(iter(reasons), "")
+    return Rollback(reversible=not reason, estimate_s=plan.estimate_s, reason=reason, no_return=no_return)

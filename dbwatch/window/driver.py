@@ -1,0 +1,307 @@
+"""What the one who drives may do: decides on the folded state, journals, and sets our work going."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import psycopg
+
+from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
+from dbwatch.journal import events as ev
+from dbwatch.journal.fold import Proposal, Request, StepStatus, WindowState
+from dbwatch.monitor.samples import Snapshot
+from dbwatch.postgres.session import describe
+from dbwatch.runbook.model import Manual, Migrate, Step
+from dbwatch.window import gates, intents
+from dbwatch.window.aborting import Aborting
+from dbwatch.window.amending import Amending
+from dbwatch.window.ground import Ground
+from dbwatch.window.intents import Answer, Intent
+from dbwatch.window.survey import Survey
+from dbwatch.window.work import Work
+
+RECOVER_S = 3.0
+"""How often it is asked how the last driver's step ended, until that is known."""
+STALE = timedelta(seconds=15)
+"""A request that waited longer is not carried out: whoever asked may have thought better of it meanwhile."""
+
+
+class Driver:
+    """Carries out intents under the window's epoch. Every method raises Fenced where that is over."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        snapshot: Callable[[], Snapshot],
+        touch: Callable[[], None],
+        fenced: Callable[[Fenced], None],
+    ) -> None:
+        self.ground = ground
+        self._store = ground.store
+        self._touch = touch
+        self._survey = Survey(ground)
+        self.work = Work(ground, self._survey, touch, fenced)
+        self.aborting = Aborting(ground, self._survey, self.work, snapshot, touch)
+        self.amending = Amending(ground, self._survey.forget)
+
+    @property
+    def state(self) -> WindowState:
+        return self._store.state
+
+    @property
+    def busy(self) -> str:
+        """What of ours runs now, in plain words; empty: nothing."""
+        return (gates.running_words(self.state) or "the last step's end") if self.work.under_way else ""
+
+    async def recover(self) -> None:
+        """After taking the wheel: finds out how the running step ended, and goes on with an abort that was under way.
+
+        Asks again where that cannot be found out yet: until then nothing but an abort may begin.
+        """
+        while not self.work.under_way:
+            try:
+                if self.state.aborting:
+                    self.aborting.go_on()
+                else:
+                    await self.work.recover()
+            except Fenced:
+                raise
+            except (DbwatchError, psycopg.Error) as error:
+                self.work.trouble = f"how the last step ended is not known yet: {describe(error)}"
+                self._touch()
+                await self.ground.clock.sleep(RECOVER_S)
+                continue
+            return
+
+    async def heed(self) -> None:
+        """Does what others have asked for or confirmed since the journal was last read."""
+        for request in self.state.requests:
+            answer = await self._granted(request)
+            done = ev.RequestAnswered(request.seq, answer.taken, answer.text)
+            await self._store.append(lambda _, done=done: [done])  # type: ignore[misc]  # bound for this turn
+        proposal = self.state.proposal
+        if proposal is not None and proposal.confirmed_by and not self.busy:
+            try:
+                await self._begin(self.ground.runbook.step(proposal.step), proposal)
+            except Refused as error:
+                await self._store.append(_withdrawal(proposal.seq, str(error)))
+
+    async def _granted(self, request: Request) -> Answer:
+        if self.ground.clock.now() - request.at > STALE:
+            return Answer(False, "it came too late to be sure that it is still wanted; ask again")
+        match request.act:
+            case "backfill" if self.work.backfilling:
+                return await self._toggle_backfill(request.actor)
+            case "backfill":
+                return Answer(False, "no backfill is running")
+            case "stop":
+                return await self._stop_ours()
+            case "abort":
+                return await self.aborting.confirm(request.digest, self.state.database)
+            case other:
+                return Answer(False, f"this version does not know what {other!r} is")
+
+    async def take(self, intent: Intent) -> Answer:
+        """Carries the intent out as far as taking it on goes. Raises DbwatchError or psycopg.Error."""
+        match intent:
+            case intents.RunStep(step=step_id, confirmation=name):
+                return await self._run_step(step_id, name)
+            case intents.SignOff(step=step_id, note=note, confirmation=name):
+                return await self._sign_off(step_id, note, name)
+            case intents.Decide(step=step_id, took_effect=took_effect, note=note):
+                return await self._decide(step_id, took_effect, note)
+            case intents.Decline(proposal=seq, why=why):
+                await self._store.append(_withdrawal(seq, why or "taken back"))
+                return Answer(True, "the proposal was taken back")
+            case intents.Amend(sha=sha):
+                return Answer(False, f"{self.busy} is running") if self.busy else await self.amending.amend(sha)
+            case intents.ToggleBackfill():
+                return await self._toggle_backfill(self._store.actor)
+            case intents.ChangeSpeed(faster=faster):
+                return await self._change_speed(faster)
+            case intents.StopOurs():
+                return await self._stop_ours()
+            case intents.Abort(digest=digest, confirmation=confirmation):
+                return await self.aborting.confirm(digest, confirmation)
+            case intents.CloseWindow():
+                return await self._close()
+            case _:
+                return Answer(False, "the driver has no need of that")
+
+    # --- steps
+
+    async def _run_step(self, step_id: str | None, name: str = "") -> Answer:
+        runbook = self.ground.runbook
+        step = runbook.step(step_id) if step_id else gates.next_step(self.state, runbook)
+        taken_back = step_id is None and self.state.abort is not None and self.state.abort.finished
+        if step is None or taken_back:
+            return await self._close()
+        if self.busy:
+            return Answer(False, f"{self.busy} is running")
+        if why := gates.refusal(self.state, runbook, step):
+            return Answer(False, why)
+        if isinstance(step, Manual):
+            return Answer(False, f"{step.id} is a person's step: do it, then sign it off with a note")
+        if (wait := await self._not_yet(step, name, "")) is not None:
+            return wait
+        await self._start(step)
+        return Answer(True, f"{step.id} started")
+
+    async def _not_yet(self, step: Step, name: str, note: str) -> Answer | None:
+        """What has to be said before *step* may begin: the database's name, a second person's word; None: nothing."""
+        no_return = await self._survey.no_return()
+        beyond = no_return is not None and no_return[0] == step.id
+        if beyond and name != self.state.database:
+            assert no_return is not None
+            asked = "that is not the database's name" if name else "type the database's name to go on"
+            return Answer(False, f"past {step.id} there is no whole way back ({no_return[1]}): {asked}", True)
+        if step.confirm is None:
+            return None
+        why = (
+            f"past it there is no whole way back: {no_return[1]}" if beyond and no_return else "the runbook asks for it"
+        )
+
+        def propose(state: WindowState) -> Sequence[ev.Fact]:
+            if refused := gates.refusal(state, self.ground.runbook, step):
+                raise Refused(refused)
+            if state.proposal is not None:
+                raise Refused(f"{state.proposal.step} waits for a second person's word already")
+            return [ev.ConfirmationAsked(step.id, why, note)]
+
+        await self._store.append(propose)
+        return Answer(True, f"{step.id} is proposed: it begins once a navigator has typed the database's name")
+
+    async def _begin(self, step: Step, proposal: Proposal) -> None:
+        """Begins a step that a second person has confirmed. Raises Refused where it cannot begin any more."""
+        if isinstance(step, Manual):
+            await self._signed(step, proposal.note)
+        else:
+            await self._start(step)
+
+    async def _start(self, step: Step) -> None:
+        if isinstance(step, Migrate) and self.ground.project is None:  # raises where the files are elsewhere
+            raise Refused("the runbook names no Alembic project", next='write alembic = "alembic.ini" at its top')
+        heads = tuple(sorted(await self._survey.heads())) if step.kind == "migrate" else ()
+        before = self.state.step(step.id)
+
+        def start(state: WindowState) -> Sequence[ev.Fact]:
+            nonlocal before
+            if refused := gates.refusal(state, self.ground.runbook, step) or gates.unconfirmed(state, step):
+                raise Refused(refused)
+            before = state.step(step.id)
+            return [ev.StepStarted(step.id, before.attempt + 1, list(heads))]
+
+        try:
+            await self._store.append(start)
+        except (ConnectionLost, ServerSilent):
+            self.work.begin(self.work.withdraw(step.id, before.attempt + 1))
+            raise
+        self.work.begin_step(step, before.attempt + 1, replace(before, heads_before=heads))
+
+    async def _sign_off(self, step_id: str, note: str, name: str) -> Answer:
+        if self.aborting.sign(step_id, note):
+            return Answer(True, f"{step_id} signed off as undone")
+        step = self.ground.runbook.step(step_id)
+        if refused := gates.sign_off_refusal(self.state, self.ground.runbook, step):
+            return Answer(False, refused)
+        unknown = self.state.step(step_id).status is StepStatus.UNKNOWN
+        if not unknown and (wait := await self._not_yet(step, name, note)) is not None:
+            return wait
+        await self._signed(step, note)
+        return Answer(True, f"{step_id} signed off")
+
+    async def _signed(self, step: Step, note: str) -> None:
+        def sign(state: WindowState) -> Sequence[ev.Fact]:
+            known = state.step(step.id)
+            refused = gates.sign_off_refusal(state, self.ground.runbook, step)
+            if refused := refused or ("" if known.status is StepStatus.UNKNOWN else gates.unconfirmed(state, step)):
+                raise Refused(refused)
+            return [ev.StepDone(step.id, known.attempt or 1, note or "signed off", self._since_last(state))]
+
+        await self._store.append(sign)
+
+    async def _decide(self, step_id: str, took_effect: bool, note: str) -> Answer:
+        """A person looked how a step ended of which the database does not tell."""
+
+        def decided(state: WindowState) -> Sequence[ev.Fact]:
+            known = state.step(step_id)
+            if known.status is not StepStatus.UNKNOWN:
+                raise Refused(f"{step_id} is {known.status}: there is nothing to decide")
+            said = f"decided by {self._store.actor}: {note}"
+            if took_effect:
+                return [ev.StepDone(step_id, known.attempt, f"it took effect, {said}", 0.0)]
+            return [ev.StepFailed(step_id, known.attempt, f"it did not take effect, {said}", 0.0, again=True)]
+
+        await self._store.append(decided)
+        return Answer(True, f"{step_id}: decided that it {'took' if took_effect else 'did not take'} effect")
+
+    def _since_last(self, state: WindowState) -> float:
+        """Seconds since the step before ended, or the window opened: what a person's step took at most."""
+        instants = [step.ended_at for step in state.steps.values() if step.ended_at is not None]
+        since = max(instants, default=state.opened_at)
+        return max(0.0, (self.ground.clock.now() - since).total_seconds()) if since else 0.0
+
+    # --- our work while it runs
+
+    async def _toggle_backfill(self, actor: str) -> Answer:
+        running = self.state.running
+        if running is None or not self.work.backfilling or self.work.backfill is None:
+            found = gates.next_backfill(self.state, self.ground.runbook)
+            return Answer(False, found) if isinstance(found, str) else await self._run_step(found.id)
+        if self.work.hand.paused_because is not None:
+            self.work.hand.resume()
+            await self._store.record(ev.StepNoted(running.id, f"resumed by {actor}"))
+            return Answer(True, f"{running.id} goes on")
+        if self.work.backfill.state.ended:
+            return Answer(False, f"{running.id} is over")
+        self.work.hand.pause(f"paused by {actor}")
+        await self._store.record(ev.StepNoted(running.id, f"paused by {actor}"))
+        return Answer(True, f"{running.id} pauses after this batch")
+
+    async def _change_speed(self, faster: bool) -> Answer:
+        running, hand = self.state.running, self.work.hand
+        if running is None or not self.work.backfilling:
+            return Answer(False, "no backfill is running")
+        before, word = hand.level, "faster" if faster else "gentler"
+        (hand.faster if faster else hand.slower)()
+        if hand.level == before:
+            return Answer(False, f"it cannot go {word}")
+        await self._store.record(ev.StepNoted(running.id, f"{word} by hand: level {hand.level:+d}"))
+        return Answer(True, f"{running.id} goes {word} (level {hand.level:+d})")
+
+    async def _stop_ours(self) -> Answer:
+        what = self.busy
+        if not what and self.state.proposal is not None:
+            await self._store.append(_withdrawal(self.state.proposal.seq, "stopped by hand"))
+            return Answer(True, "the proposal was taken back")
+        if not what:
+            return Answer(False, "nothing of ours is running")
+        self.work.halt()
+        await self._store.record(ev.WorkStopped(what))
+        return Answer(True, f"stopping {what}; nothing else changes")
+
+    async def _close(self) -> Answer:
+        if self.busy:
+            return Answer(False, f"{self.busy} is running")
+
+        def close(state: WindowState) -> Sequence[ev.Fact]:
+            left = gates.next_step(state, self.ground.runbook)
+            if not state.open:
+                raise Refused("the window is closed already")
+            if left is not None and state.abort is None:
+                raise Refused(f"{left.id} is not done")
+            return [ev.WindowClosed("done" if state.abort is None else "failed")]
+
+        await self._store.append(close)
+        return Answer(True, f"the window is closed: {self.state.outcome}")
+
+
+def _withdrawal(seq: int, why: str) -> Callable[[WindowState], Sequence[ev.Fact]]:
+    def withdraw(state: WindowState) -> Sequence[ev.Fact]:
+        if state.proposal is None or state.proposal.seq != seq:
+            raise Refused("that proposal is not open any more")
+        return [ev.ConfirmationRefused(state.proposal.step, seq, why)]
+
+    return withdraw
