@@ -14,7 +14,7 @@ _DIALECT: Dialect = PGDialect_psycopg(paramstyle="pyformat")  # type: ignore[no-
 
 def compiled(statement: ClauseElement) -> tuple[bytes, dict[str, Any] | None]:
     """*statement* as psycopg takes it: its text with `%(name)s` placeholders, and their values (None for DDL)."""
-    result = statement.compile(dialect=_DIALECT)
+    result = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})  # for lists of IN
     if isinstance(statement, DDLElement):
         return str(result).encode(), None
     return str(result).encode(), dict(result.params)
