@@ -25,6 +25,9 @@ class FaultProxy:
         """Whether a new connection is closed as soon as it is made: a server that does not come back."""
         self._swallow_answers = False
         self._awaited = b""
+        self._stalls_at = b""
+        self.stalled = asyncio.Event()
+        """Set once `stall_at` has met its words."""
         self._pieces_left: int | None = None
         self._last_arrives = False
 
@@ -54,6 +57,11 @@ class FaultProxy:
     def stall(self) -> None:
         """Nothing passes any more, in either direction, and nobody is told: a network gone dark."""
         self._flowing.clear()
+
+    def stall_at(self, words: bytes) -> None:
+        """As `stall`, once a client sends something that has *words* in it: the server does not get it yet."""
+        self.stalled.clear()
+        self._stalls_at = words
 
     def resume(self) -> None:
         """Everything held back passes on."""
@@ -119,6 +127,10 @@ class FaultProxy:
     async def _to_server(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(65536):
+                if self._stalls_at and self._stalls_at in piece:
+                    self._stalls_at = b""
+                    self.stall()
+                    self.stalled.set()
                 await self._flowing.wait()
                 if self._awaited and self._awaited in piece:
                     self._awaited, self._swallow_answers = b"", True

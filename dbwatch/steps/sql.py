@@ -54,11 +54,9 @@ async def _alone(spec: Sql, kit: Kit, session: Session) -> Outcome:
         result = await run_alone(
             session, spec.sql, lambda connection: kit.write_in(connection, []), control=kit.control, stop=kit.stop
         )
-    except _SOMEBODY_ELSES as error:
+    except (NotBegun, *_SOMEBODY_ELSES) as error:
         for seen in _ddl(spec, kit, done=False, ours=False):
             await kit.record(seen)
-        return Failed(describe(error), again=True)
-    except NotBegun as error:
         return Failed(describe(error), again=True, stopped=kit.stop.is_set())
     except (Stopped, psycopg.Error) as error:
         return await _cut_short(kit, error)
