@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from dbwatch.backfill.images import Images
 from dbwatch.backfill.keys import Key, to_cursor
 from dbwatch.backfill.progress import Worker
 from dbwatch.backfill.row import Position
@@ -58,6 +59,18 @@ class Filled:
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """A committed batch of the way back."""
+
+    rows: int
+    """Brought back."""
+    seen: int
+    """Images in its range, those included whose row was left as it is."""
+    seconds: float
+    wal_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """What is still pending in a range."""
 
@@ -73,6 +86,8 @@ class BatchSession:
         self.session = session
         self.worker = worker
         """None behind a pooler, where a backend is ours only for a transaction."""
+        self.images: Images | None = None
+        """Where the batches keep what they overwrite; None: nowhere."""
         self._statements = statements
 
     @classmethod
@@ -116,8 +131,7 @@ class BatchSession:
         psycopg.Error where the server refused: then nothing was changed; and as `Session.call` does: then the row in
         the journal tells whether it was.
         """
-        update = self._statements.update(after=lo is not None, fillable=not moves)
-        text = sql.SQL(self._file("backfill-batch")).format(settings=self._settings, update=sql.SQL(update))
+        text = self._batch(after=lo is not None, fillable=not moves)
         parameters = {
             **bound("lo", lo),
             **bound("hi", hi),
@@ -131,6 +145,34 @@ class BatchSession:
         }
         [[(began, lsn)], [(rows, _moved)], [(ended, lsn_after)]] = await self._run(text, parameters, timeouts)
         return Filled(rows, (ended - began).total_seconds(), int(lsn_after - lsn))
+
+    async def bring_back(self, at: Position, lo: Key | None, hi: Key, timeouts: Timeouts) -> Restored:
+        """Brings back what the images above *lo* up to *hi* hold, and commits, together with the cursor's move.
+
+        Raises as `fill` does.
+        """
+        images = self.images
+        assert images is not None
+        parts = {
+            "restore": images.restore(after=lo is not None),
+            "consumed": images.consumed(),
+            "seen": images.seen(after=lo is not None),
+        }
+        text = sql.SQL(self._file("backfill-restore")).format(
+            settings=self._settings, images=images.own, **{part: sql.SQL(text) for part, text in parts.items()}
+        )
+        parameters = {
+            **bound("lo", lo),
+            **bound("hi", hi),
+            **_limits(timeouts),
+            "next": to_cursor(hi),
+            "id": at.id,
+            "epoch": at.epoch,
+            "batches": at.batches,
+            "cursor": at.cursor,
+        }
+        [[(began, lsn)], [(rows, seen, _moved)], [(ended, lsn_after)]] = await self._run(text, parameters, timeouts)
+        return Restored(rows, seen, (ended - began).total_seconds(), int(lsn_after - lsn))
 
     async def count(self, lo: Key | None, hi: Key, timeouts: Timeouts) -> Pending:
         """What is pending above *lo* up to *hi*. Raises as `fill` does."""
@@ -146,6 +188,23 @@ class BatchSession:
             await self.session.execute("ROLLBACK", within=2.0)
         except (psycopg.Error, ConnectionLost, ServerSilent):
             self.session.sever()
+
+    def _batch(self, *, after: bool, fillable: bool) -> sql.Composed:
+        """The message of a batch; with images it keeps what it overwrites."""
+        statements, images = self._statements, self.images
+        update = statements.update(after=after, fillable=fillable)
+        if images is None:
+            return sql.SQL(self._file("backfill-batch")).format(settings=self._settings, update=sql.SQL(update))
+        parts = {
+            "update": update,
+            "read": images.read(statements, after=after, fillable=fillable),
+            "update_read": images.update_read(statements, after=after),
+            "returning": images.returning(),
+            "keep": images.keep(),
+        }
+        return sql.SQL(self._file("backfill-batch-undo")).format(
+            settings=self._settings, **{part: sql.SQL(text) for part, text in parts.items()}
+        )
 
     async def _look(
         self, question: str, parameters: dict[str, Any], timeouts: Timeouts

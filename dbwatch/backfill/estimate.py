@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import psycopg
@@ -30,10 +31,16 @@ class Sizes:
     unfillable: int
     """Pending rows that SET leaves pending; 0 where that cannot be told."""
     by: Estimator
+    images_bytes: int | None = None
+    """What before-images of the pending rows will take, with their index; None: none are wanted."""
 
 
-async def estimate(session: Session, target: Target, statements: Statements, *, within: float) -> Sizes:
+async def estimate(
+    session: Session, target: Target, statements: Statements, kept: Sequence[str] = (), *, within: float
+) -> Sizes:
     """Lets the server plan the whole UPDATE, which proves that it can be run, then counts in a sample of pages.
+
+    *kept* are the columns whose values before will be kept.
 
     Waits for no lock longer than 100 ms. Raises UsageError where the server cannot plan it, Refused where the table is
     locked or our role may not, and as `Session.call` does.
@@ -45,14 +52,9 @@ async def estimate(session: Session, target: Target, statements: Statements, *, 
             rows = _planned(await _one(connection, _ROWS, statements))
             pending = min(rows, _planned(await _one(connection, _PENDING, statements)))
             [pages] = await _one(connection, _PAGES, statements, sql.Literal(target.oid))
-        sample = await _sample(connection, target, statements, pages)
-        if sample is None or sample[0] == 0:
-            return Sizes(rows, pending, 0, "planner")
-        seen, taken, left = sample
-        if pages <= SAMPLED_PAGES:
-            return Sizes(seen, taken, left, "count")
-        rows = _believed(rows, round(seen * pages / SAMPLED_PAGES))
-        return Sizes(rows, round(rows * taken / seen), round(rows * left / seen), "sample")
+            image = await _image_bytes(connection, statements, kept) if kept else None
+        sizes = await _counted(connection, target, statements, pages, Sizes(rows, pending, 0, "planner"))
+        return sizes if image is None else replace(sizes, images_bytes=sizes.pending * image)
 
     try:
         return await session.call(work, within=within)
@@ -75,11 +77,57 @@ async def estimate(session: Session, target: Target, statements: Statements, *, 
 _LIMITS = "SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '3s'; SET LOCAL row_security = off"
 _ROWS = sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {table}")
 _PENDING = sql.SQL("EXPLAIN (FORMAT JSON) UPDATE {table} SET {assignments} WHERE ({where})")
+_WIDTH = sql.SQL("EXPLAIN (FORMAT JSON) SELECT {columns} FROM {table} WHERE ({where})")
 _PAGES = sql.SQL("SELECT pg_catalog.pg_relation_size({number}) / current_setting('block_size')::bigint")
 _SAMPLE = sql.SQL(
     "SELECT count(*), count(*) FILTER (WHERE ({where})), count(*) FILTER (WHERE ({where}) AND ({stays}))"
     " FROM {table} TABLESAMPLE SYSTEM ({number})"
 )
+
+
+async def _counted(connection: Connection, target: Target, statements: Statements, pages: int, planned: Sizes) -> Sizes:
+    sample = await _sample(connection, target, statements, pages)
+    if sample is None or sample[0] == 0:
+        return planned
+    seen, taken, left = sample
+    if pages <= SAMPLED_PAGES:
+        return Sizes(seen, taken, left, "count")
+    rows = _believed(planned.rows, round(seen * pages / SAMPLED_PAGES))
+    return Sizes(rows, round(rows * taken / seen), round(rows * left / seen), "sample")
+
+
+_ROW_BYTES = 24 + 4
+"""Of a row in a heap: its header, and its pointer on the page."""
+_ENTRY_BYTES = 8 + 4
+"""The same of an entry in a B-tree, whose pages are filled to nine tenths."""
+
+
+async def _image_bytes(connection: Connection, statements: Statements, kept: Sequence[str]) -> int:
+    """Bytes of one before-image with its entry in the key's index, from the widths that the planner knows.
+
+    It tells them of the key alone, and of key, old values and new ones: those as the column's old ones, or what the
+    planner expects of SET, whichever is wider.
+    """
+    key = [sql.Identifier(column.name) for column in statements.key]
+    old = [sql.Identifier(column) for column in kept]
+    key_width = _width(await _one(connection, _WIDTH, statements, columns=key))
+    old_width = _width(await _one(connection, _WIDTH, statements, columns=old))
+    set_width = _width(await _one(connection, _PENDING, statements)) - TID_BYTES
+    new_width = max(old_width, set_width) if connection.info.server_version >= 140_000 else old_width
+    heap = _ROW_BYTES + _aligned(key_width + old_width + new_width)
+    return heap + round((_ENTRY_BYTES + _aligned(key_width)) / 0.9)
+
+
+TID_BYTES = 6
+"""The row's address, which the plan of an UPDATE carries beside the new values (from 14 on)."""
+
+
+def _aligned(width: int) -> int:
+    return -(-width // 8) * 8
+
+
+def _width(row: tuple[Any, ...]) -> int:
+    return int(_scan(row)["Plan Width"])
 
 
 async def _sample(
@@ -99,7 +147,11 @@ async def _sample(
 
 
 async def _one(
-    connection: Connection, template: sql.SQL, statements: Statements, number: sql.Literal | None = None
+    connection: Connection,
+    template: sql.SQL,
+    statements: Statements,
+    number: sql.Literal | None = None,
+    columns: Sequence[sql.Composable] = (),
 ) -> tuple[Any, ...]:
     text = template.format(
         table=sql.Identifier(statements.schema, statements.table),
@@ -107,6 +159,7 @@ async def _one(
         where=sql.SQL(statements.where),
         stays=sql.SQL(statements.stays_pending or "false"),
         number=number or sql.SQL(""),
+        columns=sql.SQL(", ").join(columns),
     )
     row = await (await connection.execute(text)).fetchone()
     assert row is not None
@@ -120,10 +173,14 @@ def _believed(planned: int, sampled: int) -> int:
 
 def _planned(row: tuple[Any, ...]) -> int:
     """The rows of the topmost scan in an EXPLAIN."""
-    node = row[0][0]["Plan"]
+    return int(_scan(row)["Plan Rows"])
+
+
+def _scan(row: tuple[Any, ...]) -> dict[str, Any]:
+    node: dict[str, Any] = row[0][0]["Plan"]
     while node["Node Type"] == "ModifyTable":
         [node, *_] = node["Plans"]
-    return int(node["Plan Rows"])
+    return node
 
 
 async def _locked(session: Session, target: Target, within: float) -> Refused:

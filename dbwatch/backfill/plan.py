@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +12,11 @@ from dbwatch.backfill import fragments
 from dbwatch.backfill.estimate import Estimator, Sizes, estimate
 from dbwatch.backfill.keys import KeyColumn, UniqueIndex, choose
 from dbwatch.backfill.statements import Statements, shown
-from dbwatch.backfill.target import Column, Target, columns_of, describe_table, unique_indexes
+from dbwatch.backfill.target import Column, Target, columns_of, describe_table, require_room, unique_indexes
 from dbwatch.errors import Refused, UsageError
+from dbwatch.journal.tables import SCHEMA
 from dbwatch.postgres.session import Session
-from dbwatch.text import one_line, sanitize
+from dbwatch.text import count, one_line, sanitize, size
 
 Mode = Literal["pending", "once"]
 
@@ -37,6 +38,8 @@ class Spec:
     once: WHERE stays true, and only the cursor keeps a row from being set twice."""
     batch_time_ms: int = 100
     """What a batch should take."""
+    undo: bool = False
+    """Keep what is overwritten, so that it can be brought back."""
     lock_timeout_ms: int | None = None
     """How long a batch may wait for a row; None derives it from batch_time_ms."""
     statement_timeout_ms: int | None = None
@@ -65,6 +68,16 @@ class Plan:
     estimated_by: Estimator
     notes: tuple[str, ...]
     """What a person should know before it starts, one sentence each."""
+    kept: tuple[str, ...] = ()
+    """The columns whose values before are kept, with undo; without those that the window itself made."""
+    images_bytes: int | None = None
+    """How large the table of before-images will be, its index included; None: none is kept."""
+    doing: str = "backfill"
+
+    @property
+    def work(self) -> str:
+        """What is done, for a sentence: `the backfill of public.users`."""
+        return f"the {self.doing} of {self.table}"
 
     @property
     def batch_sql(self) -> str:
@@ -72,9 +85,20 @@ class Plan:
         return "\n".join(map(sanitize, shown(self.statements.update(after=True)).splitlines()))
 
 
-async def plan(session: Session, spec: Spec, *, within: float = 20.0) -> Plan:
+Maker = Callable[[Target, str], str]
+"""The step of this window that made a column of the target; empty: the column was there when the window opened."""
+
+
+def nobody(target: Target, column: str) -> str:
+    """The Maker of a backfill outside a window."""
+    del target, column
+    return ""
+
+
+async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within: float = 20.0) -> Plan:
     """Decides how *spec* will be run; changes nothing, and waits for no lock longer than 100 ms.
 
+    With undo, a column that a step of the window made (*made_by*) needs no before-images: it goes as it came.
     Raises UsageError where the fragments cannot be run as they are written, Refused where the table, our role or the
     server does not allow it, with the way out, and as `Session.call` does.
     """
@@ -87,7 +111,11 @@ async def plan(session: Session, spec: Spec, *, within: float = 20.0) -> Plan:
     _check_targets(spec, read, target, columns)
     index = choose(await unique_indexes(session, target, within=within), read.targets, wanted, target.display)
     statements = Statements(target.schema, target.name, index.key, spec.set, spec.where, read.stays_pending)
-    sizes = await estimate(session, target, statements, within=within)
+    makers = {column: made_by(target, column) for column in read.targets}
+    kept = tuple(column for column, maker in makers.items() if spec.undo and not maker)
+    if kept:
+        await require_room(session, target, within=within)
+    sizes = await estimate(session, target, statements, kept, within=within)
     spec_json = _canonical(spec, target, index)
     return Plan(
         spec=spec,
@@ -100,7 +128,9 @@ async def plan(session: Session, spec: Spec, *, within: float = 20.0) -> Plan:
         rows_estimate=sizes.rows,
         pending_estimate=sizes.pending,
         estimated_by=sizes.by,
-        notes=tuple(_notes(spec, read, target, columns, sizes)),
+        notes=(*_notes(spec, read, target, columns, sizes), *_undo_notes(spec, target, makers, sizes)),
+        kept=kept,
+        images_bytes=sizes.images_bytes,
     )
 
 
@@ -160,6 +190,25 @@ def _notes(
         yield f"replica lag and waiting sessions are partly hidden from {target.role}: GRANT pg_monitor TO it"
     if spec.mode == "once":
         yield "only the cursor keeps a row from being set twice; rows above the highest key at the start stay out"
+
+
+def _undo_notes(spec: Spec, target: Target, makers: Mapping[str, str], sizes: Sizes) -> Iterator[str]:
+    if not spec.undo:
+        return
+    for column, maker in makers.items():
+        if maker:
+            name = one_line(f"{target.display}.{column}")
+            yield f"undo: {name} was made by {maker} and goes with it, so that no before-images of it are needed"
+    if sizes.images_bytes is not None:
+        kept = ", ".join(one_line(column) for column, maker in makers.items() if not maker)
+        fires = ("; bringing it back fires the same triggers",) if target.update_triggers else ()
+        yield "".join(
+            (
+                f"undo: what {kept} held before is kept in schema {SCHEMA}, ",
+                f"about {size(sizes.images_bytes)} for {count(sizes.pending)} rows",
+                *fires,
+            )
+        )
 
 
 def extra_condition(stays_pending: str | None) -> str:

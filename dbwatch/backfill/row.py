@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -12,18 +13,23 @@ from psycopg import sql
 from psycopg.rows import class_row
 from sqlalchemy import Double, Select, Update, cast, extract, func, insert, select, update
 
+from dbwatch.backfill.images import Images
 from dbwatch.backfill.keys import Key, from_cursor, to_cursor
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.statements import PINNED
-from dbwatch.errors import Fenced
+from dbwatch.errors import DbwatchError, Fenced, Refused
 from dbwatch.journal import tables
 from dbwatch.journal.compile import compiled
 from dbwatch.journal.fence import Fence
 from dbwatch.postgres.session import Connection, Session
+from dbwatch.text import one_line
 
 SILENT_S = 30.0
 """An owner whose backend is there but who has not written for so long is frozen, and may be taken over: its next
 batch fails at the epoch."""
+
+RESTORING, RESTORED = "restoring", "restored"
+"""The row's status while its data goes back, and after that."""
 
 POOLED = " pooled"
 """Ends the name of an owner that came through a pooler: its backends do not bear its name for longer than a
@@ -87,6 +93,11 @@ class Row:
     note: str | None
     started_at: datetime
     ended_at: datetime | None
+    images: str | None
+    back: str | None
+    restored: int
+    changed: int
+    missing: int
     silent_s: float
     """Since its owner last wrote."""
 
@@ -97,8 +108,19 @@ class Row:
         )
 
     @property
+    def way_back(self) -> Position:
+        """How far its data was brought back."""
+        seen = self.restored + self.changed + self.missing
+        return Position(self.id, self.epoch, self.back, None, self.restored, self.batches, seen, False)
+
+    @property
     def finished(self) -> bool:
         return self.status == "done"
+
+    @property
+    def kept_in(self) -> Images | None:
+        """Where its before-images are; None: it keeps none."""
+        return Images.from_json(self.images) if self.images else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +130,8 @@ class Claimed:
     position: Position
     resumed: Row | None
     """As it was before we took it; None: it is a new one."""
+    images: Images | None = None
+    """Where it keeps its before-images; None: it keeps none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +153,7 @@ class Occupied:
 _COLUMNS = (
     *(_t[name] for name in ("id", "window_id", "status", "owner", "epoch", "cursor", "ceiling", "rows_done")),
     *(_t[name] for name in ("batches", "scanned", "walked", "pending", "note", "started_at", "ended_at")),
+    *(_t[name] for name in ("images", "back", "restored", "changed", "missing")),
     cast(extract("epoch", func.clock_timestamp() - _t.beat_at), Double).label("silent_s"),
 )
 _OWNERS = "SELECT a.pid FROM pg_catalog.pg_stat_get_activity(NULL) AS a WHERE a.application_name = %s ORDER BY a.pid"
@@ -148,12 +173,14 @@ async def claim(
 
     An unfinished one whose owner is gone is taken over under a higher epoch; a finished one is left alone unless
     *again*. A window has its own; in mode once an unfinished one of anybody's is gone on with, since rows that it did
-    must not be done again. Raises Fenced where the window was taken over, and as `Session.call` does.
+    must not be done again. One whose data went back does not count any more. Raises Fenced where the window was taken
+    over, Refused where its data is just going back or an unfinished one has no before-images that are asked for, and
+    as `Session.call` does.
     """
 
     async def work(connection: Connection) -> Claimed | Finished | Occupied:
         async with connection.transaction():
-            await _prepare(connection, plan, fence)
+            await _prepare(connection, plan.spec_hash, fence)
             rows = await _rows(
                 connection, select(*_COLUMNS).where(_t.spec_hash == plan.spec_hash).order_by(_t.id.desc())
             )
@@ -162,15 +189,50 @@ async def claim(
                     occupied = await _occupied(connection, row)
                     if occupied is not None:
                         return occupied
+            _require_whole(plan, rows)
+            rows = [row for row in rows if row.status != RESTORED]
             window = fence.window if fence else None
             mine = next((row for row in rows if row.window_id == window), None)
             if plan.spec.mode == "once":
                 mine = next((row for row in rows if not row.finished), mine)
             if mine is None or (mine.finished and again):
-                return Claimed(await _new(connection, plan, owner, window, step_id), None)
+                return await _new(connection, plan, owner, window, step_id)
             if mine.finished:
                 return Finished(mine)
-            return Claimed(await _take(connection, mine, owner), mine)
+            _require_images(plan, mine, window)
+            images = mine.kept_in
+            if plan.kept and images is None:
+                images = await _keep(connection, Images.of(mine.id, plan.statements, plan.kept))
+            return Claimed((await _take(connection, mine, owner)).position, mine, images)
+
+    return await session.call(work, within=within)
+
+
+async def claim_back(
+    session: Session, id: int, *, owner: str, fence: Fence | None = None, within: float = 10.0
+) -> Claimed | Finished | Occupied:
+    """Makes the way back of the backfill of that *id* ours: nobody fills any more, under a higher epoch.
+
+    Finished: its data went back already. Raises Fenced where the window was taken over, DbwatchError where the journal
+    does not know it, and as `Session.call` does.
+    """
+
+    async def work(connection: Connection) -> Claimed | Finished | Occupied:
+        async with connection.transaction():
+            known = await (await connection.execute(*compiled(select(_t.spec_hash).where(_t.id == id)))).fetchone()
+            await _prepare(connection, known[0] if known else "", fence)
+            rows = await _rows(connection, select(*_COLUMNS).where(_t.id == id))
+            if not rows or rows[0].kept_in is None:
+                raise DbwatchError(f"the journal knows no before-images of backfill {id}")
+            [row] = rows
+            if row.status == RESTORED:
+                return Finished(row)
+            if row.status in ("running", RESTORING) and row.owner != owner:
+                occupied = await _occupied(connection, row)
+                if occupied is not None:
+                    return occupied
+            taken = await _take(connection, row, owner, status=RESTORING)
+            return Claimed(taken.way_back, row, row.kept_in)
 
     return await session.call(work, within=within)
 
@@ -218,13 +280,13 @@ async def _occupied(connection: Connection, row: Row) -> Occupied | None:
     return None if holder is None else Occupied(row, holder[0])
 
 
-async def _prepare(connection: Connection, plan: Plan, fence: Fence | None) -> None:
+async def _prepare(connection: Connection, spec_hash: str, fence: Fence | None) -> None:
     """One claim at a time, under settings by which keys are written exactly, and only by the window's driver."""
     settings = {**PINNED, "lock_timeout": "2s", "statement_timeout": "5s"}
     for name, value in settings.items():
         await connection.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), sql.Literal(value)))
     await connection.execute(
-        "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)", [_LOCK, crc32(plan.spec_hash.encode()) - 2**31]
+        "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)", [_LOCK, crc32(spec_hash.encode()) - 2**31]
     )
     if fence is None:
         return
@@ -245,12 +307,41 @@ async def _rows(connection: Connection, statement: Select[Any]) -> list[Row]:
         return await cursor.fetchall()
 
 
-async def _take(connection: Connection, row: Row, owner: str) -> Position:
+def _require_whole(plan: Plan, rows: Sequence[Row]) -> None:
+    """Raises Refused where the data of one of *rows* has gone back half-way: what is done and what not is mixed."""
+    for row in rows:
+        if row.status == RESTORING:
+            raise Refused(
+                f"the data of a backfill of {plan.table} is being brought back",
+                why=f"{row.restored} rows so far, by {one_line(row.owner)}",
+                next="let that end first: go on with the abort",
+            )
+
+
+def _require_images(plan: Plan, row: Row, window: UUID | None) -> None:
+    """Raises Refused where *plan* asks for before-images, and rows were changed that have none for this window."""
+    if not plan.kept:
+        return
+    if row.images is None and row.batches:
+        raise Refused(
+            f"the backfill of {plan.table} was begun without undo",
+            why=f"{row.rows_done} rows were changed already, and what they held before is not known",
+            next="finish it without undo",
+        )
+    if row.window_id != window:
+        raise Refused(
+            f"the backfill of {plan.table} was begun outside this window",
+            why="an abort of this window would take back what was there when it opened",
+            next="finish it where it was begun, or without undo",
+        )
+
+
+async def _take(connection: Connection, row: Row, owner: str, status: str = "running") -> Row:
     now = func.clock_timestamp()
     values = {
         "epoch": _t.epoch + 1,
         "owner": owner,
-        "status": "running",
+        "status": status,
         "beat_at": now,
         "note": None,
         "ended_at": None,
@@ -259,10 +350,10 @@ async def _take(connection: Connection, row: Row, owner: str) -> Position:
     async with connection.cursor(row_factory=class_row(Row)) as cursor:
         await cursor.execute(*compiled(statement))
         [taken] = await cursor.fetchall()
-    return taken.position
+    return taken
 
 
-async def _new(connection: Connection, plan: Plan, owner: str, window: UUID | None, step_id: str | None) -> Position:
+async def _new(connection: Connection, plan: Plan, owner: str, window: UUID | None, step_id: str | None) -> Claimed:
     ceiling: str | None = None
     nothing = False
     if plan.spec.mode == "once":
@@ -277,4 +368,27 @@ async def _new(connection: Connection, plan: Plan, owner: str, window: UUID | No
     )
     cursor = await connection.execute(*compiled(statement))
     [(id,)] = await cursor.fetchall()
-    return Position(id, 1, None, ceiling, 0, 0, 0, nothing)
+    images = await _keep(connection, Images.of(id, plan.statements, plan.kept)) if plan.kept else None
+    return Claimed(Position(id, 1, None, ceiling, 0, 0, 0, nothing), None, images)
+
+
+async def _keep(connection: Connection, images: Images) -> Images:
+    """Makes the table of images, for whoever may write the journal, and says in the row where it is."""
+    for statement in images.create():
+        await connection.execute(statement.encode(), {})
+    cursor = await connection.execute(_WRITERS)
+    for (writer,) in await cursor.fetchall():
+        await connection.execute(_GRANT.format(images.own, sql.Identifier(writer)))
+    id = int(images.relation.removeprefix("before_"))
+    await connection.execute(*compiled(update(tables.backfill).where(_t.id == id).values(images=images.to_json())))
+    return images
+
+
+_WRITERS = """
+SELECT r.rolname FROM pg_catalog.pg_class AS c
+CROSS JOIN pg_catalog.aclexplode(coalesce(c.relacl, pg_catalog.acldefault('r', c.relowner))) AS a
+INNER JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee
+WHERE c.oid = 'dbwatch.backfill'::regclass AND a.privilege_type = 'UPDATE' AND r.rolname <> current_user
+"""
+"""Who else may take the backfill over."""
+_GRANT = sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}")

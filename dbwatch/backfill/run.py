@@ -111,6 +111,7 @@ class Backfill:
             watching=watching,
             thresholds=self._thresholds,
             reclaim=self._reclaim,
+            images=claimed.images,
         )
         self._reporter.began(claimed.position)
         try:
@@ -131,10 +132,10 @@ class Backfill:
             await worker.carry_out(partial(_close, worker, outcome, pending, note), last_words=True)
         except StopRequested:
             outcome, pending, note = State.STOPPED, None, "stopped; the next run goes on from here"
-            await worker.part(outcome, note)
+            await worker.part(outcome.value, note)
         except DbwatchError as error:
             if not isinstance(error, Fenced):
-                await worker.part(State.FAILED, str(error))
+                await worker.part(State.FAILED.value, str(error))
             worker.tell(State.FAILED, str(error))
             raise
         at = worker.position

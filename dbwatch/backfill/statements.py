@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -34,13 +34,20 @@ class Statements:
 
     def update(self, *, after: bool, fillable: bool = False) -> str:
         """Fills the keys above `lo` (with *after*) up to `hi`; with *fillable* only rows that SET will clear."""
-        condition = self._condition(stays=False if fillable else None)
         return self._text(
-            "UPDATE {table}\nSET {assignments}\nWHERE {range}\n    AND {condition}",
+            "UPDATE {table}\nSET {assignments}\nWHERE {taken}",
             assignments=literally(self.assignments),
-            range=self._range(after=after, upto="hi"),
-            condition=condition,
+            taken=self.taken(after=after, fillable=fillable),
         )
+
+    def taken(self, *, after: bool, fillable: bool) -> sql.Composable:
+        """Which rows a batch takes: those that WHERE means, above `lo` (with *after*) up to `hi`."""
+        condition = self._condition(stays=False if fillable else None)
+        return sql.SQL("{}\n    AND {}").format(self.range(after=after), condition)
+
+    def range(self, *, after: bool) -> sql.Composable:
+        """The keys above `lo` (with *after*) up to `hi`."""
+        return self._range(after=after, upto="hi")
 
     def edge(self, *, after: bool, upto: bool) -> str:
         """The key that stands `n` keys above `lo` (with *after*), and not above `top` (with *upto*)."""
@@ -74,7 +81,7 @@ class Statements:
 
     def _order(self, direction: str) -> sql.Composable:
         """Qualified, for a bare name in ORDER BY means the column of the result: the key's *text*."""
-        columns = (_ordered(column, name(self.table, column.name)) for column in self.key)
+        columns = (ordered(column, name(self.table, column.name)) for column in self.key)
         return sql.SQL(", ").join(sql.SQL("{}{}").format(column, sql.SQL(direction)) for column in columns)
 
     def _condition(self, *, stays: bool | None) -> sql.Composable:
@@ -84,25 +91,36 @@ class Statements:
         return sql.SQL("{}\n    AND ({}) IS NOT TRUE").format(condition, literally(self.stays_pending))
 
     def _range(self, *, after: bool, upto: str | None) -> sql.Composable:
-        bounds = [(">", "lo")] if after else []
-        if upto is not None:
-            bounds.append(("<=", upto))
-        row = self._row([_ordered(column, name(column.name)) for column in self.key])
-        sides = (
-            sql.SQL("{} {} {}").format(row, sql.SQL(operator), self._row(list(self._values(bound))))
-            for operator, bound in bounds
-        )
-        return sql.SQL("\n    AND ").join(sides) if bounds else sql.SQL("true")
-
-    def _values(self, bound: str) -> Iterator[sql.Composable]:
-        for number, column in enumerate(self.key, 1):
-            yield sql.SQL("CAST({} AS {})").format(sql.Placeholder(f"{bound}_{number}"), literally(column.type))
-
-    def _row(self, columns: list[sql.Composable]) -> sql.Composable:
-        return columns[0] if len(columns) == 1 else sql.SQL("({})").format(sql.SQL(", ").join(columns))
+        return bounds([ordered(column, name(column.name)) for column in self.key], self.key, after=after, upto=upto)
 
 
-def _ordered(column: KeyColumn, reference: sql.Composable) -> sql.Composable:
+def bounds(
+    columns: Sequence[sql.Composable], key: Sequence[KeyColumn], *, after: bool, upto: str | None
+) -> sql.Composable:
+    """*columns*, which hold a *key*, above `lo` (with *after*) and up to the bound called *upto*."""
+    sides = [(">", "lo")] if after else []
+    if upto is not None:
+        sides.append(("<=", upto))
+    texts = (
+        sql.SQL("{} {} {}").format(row_of(columns), sql.SQL(operator), row_of(list(_values(key, which))))
+        for operator, which in sides
+    )
+    return sql.SQL("\n    AND ").join(texts) if sides else sql.SQL("true")
+
+
+def _values(key: Sequence[KeyColumn], which: str) -> Iterator[sql.Composable]:
+    for number, column in enumerate(key, 1):
+        yield sql.SQL("CAST({} AS {})").format(sql.Placeholder(f"{which}_{number}"), literally(column.type))
+
+
+def row_of(columns: Sequence[sql.Composable], *, always: bool = False) -> sql.Composable:
+    """*columns* as one value to compare: the column itself where there is one, unless a row is *always* meant."""
+    if len(columns) == 1 and not always:
+        return columns[0]
+    return sql.SQL("ROW({})" if always else "({})").format(sql.SQL(", ").join(columns))
+
+
+def ordered(column: KeyColumn, reference: sql.Composable) -> sql.Composable:
     """*reference* to the column as the index orders it."""
     if column.collation is None:
         return reference

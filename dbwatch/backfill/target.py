@@ -12,6 +12,7 @@ from dbwatch.backfill.keys import UniqueIndex
 from dbwatch.errors import Refused, UsageError
 from dbwatch.journal.tables import SCHEMA
 from dbwatch.postgres.queries import query
+from dbwatch.postgres.roles import grant
 from dbwatch.postgres.session import Session, describe
 from dbwatch.text import one_line
 
@@ -90,6 +91,16 @@ async def unique_indexes(session: Session, target: Target, *, within: float) -> 
     """Its unique indexes, the primary key first. Raises as `Session.call` does."""
     text = query("backfill-keys", session.server_version)
     return await session.fetch(UniqueIndex, text, {"oid": target.oid}, within=within)
+
+
+async def require_room(session: Session, target: Target, *, within: float) -> None:
+    """Raises Refused where a journal is there and our role may not make a table beside it; else as `Session.call`."""
+    may = "SELECT pg_catalog.has_schema_privilege(oid, 'CREATE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
+    if await session.values(may.encode(), [SCHEMA], within=within) == [(False,)]:
+        raise Refused(
+            f"our role {target.role} may not make a table for before-images in schema {SCHEMA}",
+            next=f"{grant(f'USAGE, CREATE ON SCHEMA {SCHEMA}', target.role)}, or leave undo out",
+        )
 
 
 def _refuse(target: Target) -> None:

@@ -73,8 +73,8 @@ _NEXT = {
 }
 
 
-def sentence(error: BaseException, table: str) -> DbwatchError:
-    """A fatal *error* for a person."""
+def sentence(error: BaseException, work: str) -> DbwatchError:
+    """A fatal *error* of *work* (`the backfill of public.users`) for a person."""
     state = getattr(error, "sqlstate", None) or ""
     advice = _NEXT.get(state) or _NEXT.get(state[:2]) or "mend that, then start it again: it goes on from its cursor"
-    return DbwatchError(f"the backfill of {table} failed", why=describe(error), next=advice)
+    return DbwatchError(f"{work} failed", why=describe(error), next=advice)

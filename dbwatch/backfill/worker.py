@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 from typing import TypeVar
 
 from dbwatch.backfill import row
 from dbwatch.backfill.batch import BatchSession, Timeouts
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.health import Gate, Thresholds
+from dbwatch.backfill.images import Images
 from dbwatch.backfill.pace import Batch, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.report import Reporter, why_slow
-from dbwatch.backfill.row import Position
+from dbwatch.backfill.row import Position, Row
 from dbwatch.backfill.trouble import EXPECTED, Trouble, judge, sentence
 from dbwatch.backfill.watch import Watch
 from dbwatch.clock import Clock
@@ -53,8 +55,13 @@ class BatchWorker:
         watching: asyncio.Task[None],
         thresholds: Thresholds,
         reclaim: Callable[[Session], Awaitable[Position]],
+        images: Images | None = None,
+        stands: Callable[[Row], Position] = attrgetter("position"),
     ) -> None:
+        """*reclaim* claims again on a server that forgot the claim; *stands* tells from the row how far we are."""
         self.position = position
+        self._images = images
+        self._stands = stands
         self.pace = Pace(base_target_s=plan.spec.batch_time_ms / 1000)
         self._connector = connector
         self._plan = plan
@@ -115,12 +122,12 @@ class BatchWorker:
         """Hands on how it stands now."""
         self._reporter.tell(state, reason, self.position, self.pace)
 
-    async def part(self, status: State, note: str) -> None:
+    async def part(self, status: str, note: str) -> None:
         """Writes into the row how it ended, if that can be done at once; else the row shows an owner that is gone."""
         if self._session is not None and self._session.session.alive:
             with contextlib.suppress(*EXPECTED, Fenced):
                 session = self._session.session
-                await row.close(session, self.position, status.value, pending=None, note=note, within=1.0)
+                await row.close(session, self.position, status, pending=None, note=note, within=1.0)
 
     async def disconnect(self) -> None:
         """Ends the worker's connection."""
@@ -180,6 +187,7 @@ class BatchWorker:
         return session
 
     def _use(self, session: BatchSession) -> None:
+        session.images = self._images
         self._session = session
         self._reporter.worker = session.worker
         self._watch.worker = session.worker.pid if session.worker else None
@@ -194,12 +202,12 @@ class BatchWorker:
             self.position = await self._reclaim(session.session)
         elif found.epoch > self.position.epoch:
             raise Fenced(
-                f"the backfill of {self._plan.table} was taken over",
+                f"{self._plan.work} was taken over",
                 why=f"by {one_line(found.owner)}",
                 next="look at the journal",
             )
         else:
-            self.position = found.position
+            self.position = self._stands(found)
 
     async def _recover(self, trouble: Trouble, error: Exception, failures: int) -> None:
         session = self._session
@@ -209,7 +217,7 @@ class BatchWorker:
         elif session is not None:
             await session.rollback()
         if trouble is Trouble.FATAL:
-            raise sentence(error, self._plan.table) from error
+            raise sentence(error, self._plan.work) from error
         if self._control.stopping:
             return
         if trouble is Trouble.MOVED:
@@ -259,7 +267,7 @@ class BatchWorker:
         self._trouble_since = now if self._trouble_since is None else self._trouble_since
         if now - self._trouble_since > PATIENCE_S:
             raise DbwatchError(
-                f"the backfill of {self._plan.table} gave up after {PATIENCE_S / 60:.0f} min",
+                f"{self._plan.work} gave up after {PATIENCE_S / 60:.0f} min",
                 why=reason,
                 next="start it again when that is over: it goes on from its cursor",
             ) from error

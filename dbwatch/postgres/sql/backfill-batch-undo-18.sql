@@ -1,0 +1,32 @@
+-- dbwatch backfill: one batch as in backfill-batch.sql, which also keeps what it overwrites: RETURNING tells the row
+-- that was replaced and the one that replaced it, from 18 on.
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+{settings};
+SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
+WITH filled AS (
+{update}
+{returning}
+),
+kept AS (
+{keep}
+),
+moved AS (
+    UPDATE dbwatch.backfill AS b
+    SET
+        cursor = %(next)s,
+        rows_done = b.rows_done + (SELECT count(*) FROM filled),
+        scanned = b.scanned + %(scanned)s,
+        batches = b.batches + 1,
+        busy_s = b.busy_s + extract(EPOCH FROM clock_timestamp() - now()),
+        beat_at = clock_timestamp()
+    WHERE
+        b.id = %(id)s AND b.epoch = %(epoch)s
+        AND b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s
+    RETURNING 1
+)
+SELECT
+    (SELECT count(*) FROM filled),
+    CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
+FROM moved;
+COMMIT;
+SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

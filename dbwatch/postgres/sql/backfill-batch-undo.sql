@@ -1,0 +1,34 @@
+-- dbwatch backfill: one batch as in backfill-batch.sql, which also keeps what it overwrites. Up to 17 RETURNING knows
+-- only the new values: the old ones are read where the rows are locked, so that they are those that the UPDATE replaces.
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+{settings};
+SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
+WITH "dbwatch read" AS MATERIALIZED (
+{read}
+),
+filled AS (
+{update_read}
+),
+kept AS (
+{keep}
+),
+moved AS (
+    UPDATE dbwatch.backfill AS b
+    SET
+        cursor = %(next)s,
+        rows_done = b.rows_done + (SELECT count(*) FROM filled),
+        scanned = b.scanned + %(scanned)s,
+        batches = b.batches + 1,
+        busy_s = b.busy_s + extract(EPOCH FROM clock_timestamp() - now()),
+        beat_at = clock_timestamp()
+    WHERE
+        b.id = %(id)s AND b.epoch = %(epoch)s
+        AND b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s
+    RETURNING 1
+)
+SELECT
+    (SELECT count(*) FROM filled),
+    CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
+FROM moved;
+COMMIT;
+SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')
