@@ -128,8 +128,8 @@ class Case:
 
 
 _RUN = "run|window.toml|--headless"
-_REACH = 'cannot connect to user={{who}} dbname={db} {at}: connection to server at "127.0.0.1", port {port} failed: '
-_GUARDED = _REACH.replace("{{who}}", "guarded")
+_REACH = 'cannot connect to user=ROLE dbname={db} {at}: connection to server at "127.0.0.1", port {port} failed: '
+_GUARDED = _REACH.replace("ROLE", "guarded")
 _FORMS = 'write "host=... dbname=..." with quotes around it, or "postgresql://user@host/dbname"'
 _CHECK_PASSWORD = "check the password (PGPASSWORD, ~/.pgpass or the service file)"
 CASES = {
@@ -184,7 +184,7 @@ CASES = {
     "an unknown role": Case(
         "snapshot|{as_nobody_here}",
         3,
-        _REACH.replace("{{who}}", "nobody_here") + 'FATAL: role "nobody_here" does not exist; check the user\'s name',
+        _REACH.replace("ROLE", "nobody_here") + 'FATAL: role "nobody_here" does not exist; check the user\'s name',
     ),
     "a standby": Case(
         _RUN,

@@ -462,15 +462,28 @@ async def test_without_a_screen_it_stops_where_a_person_is_needed(seat: Seat) ->
     assert "preview is a person's step" in first.err
     assert "--sign preview=NOTE" in first.err
     assert {step["status"] for step in (await steps(seat)).values()} == {"pending"}
-    whole = await seat.run("run", str(seat.shop.runbook), "--headless", *SIGNED)
+    beyond = await seat.run("run", str(seat.shop.runbook), "--headless", *SIGNED)
+    assert (beyond.code, "past drop there is no whole way back" in beyond.err) == (4, True)
+    assert beyond.err.rstrip().endswith("; say --confirm DBNAME")
+    assert told_lines(beyond.out)[0] == "wei@bastion took the wheel: started again"  # nothing of before its own start
+    assert [line for line in told_lines(beyond.out) if line.startswith("same step same: done")] == [
+        "same step same: done: ALTER TABLE users ADD CONSTRAINT users_phone_same"
+        " CHECK (phone IS NOT DISTINCT FROM legacy_phone_field) NOT VALID"
+    ]
+    whole = await seat.run("run", str(seat.shop.runbook), "--headless", "--confirm", seat.shop.db.name)
     assert whole.code == 0, whole.out + whole.err
-    assert "window closed: done" in whole.out
+    assert told_lines(whole.out)[-1] == "window closed: done"
     assert await seat.shop.heads() == ["7be4"]
     told = json.loads((await seat.run("status", seat.shop.db.dsn, "--json")).out)
     assert (told["open"], told["outcome"], told["driver"]) == (False, "done", "wei@bastion")
     assert {step["status"] for step in told["steps"]} == {"done"}
     following = await seat.run("run", str(seat.shop.runbook), "--headless")
     assert (following.code, "preview is a person's step" in following.err) == (4, True)
+
+
+def told_lines(printed: str) -> list[str]:
+    """What each line of *printed* tells: an event a line, each with its time."""
+    return [re.fullmatch(r"\d\d:\d\d:\d\d (.+)", line)[1] for line in printed.splitlines()]  # type: ignore[index]
 
 
 async def test_a_check_that_does_not_hold_ends_it_with_1(seat: Seat) -> None:
@@ -514,5 +527,9 @@ async def test_the_way_back_without_a_screen_wants_the_name_and_the_persons_part
     assert back.code == 0, back.out + back.err
     assert "the schema equals the one at the opening" in back.out
     assert await seat.shop.dump() == before
+    [epoch] = re.findall(r"fence: epoch \d+ → (\d+)", back.out)
+    assert f"abort 1 done in 0:00: epoch {epoch}" in back.out  # as shown: the epoch is taken once, by entering
+    assert back.out.count("took the wheel") == 1
+    assert await column(seat.shop.db, "SELECT epoch FROM dbwatch.window") == [int(epoch)]
     told = json.loads((await seat.run("status", seat.shop.db.dsn, "--json")).out)
     assert (told["outcome"], told["abort"]["equal"]) == ("aborted", True)

@@ -23,13 +23,14 @@ from dbwatch.window.driving import driving
 from dbwatch.window.ground import Ground
 from dbwatch.window.intents import SignOff
 from dbwatch.window.opening import Wish, enter, visit
+from dbwatch.window.rollback import FOR_ABORT
 from dbwatch.window.survey import Survey
 
 
 def main(runbook: Path, *, dry_run: bool, confirm: str, undone: list[str], actor: str, folder: Path | None) -> int:
     """Shows the plan, and carries it out where it is confirmed; the exit code. Raises DbwatchError."""
     book = load(runbook, os.environ)
-    wish = Wish(who(actor), folder or state_folder(), amend=True, take_over="abort", open_new=False)
+    wish = Wish(who(actor), folder or state_folder(), amend=True, take_over=FOR_ABORT, open_new=False)
     return asyncio.run(_abort(book, wish, dry_run, confirm, frozenset(undone)))
 
 
@@ -51,14 +52,15 @@ async def _abort(book: LoadedRunbook, wish: Wish, dry_run: bool, confirm: str, u
     typed = confirm or await _typed(f"Type the database's name ({plan.database}) to begin: ")
     if typed != plan.database:
         raise Refused("that is not the database's name; nothing was done", next=f"the name is {plan.database}")
-    return await _carry_out(book, wish, undone)
+    return await _carry_out(book, wish, plan, undone)
 
 
 async def _plan(ground: Ground) -> AbortPlan:
     return await Survey(ground).plan(await poll_once(ground.connector), "")
 
 
-async def _carry_out(book: LoadedRunbook, wish: Wish, undone: frozenset[str]) -> int:
+async def _carry_out(book: LoadedRunbook, wish: Wish, plan: AbortPlan, undone: frozenset[str]) -> int:
+    """Carries out *plan*, which was shown and confirmed; or goes on with an abort that was cut short."""
     signals = Signals()
     ground = await enter(book, SystemClock(), wish, tell)
     async with driving(ground) as conductor:
@@ -69,7 +71,8 @@ async def _carry_out(book: LoadedRunbook, wish: Wish, undone: frozenset[str]) ->
         try:
             await conductor.recovered.wait()
             if not conductor.state.aborting:
-                conductor.driver.aborting.begin(await conductor.plan_abort())
+                _require_covered(plan, await conductor.plan_abort())
+                conductor.driver.aborting.begin(plan)
             settling = asyncio.create_task(conductor.work.settled())
             await asyncio.wait({settling, ending}, return_when=asyncio.FIRST_COMPLETED)
             if not settling.done():
@@ -82,6 +85,16 @@ async def _carry_out(book: LoadedRunbook, wish: Wish, undone: frozenset[str]) ->
             teller.tell()
         abort = conductor.state.abort
         return Exit.OK if abort is not None and abort.equal else Exit.FAILED
+
+
+def _require_covered(shown: AbortPlan, now: AbortPlan) -> None:
+    """Raises Refused where the way back is not the one any more that was shown."""
+    if not shown.covers(now):
+        raise Refused(
+            "the way back has changed since it was shown; nothing was taken back",
+            why="\n" + "\n".join(plan_lines(now)) + "\n",
+            next="look at it, and start again",
+        )
 
 
 async def _sign(conductor: Conductor, undone: frozenset[str]) -> None:

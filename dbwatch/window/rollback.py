@@ -7,7 +7,7 @@ stood, in whosever hands.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 
@@ -30,6 +30,8 @@ ATTEMPTS = 20
 """How often a downgrade, or a drop, is tried where a lock is in the way."""
 STOP_S = 15.0
 """How long our cancelled work may take to end: the whole ladder from cancel to kill."""
+FOR_ABORT = "abort"
+"""The reason for which a driver takes the wheel whose first act is to take everything back."""
 LAST_PAUSE_S = 5.0
 """The longest pause between two tries of a drop."""
 
@@ -114,7 +116,10 @@ class Rollbacker:
 
     async def _fence(self, action: Action) -> str:
         del action
-        fence = await self._ground.store.take("abort", within=1.0)
+        store = self._ground.store
+        if fenced_already(store.events, store.epoch):
+            return f"epoch {store.epoch}, taken on the way in"
+        fence = await store.take(FOR_ABORT, within=1.0)
         return f"epoch {fence.epoch}"
 
     async def _end_work(self, action: Action) -> str:
@@ -221,3 +226,13 @@ class Rollbacker:
             finally:
                 await session.close()
             await ground.clock.sleep(min(LAST_PAUSE_S, 0.25 * 2**attempt))
+
+
+def fenced_already(events: Sequence[ev.Event], epoch: int) -> bool:
+    """Whether *epoch* was taken for an abort and nothing was begun in it: no work of ours is left to fence out. Pure.
+
+    So a process that enters a window to abort it does not take a second epoch, and its plan told the truth.
+    """
+    since = [event.fact for event in events if event.epoch == epoch]
+    took = next((fact for fact in since if isinstance(fact, ev.DriverTook)), None)
+    return took is not None and took.reason == FOR_ABORT and not any(isinstance(f, ev.StepStarted) for f in since)
