@@ -14,9 +14,9 @@ from ledger import Ledger
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from servers import Database
 
-from dbwatch.backfill import row
+from dbwatch.backfill import claim as claiming
+from dbwatch.backfill.claim import Claimed, Finished, Occupied
 from dbwatch.backfill.progress import State
-from dbwatch.backfill.row import Claimed, Finished, Occupied
 from dbwatch.errors import Fenced, Refused
 from dbwatch.journal.fence import Fence
 from dbwatch.postgres.session import Connector, Role
@@ -37,7 +37,7 @@ async def claim(
         await ledger.database.foreign(owner)
     session = await ledger.database.connector.open(Role.JOURNAL)
     try:
-        return await row.claim(session, await ledger.plan(), owner=owner, fence=fence)
+        return await claiming.claim(session, await ledger.plan(), owner=owner, fence=fence)
     finally:
         await session.close()
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from dataclasses import dataclass
 from functools import partial
 
-import psycopg
-
-from dbwatch.backfill import row
+from dbwatch.backfill import claim, row
 from dbwatch.backfill.batch import BatchSession, Timeouts
+from dbwatch.backfill.claim import Claimed, Finished
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.final import FinalScan
 from dbwatch.backfill.health import Thresholds
@@ -19,17 +17,13 @@ from dbwatch.backfill.pace import Batch, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter
-from dbwatch.backfill.row import Claimed, Finished, Occupied, Position
-from dbwatch.backfill.watch import Watch
-from dbwatch.backfill.worker import BatchWorker, StopRequested
+from dbwatch.backfill.row import Position
+from dbwatch.backfill.worker import BatchWorker, StopRequested, at_work
 from dbwatch.clock import Clock
-from dbwatch.errors import DbwatchError, Fenced, Refused
+from dbwatch.errors import DbwatchError, Fenced
 from dbwatch.journal.fence import Fence
-from dbwatch.postgres.session import Connector, Role, Session, describe
+from dbwatch.postgres.session import Connector, Role, Session
 from dbwatch.text import one_line
-
-OWNER_GONE_WITHIN_S = 3.0
-"""How long a claim waits for the backend of a killed owner to go away before it calls the owner alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,30 +91,19 @@ class Backfill:
         if isinstance(claimed, Finished):
             await session.session.close()
             return self._finished(claimed)
-        watch = Watch(self._connector, self._clock, self._thresholds)
-        watching = asyncio.create_task(watch.run(), name="backfill watch")
-        worker = BatchWorker(
+        working = at_work(
             session,
-            claimed.position,
+            claimed,
             connector=self._connector,
             plan=self._plan,
             clock=self._clock,
             control=self._control,
             reporter=self._reporter,
-            watch=watch,
-            watching=watching,
             thresholds=self._thresholds,
             reclaim=self._reclaim,
-            images=claimed.images,
         )
-        self._reporter.began(claimed.position)
-        try:
-            await watch.look()
+        async with working as worker:
             return await self._to_the_end(worker, began)
-        finally:
-            watching.cancel()
-            await asyncio.wait({watching}, timeout=1.0)
-            await worker.disconnect()
 
     async def _to_the_end(self, worker: BatchWorker, began: float) -> Result:
         try:
@@ -166,56 +149,23 @@ class Backfill:
 
     async def _claim(self, session: Session) -> Claimed | Finished:
         """Waits for a killed owner's backend to go away, or for the silence of one that came through a pooler."""
-        deadline = self._clock.monotonic() + OWNER_GONE_WITHIN_S
-        silent_s = 0.0
-        while True:
-            got = await self._claimed(session)
-            if isinstance(got, Claimed | Finished):
-                return got
-            if got is None or got.pid is not None:
-                alive = self._clock.monotonic() >= deadline
-            else:
-                alive = got.row.silent_s < silent_s
-                silent_s = got.row.silent_s
-            if alive:
-                raise self._occupied(got)
-            await self._control.rest(self._clock, 0.1)
-
-    async def _claimed(self, session: Session) -> Claimed | Finished | Occupied | None:
-        """One attempt; None where somebody else is claiming, or the table is locked."""
-        owner = self.owner + (row.POOLED if session.pooled else "")
-        try:
-            return await row.claim(
-                session, self._plan, owner=owner, fence=self._fence, step_id=self._step_id, again=self._again
-            )
-        except psycopg.errors.LockNotAvailable:
-            return None
-        except psycopg.Error as error:
-            raise DbwatchError(
-                f"the backfill of {self._plan.table} cannot be claimed",
-                why=describe(error),
-                next="mend that, try again",
-            ) from error
-
-    def _occupied(self, got: Occupied | None) -> Refused:
-        if got is None:
-            return Refused(
-                f"the backfill of {self._plan.table} cannot be claimed",
-                why="the table, or the journal's row, is locked by another session",
-                next="try again when it is free",
-            )
-        where = f"pid {got.pid}" if got.pid is not None else "through a pooler"
-        return Refused(
-            f"this backfill of {self._plan.table} is at work already",
-            why=f"{one_line(got.row.owner)} ({where}) is alive",
-            next="wait for it, or stop it first",
+        owner = self.owner + (claim.POOLED if session.pooled else "")
+        attempt = partial(
+            claim.claim,
+            session,
+            self._plan,
+            owner=owner,
+            fence=self._fence,
+            step_id=self._step_id,
+            again=self._again,
         )
+        return await claim.patiently(attempt, self._plan.work, self._clock, self._control)
 
     async def _reclaim(self, session: Session) -> Position:
         """The claim again, on a server that does not know of it."""
         claimed = await self._claim(session)
         if isinstance(claimed, Finished):
-            raise DbwatchError(f"the backfill of {self._plan.table} was finished by somebody else")
+            raise DbwatchError(f"{self._plan.work} was finished by somebody else")
         return claimed.position
 
     def _finished(self, finished: Finished) -> Result:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from operator import attrgetter
 from typing import TypeVar
 
 from dbwatch.backfill import row
 from dbwatch.backfill.batch import BatchSession, Timeouts
+from dbwatch.backfill.claim import Claimed
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.health import Gate, Thresholds
 from dbwatch.backfill.images import Images
@@ -34,6 +36,51 @@ PATIENCE_S = 600.0
 LONGEST_REST_S = 5.0
 
 
+@asynccontextmanager
+async def at_work(
+    session: BatchSession,
+    claimed: Claimed,
+    *,
+    connector: Connector,
+    plan: Plan,
+    clock: Clock,
+    control: Control,
+    reporter: Reporter,
+    thresholds: Thresholds,
+    reclaim: Callable[[Session], Awaitable[Position]],
+    stands: Callable[[Row], Position] = attrgetter("position"),
+) -> AsyncIterator[BatchWorker]:
+    """A worker on *session* with its watch, both ended in the end.
+
+    *reclaim* claims again on a server that forgot the claim; *stands* tells from the row how far we are.
+    """
+    watch = Watch(connector, clock, thresholds)
+    watching = asyncio.create_task(watch.run(), name="backfill watch")
+    worker = BatchWorker(
+        session,
+        claimed.position,
+        connector=connector,
+        plan=plan,
+        clock=clock,
+        control=control,
+        reporter=reporter,
+        watch=watch,
+        watching=watching,
+        thresholds=thresholds,
+        reclaim=reclaim,
+        images=claimed.images,
+        stands=stands,
+    )
+    reporter.began(claimed.position)
+    try:
+        await watch.look()
+        yield worker
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching}, timeout=1.0)
+        await worker.disconnect()
+
+
 class StopRequested(Exception):
     """The control said stop: no error, a person's wish on its way out of the loops."""
 
@@ -55,10 +102,9 @@ class BatchWorker:
         watching: asyncio.Task[None],
         thresholds: Thresholds,
         reclaim: Callable[[Session], Awaitable[Position]],
-        images: Images | None = None,
-        stands: Callable[[Row], Position] = attrgetter("position"),
+        images: Images | None,
+        stands: Callable[[Row], Position],
     ) -> None:
-        """*reclaim* claims again on a server that forgot the claim; *stands* tells from the row how far we are."""
         self.position = position
         self._images = images
         self._stands = stands
