@@ -1,0 +1,107 @@
+"""The before-images that the journal knows of, and their end: brought back whole, or no longer needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from dbwatch.backfill.images import Images
+from dbwatch.postgres.queries import query
+from dbwatch.postgres.session import Connection, Session, describe
+from dbwatch.text import one_line, size
+
+RATE = 50_000.0
+"""Rows/s brought back where nothing of this backfill was measured."""
+OVERHEAD = 1.25
+"""What looking for the next key and resting between the batches adds to the time inside them."""
+DROP_S = 2.0
+"""How long the end of a table of images may take."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The before-images of one backfill."""
+
+    id: int
+    """The backfill's."""
+    step: str | None
+    status: str
+    images: str
+    rows_done: int
+    restored: int
+    changed: int
+    missing: int
+    busy_s: float
+    there: bool
+    """The table of images exists."""
+    fires: list[str]
+    """Triggers that bringing a row back fires, raw."""
+
+    @cached_property
+    def kept_in(self) -> Images:
+        """Where they are."""
+        return Images.from_json(self.images)
+
+    @property
+    def left(self) -> int:
+        """Rows still to be looked at: at most so many, for SET may have left some as they were."""
+        return max(0, self.rows_done - self.restored - self.changed - self.missing)
+
+    @property
+    def over(self) -> bool:
+        """They were brought back."""
+        return self.status == "restored"
+
+    @property
+    def estimate_s(self) -> float:
+        """How long bringing back what is left takes, at the rate at which the backfill itself went in its batches."""
+        rate = self.rows_done / self.busy_s if self.busy_s > 0 and self.rows_done else RATE
+        return 0.5 + OVERHEAD * self.left / rate
+
+
+async def of_window(session: Session, window: UUID, *, within: float = 5.0) -> tuple[Kept, ...]:
+    """Those of a window's backfills, the newest first. Raises as `Session.call` does."""
+    return await _find(session, window, None, within)
+
+
+async def of_backfill(session: Session, id: int, *, within: float = 5.0) -> Kept | None:
+    """Those of one backfill; None where it keeps none. Raises as `Session.call` does."""
+    return next(iter(await _find(session, None, id, within)), None)
+
+
+async def _find(session: Session, window: UUID | None, id: int | None, within: float) -> tuple[Kept, ...]:
+    text = query("backfill-kept", session.server_version)
+    return tuple(await session.fetch(Kept, text, {"window": window, "id": id}, within=within))
+
+
+async def drop(session: Session, images: Images, *, even_full: bool) -> str:
+    """Drops the table of images, unless it holds some and *even_full* is not said; what became of it, as a sentence.
+
+    Waits for no lock longer than 500 ms: where one is in the way, or it is another role's, it stays and is named, with
+    its size. Raises as `Session.call` does where the connection is at fault.
+    """
+    table = sql.Identifier("dbwatch", images.relation)
+
+    async def work(connection: Connection) -> str:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = '500ms'; SET LOCAL statement_timeout = '1500ms'")
+            cursor = await connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", [table.as_string()])
+            if await cursor.fetchone() != (True,):
+                return ""
+            look = sql.SQL("SELECT EXISTS (SELECT FROM {}), pg_catalog.pg_total_relation_size({}::regclass)")
+            cursor = await connection.execute(look.format(table, sql.Literal(table.as_string())))
+            [(full, octets)] = await cursor.fetchall()
+            if full and not even_full:
+                return f"what is left stays in {table.as_string()} ({size(octets)})"
+            await connection.execute(sql.SQL("DROP TABLE {}").format(table))
+            return f"the before-images of {images.display} ({size(octets)}) were dropped"
+
+    try:
+        return await session.call(work, within=DROP_S)
+    except psycopg.Error as error:
+        why = one_line(describe(error))
+        return f"the before-images of {images.display} could not be dropped: {why}; DROP TABLE {table.as_string()}"
