@@ -49,6 +49,9 @@ def run(
     headless: bool = False,
     sign: Annotated[list[str] | None, Parameter(help="With --headless: sign a person's step off, STEP=NOTE.")] = None,
     confirm: Annotated[str, Parameter(help="With --headless: the database's name, for a step that asks for it.")] = "",
+    confirm: Annotated[
+        str, Parameter(help="With --headless: the database's name, to go past the point of no return.")
+    ] = "",
     amend: bool = False,
     take_over: Annotated[str, Parameter(help="Take the wheel from a driver that is alive, for this reason.")] = "",
     actor: As = "",
@@ -77,6 +80,23 @@ def run(
         actor=actor,
         folder=state_dir,
     )
+
+
+@app.command
+def attach(
+    dsn: Dsn = "",
+    /,
+    *,
+    runbook: Annotated[
+        Path | None, Parameter(help="The runbook on this machine: needed only to take the wheel for Alembic's steps.")
+    ] = None,
+    actor: As = "",
+    state_dir: Journal = None,
+) -> int:
+    """Joins the open window as navigator: looks on, confirms, pauses, stops, aborts, or takes the wheel."""
+    from dbwatch.cli import attach as door
+
+    return door.main(dsn, runbook=runbook, actor=actor, folder=state_dir)
 
 
 @app.command

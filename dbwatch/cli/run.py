@@ -20,6 +20,7 @@ from dbwatch.text import one_line
 from dbwatch.window import gates
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
+from dbwatch.window.ground import Ground
 from dbwatch.window.intents import Intent, RunStep, SignOff
 from dbwatch.window.opening import Wish, enter
 
@@ -47,10 +48,15 @@ def main(
 
 async def on_screen(book: LoadedRunbook, wish: Wish, *, lonely: bool = True) -> int:
     """Drives from the screens. *lonely*: without a terminal the step that runs is finished before we leave."""
-    from dbwatch.tui.app import DbwatchApp
-
     signals = Signals()
     ground = await enter(book, SystemClock(), wish, tell)
+    return await sit(ground, signals, lonely=lonely)
+
+
+async def sit(ground: Ground, signals: Signals, *, lonely: bool = True) -> int:
+    """Shows the screens of a place at a window, the driver's or a navigator's, until one leaves it."""
+    from dbwatch.tui.app import DbwatchApp
+
     async with driving(ground) as conductor:
         code = await show(DbwatchApp(conductor.feed(), conductor), signals)
         if signals.hung_up.is_set() and lonely and not signals.ended.is_set():

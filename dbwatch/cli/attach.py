@@ -1,0 +1,31 @@
+"""Door: joins an open window from another terminal, as its navigator."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from dbwatch.cli.actor import who
+from dbwatch.cli.output import tell
+from dbwatch.cli.run import sit
+from dbwatch.cli.screen import Signals, require_terminal
+from dbwatch.clock import SystemClock
+from dbwatch.errors import UsageError
+from dbwatch.journal.mirror import state_folder
+from dbwatch.postgres.session import Connector
+from dbwatch.window.opening import Wish, attend
+
+
+def main(dsn: str, *, runbook: Path | None, actor: str, folder: Path | None) -> int:
+    """Looks on until `q`. Raises DbwatchError where no window is open there, or it may not be joined."""
+    require_terminal()
+    if runbook is not None and not runbook.is_file():
+        raise UsageError(f"there is no file {runbook}", next="name the runbook on this machine, or leave it out")
+    wish = Wish(who(actor), folder or state_folder())
+    return asyncio.run(_attach(Connector(dsn), wish, runbook))
+
+
+async def _attach(connector: Connector, wish: Wish, runbook: Path | None) -> int:
+    signals = Signals()
+    ground = await attend(connector, SystemClock(), wish, tell, runbook)
+    return await sit(ground, signals)
