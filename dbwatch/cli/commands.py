@@ -49,9 +49,6 @@ def run(
     headless: bool = False,
     sign: Annotated[list[str] | None, Parameter(help="With --headless: sign a person's step off, STEP=NOTE.")] = None,
     confirm: Annotated[str, Parameter(help="With --headless: the database's name, for a step that asks for it.")] = "",
-    confirm: Annotated[
-        str, Parameter(help="With --headless: the database's name, to go past the point of no return.")
-    ] = "",
     amend: bool = False,
     take_over: Annotated[str, Parameter(help="Take the wheel from a driver that is alive, for this reason.")] = "",
     actor: As = "",
