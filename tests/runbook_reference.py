@@ -29,6 +29,7 @@ _WORDS = {
     "BatchTime": "duration",
     "Expected": "value",
     "int": "number",
+    "bool": "`true` or `false`",
 }
 _STEP = model.Migrate.__mro__[1]  # what the kinds of step share
 _ELSEWHERE = {"target", "contact", "phase", "step"}
@@ -113,6 +114,8 @@ def _default(spec: type[Spec], key: str) -> str:
         return "must be there"
     if default is None or default == "":
         return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     if isinstance(default, float):
         return f'`"{default * 1000:g}ms"`' if default < 1 else f'`"{default:g}s"`'
     return f'`"{default}"`' if isinstance(default, str) else f"`{default}`"

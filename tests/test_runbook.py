@@ -34,7 +34,7 @@ def test_the_designs_runbook_is_read_as_it_is_meant() -> None:
     assert (runbook.target.dsn, runbook.target.lock_timeout) == ("service=shop", 2.0)
     fill = runbook.step("fill")
     assert isinstance(fill, model.Backfill)
-    assert (fill.mode, fill.batch_time, fill.key) == ("pending", 0.1, None)
+    assert (fill.mode, fill.batch_time, fill.key, fill.undo) == ("pending", 0.1, None, False)
     validate = runbook.step("validate")
     assert isinstance(validate, model.Sql)
     assert validate.sql == "ALTER TABLE users\n  VALIDATE CONSTRAINT phone_given"

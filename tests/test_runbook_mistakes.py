@@ -122,6 +122,11 @@ SAID = [
         id="a batch time that the backfill would refuse",
     ),
     pytest.param(
+        ('table = "users"', 'table = "users"\nundo = "UPDATE users SET phone = NULL"'),
+        ['{undo}: phase "code", step "fill": "undo": expected true or false, not text; write undo = true'],
+        id="SQL where a backfill asks only whether",
+    ),
+    pytest.param(
         ('statement_timeout = "60s"', 'statement_timeout = "1s"'),
         [
             "8: [target]: a lock_timeout of 2 s never fires before a statement_timeout of 1 s;"

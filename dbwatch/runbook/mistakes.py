@@ -174,6 +174,8 @@ def _example(path: Path, kind: str) -> str:
     example = field.examples[0] if field.examples else field.default
     if example is None or example == "":
         return f'{path[-1]} = "..."'
+    if isinstance(example, bool):
+        return f"{path[-1]} = {str(example).lower()}"
     return f"{path[-1]} = " + (f'"{example}"' if isinstance(example, str) else str(example))
 
 

@@ -131,6 +131,8 @@ class Backfill(_Step):
     """`pending`: a changed row no longer meets `where`. `once`: it still does; each row is changed exactly once."""
     batch_time: BatchTime = 0.1
     """How long a batch should take."""
+    undo: bool = Field(default=False, examples=[True])
+    """Keep what is overwritten, so that an abort brings it back; a column that the window makes needs none of that."""
 
 
 class Sql(_Step):
