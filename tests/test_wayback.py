@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,14 +13,18 @@ from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.migration.chain import Body, Chain, Revision
 from dbwatch.migration.events import Direction
+from dbwatch.migration.fingerprint import Change, Difference, Item
+from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import RenderedStatement, RevisionSql
 from dbwatch.runbook import model
 from dbwatch.runbook.loader import parse
 from dbwatch.runbook.model import Runbook
 from dbwatch.steps.kinds import EXECUTORS, RECOVERIES
 from dbwatch.window import gates, wayback
-from dbwatch.window.abort import AbortPlan, Action, ActionKind
-from dbwatch.window.wayback import Leftover, Situation
+from dbwatch.window.abort import AbortPlan, Action, ActionKind, Blocker
+from dbwatch.window.descent import WHY_NOT
+from dbwatch.window.prediction import Prediction
+from dbwatch.window.wayback import Situation
 
 RUNBOOK = """
 title = "users.phone"
@@ -91,10 +96,19 @@ def down(revision: str, *statements: str, trouble: str = "") -> RevisionSql:
     return RevisionSql(revision, Direction.DOWN, tuple(RenderedStatement(s, True) for s in statements), trouble)
 
 
+def up(revision: str, *statements: str) -> RevisionSql:
+    return RevisionSql(revision, Direction.UP, tuple(RenderedStatement(s, True) for s in statements), "")
+
+
 def situation(window: WindowState, **given: Any) -> Situation:
     return replace(
         Situation(window, runbook(), "shop@prod-db1 (primary, 16.4)", frozenset({"9a20"}), opened="21:04:10"), **given
     )
+
+
+def left(kind: str, name: str, sql: str) -> Mend:
+    item = Item(f"{kind} public.{name}", kind, "public", name, "users", "table public.users", 1, "")
+    return Mend(Difference(item.key, Change.ADDED, "", "", 1, item), (sql,))
 
 
 def kinds(plan: AbortPlan) -> list[tuple[ActionKind, str]]:
@@ -126,11 +140,11 @@ def test_the_application_goes_back_before_the_schema_that_it_needs() -> None:
 
 def test_what_runs_is_stopped_and_its_leftovers_go_first() -> None:
     window = state(ev.StepStarted("add", 1, ["9a20"]), ADDED)
-    left = (
-        Leftover("index public.idx", ("DROP INDEX CONCURRENTLY idx",)),
-        Leftover("column public.users.phone", ("ALTER TABLE users DROP COLUMN phone",)),
+    behind = (
+        left("index", "idx", "DROP INDEX CONCURRENTLY idx"),
+        left("column", "phone", "ALTER TABLE users DROP COLUMN phone"),
     )
-    plan = wayback.plan(situation(window, leftovers=left, running="CREATE INDEX CONCURRENTLY idx"))
+    plan = wayback.plan(situation(window, leftovers=behind, running="CREATE INDEX CONCURRENTLY idx"))
     assert kinds(plan) == [
         (ActionKind.FENCE, ""),
         (ActionKind.STOP, "add"),
@@ -170,7 +184,7 @@ def test_a_sql_step_is_undone_by_its_own_undo() -> None:
 )
 def test_a_downgrade_that_is_none_is_an_obstacle(body: Body, why: str) -> None:
     chain = Chain(
-        (Revision("3f1c", ("9a20",), "", "", Body.BODY, body),),
+        (Revision("9a20", (), "", "", Body.BODY, Body.BODY), Revision("3f1c", ("9a20",), "", "", Body.BODY, body)),
         frozenset({"3f1c"}),
         frozenset({"3f1c"}),
         "alembic_version",
@@ -179,11 +193,14 @@ def test_a_downgrade_that_is_none_is_an_obstacle(body: Body, why: str) -> None:
         (),
         "",
     )
-    window = state(*done("add", "9a20"))
-    plan = wayback.plan(situation(window, downgrades={"add": (down("3f1c"),)}, chain=chain))
+    window = state(*done("add", "9a20"), ADDED)
+    plan = wayback.plan(situation(window, downgrades={"add": (down("3f1c"),)}, chain=chain, heads=frozenset({"3f1c"})))
     assert why in plan.obstacles[0]
-    upgrades = {"add": (RevisionSql("3f1c", Direction.UP, (), ""),)}
-    assert wayback.point_of_no_return(runbook(), upgrades, chain, {}) == ("add", f"3f1c: {wayback._WHY_NOT[body]}")
+    assert plan.prediction.stops.startswith(f"above 3f1c: {why}")
+    assert plan.prediction.heads == ("3f1c",)
+    assert ActionKind.DOWNGRADE not in [kind for kind, _ in kinds(plan)]
+    upgrades = {"add": (up("3f1c", "ALTER TABLE users ADD COLUMN phone text"),)}
+    assert wayback.point_of_no_return(runbook(), upgrades, chain, {}) == ("add", f"3f1c: {WHY_NOT[body]}")
 
 
 def test_the_point_of_no_return_is_the_first_step_that_destroys_what_was_there() -> None:
@@ -216,6 +233,14 @@ def test_a_plan_that_was_shown_stays_good_when_there_is_less_to_do() -> None:
     assert shown.covers(wayback.plan(situation(ended, downgrades=rendered)))
     further = state(*done("add", "9a20"), *done("fill"), *done("same"))
     assert not shown.covers(wayback.plan(situation(further, downgrades=rendered)))
+
+
+def test_a_plan_survives_the_journal() -> None:
+    waits = Blocker(47110, AT, None, "reports", "idle in transaction", 31.5, "SELECT 1", "users")
+    foreseen = Prediction(("9a20",), False, ("type public.state",), ("index public.theirs",), "above 3f1c", ("why",))
+    action = Action(ActionKind.DOWNGRADE, "d", "add", ("DROP",), ("9a20",), 2.0, ("n",), ("AE on users",), (waits,))
+    plan = AbortPlan("shop", "shop@db1", 7, (action,), ("lost",), ("in the way",), 300.0, (47110,), foreseen)
+    assert AbortPlan.of(json.loads(json.dumps(plan.body()))) == plan
 
 
 def test_an_action_survives_the_journal() -> None:

@@ -17,14 +17,16 @@ from psycopg.conninfo import conninfo_to_dict
 from servers import Database, client_tools
 
 from dbwatch.clock import SystemClock
+from dbwatch.journal.events import AbortFinished
 from dbwatch.journal.fold import StepStatus
+from dbwatch.postgres.session import Connector
 from dbwatch.runbook.loader import LoadedRunbook, load
 from dbwatch.runbook.model import Manual
 from dbwatch.window.abort import AbortPlan
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
 from dbwatch.window.intents import Abort, RunStep, SignOff
-from dbwatch.window.opening import Wish, enter
+from dbwatch.window.opening import Wish, attend, enter
 
 PATIENCE_S = 30.0
 
@@ -83,6 +85,14 @@ async def driven(shop: Shop, actor: str = "wei@a", **given: object) -> AsyncIter
         yield conductor
 
 
+@asynccontextmanager
+async def attended(shop: Shop, actor: str = "lin@b", runbook: Path | None = None) -> AsyncIterator[Conductor]:
+    """A navigator at the shop's window, from another machine."""
+    ground = await attend(Connector(shop.db.dsn), SystemClock(), shop.wish(actor), lambda _: None, runbook)
+    async with driving(ground) as conductor:
+        yield conductor
+
+
 async def until(conductor: Conductor, holds: Callable[[Conductor], bool], within: float = PATIENCE_S) -> None:
     """Waits, frame by frame, until *holds*."""
     feed = conductor.feed()
@@ -115,9 +125,15 @@ async def steps_before(conductor: Conductor, step_id: str) -> None:
 
 
 async def abort(conductor: Conductor) -> AbortPlan:
-    """Shows the plan, confirms it, signs a person's actions off, and waits for the end; the plan."""
+    """Shows the plan, confirms it, signs a person's actions off, and waits for the end; the plan.
+
+    What it foresaw has to be what was found.
+    """
     plan = await begin_abort(conductor)
     await end_of_abort(conductor)
+    finished = next(e.fact for e in reversed(conductor.events) if isinstance(e.fact, AbortFinished))
+    assert finished.missed == []
+    assert finished.found is not None
     return plan
 
 

@@ -124,6 +124,7 @@ def plan_lines(plan: AbortPlan) -> list[str]:
         lines.extend(f"      {note}" for note in action.notes)
     lines.extend(f"lost: {lost}" for lost in plan.lost)
     lines.extend(f"in the way: {obstacle}" for obstacle in plan.obstacles)
+    lines.extend(plan.prediction.sentences if plan.prediction else ())
     budget = f" of {clock(plan.budget_s)}" if plan.budget_s else ""
     lines.append(f"estimated {clock(plan.estimate_s)}{budget}")
     return lines

@@ -220,6 +220,8 @@ class AbortConfirmed(Fact):
     kind: ClassVar[str] = "abort.confirmed"
     actions: list[dict[str, Any]]
     estimate_s: float
+    prediction: dict[str, Any] | None = None
+    """How the database will stand afterwards, as it was shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,10 @@ class AbortFinished(Fact):
     """The fingerprint is the one at the opening."""
     differences: list[str]
     seconds: float
+    found: dict[str, Any] | None = None
+    """How the database stands, in the words of the prediction; None where nobody could look."""
+    missed: list[str] = field(default_factory=list)
+    """Where the prediction was wrong, sentence by sentence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,9 +62,10 @@ def sentence(fact: ev.Fact) -> str:
         case ev.AbortActionFailed():
             return f"abort {fact.number} failed after {clock(fact.seconds)}: {fact.error}"
         case ev.AbortFinished():
+            wrong = f"; the plan was wrong: {'; '.join(fact.missed)}" if fact.missed else ""
             if fact.equal:
-                return f"back in {clock(fact.seconds)}: the schema equals the one at the opening"
-            return f"abort over after {clock(fact.seconds)}, the schema differs: {'; '.join(fact.differences)}"
+                return f"back in {clock(fact.seconds)}: the schema equals the one at the opening{wrong}"
+            return f"abort over after {clock(fact.seconds)}, the schema differs: {'; '.join(fact.differences)}{wrong}"
         case ev.JournalRewound():
             return f"the journal was rewound: the mirror knows {fact.mirror_seq} events, the database {fact.table_seq}"
         case ev.WindowClosed():

@@ -50,7 +50,7 @@ def residue(before: Fingerprint, after: Fingerprint, ddl: Sequence[JournalledDdl
     named = [(one, statement.revision) for statement in ddl for one in statement.objects]
     ours: dict[str, Leftover] = {}
     for difference in differences:
-        explained = [(one, revision) for one, revision in named if _names(one, difference)]
+        explained = [(one, revision) for one, revision in named if names(one, difference)]
         if explained:
             created = difference.kind is Change.ADDED and any(one.action is Action.CREATE for one, _ in explained)
             ours[difference.item.key] = Leftover(difference, explained[-1][1], created)
@@ -69,7 +69,7 @@ def residue(before: Fingerprint, after: Fingerprint, ddl: Sequence[JournalledDdl
     )
 
 
-def _names(one: Named, difference: Difference) -> bool:
+def names(one: Named, difference: Difference) -> bool:
     """Whether *one* is the object of *difference*; what the statement left open (schema, table, OID) may be any."""
     item = difference.item
     return (

@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from dbwatch.window.prediction import Prediction
 
 
 class ActionKind(StrEnum):
@@ -33,6 +36,35 @@ class ActionKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Blocker:
+    """A session that an action would wait for, with all that cancelling it needs."""
+
+    pid: int
+    backend_start: datetime | None
+    query_start: datetime | None
+    who: str
+    """Its application, else its user."""
+    state: str
+    """As pg_stat_activity has it: `idle in transaction`."""
+    age_s: float | None
+    """Of its transaction."""
+    query: str
+    relation: str = ""
+    """What it holds that the action needs; empty where it is an old transaction alone."""
+
+    def body(self) -> dict[str, Any]:
+        """As the journal keeps it."""
+        starts = {"backend_start": self.backend_start, "query_start": self.query_start}
+        return {**asdict(self), **{name: at.isoformat() if at else None for name, at in starts.items()}}
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Blocker:
+        """The blocker in a body of the journal."""
+        starts = {name: body[name] for name in ("backend_start", "query_start")}
+        return cls(**{**body, **{name: datetime.fromisoformat(at) if at else None for name, at in starts.items()}})
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """One action. All that carrying it out needs is in it."""
 
@@ -48,17 +80,28 @@ class Action:
     estimate_s: float | None = None
     """None: nobody can tell (a person's step)."""
     notes: tuple[str, ...] = ()
-    """What it would wait for now, the locks it takes, what could not be rendered."""
+    """For a person: what it would wait for now, what could not be rendered."""
+    locks: tuple[str, ...] = ()
+    """The locks that it takes, strongest first: `ACCESS EXCLUSIVE on users (reads and writes wait)`."""
+    waits_for: tuple[Blocker, ...] = ()
+    """Whom it would wait for if it began now, the oldest first."""
+    forecast: bool = False
+    """The SQL is what it would be now: the step still runs, and may have committed more when it is this one's turn."""
 
     def body(self) -> dict[str, Any]:
         """As the journal keeps it."""
-        return {**asdict(self), "kind": str(self.kind)}
+        lists = {name: list(getattr(self, name)) for name in _LISTS}
+        return {**asdict(self), **lists, "kind": str(self.kind), "waits_for": [b.body() for b in self.waits_for]}
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Action:
         """The action in a body of the journal."""
-        lists = {name: tuple(body[name]) for name in ("sql", "heads", "notes")}
-        return cls(**{**body, **lists, "kind": ActionKind(body["kind"])})
+        lists = {name: tuple(body.get(name, ())) for name in _LISTS}
+        blockers = tuple(Blocker.of(blocker) for blocker in body.get("waits_for", ()))
+        return cls(**{**body, **lists, "kind": ActionKind(body["kind"]), "waits_for": blockers})
+
+
+_LISTS = ("sql", "heads", "notes", "locks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +119,34 @@ class AbortPlan:
     obstacles: tuple[str, ...] = ()
     """Why the way back cannot be gone to its end; empty: it can."""
     budget_s: float | None = None
-    blockers: tuple[int, ...] = field(default=())
+    blockers: tuple[int, ...] = ()
     """Pids that it would wait for now."""
+    prediction: Prediction | None = None
+    """How the database will stand afterwards; computed from the same values as the actions."""
+
+    def body(self) -> dict[str, Any]:
+        """As the journal keeps it, for those who cannot compute it themselves."""
+        return {
+            **{name: getattr(self, name) for name in ("database", "target", "seq", "budget_s")},
+            "actions": [action.body() for action in self.actions],
+            "lost": list(self.lost),
+            "obstacles": list(self.obstacles),
+            "blockers": list(self.blockers),
+            "prediction": self.prediction.body() if self.prediction else None,
+        }
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> AbortPlan:
+        """The plan in a body of the journal. Raises KeyError, TypeError or ValueError where it is none."""
+        lists = {name: tuple(body[name]) for name in ("lost", "obstacles", "blockers")}
+        actions = tuple(Action.of(action) for action in body["actions"])
+        foreseen = Prediction.of(body["prediction"]) if body["prediction"] else None
+        return cls(**{**body, **lists, "actions": actions, "prediction": foreseen})
+
+    @property
+    def in_the_way(self) -> tuple[Blocker, ...]:
+        """Whom its actions would wait for now, each once."""
+        return tuple({b.pid: b for action in self.actions for b in action.waits_for}.values())
 
     @property
     def estimate_s(self) -> float:
@@ -107,5 +176,5 @@ def _act(action: Action) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
 
     A clean-up removes what our own journalled DDL left, whatever that is by then: its SQL is a forecast.
     """
-    sql = () if action.kind is ActionKind.CLEAN else action.sql
+    sql = () if action.forecast or action.kind in (ActionKind.CLEAN, ActionKind.COMPARE) else action.sql
     return (str(action.kind), action.step, sql, action.heads)

@@ -24,6 +24,7 @@ from dbwatch.steps import progress as shown
 from dbwatch.steps.progress import MigrationProgress
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.ground import Ground
+from dbwatch.window.prediction import Prediction
 from dbwatch.window.survey import Survey
 
 ATTEMPTS = 20
@@ -32,6 +33,8 @@ STOP_S = 15.0
 """How long our cancelled work may take to end: the whole ladder from cancel to kill."""
 FOR_ABORT = "abort"
 """The reason for which a driver takes the wheel whose first act is to take everything back."""
+STUCK_S = 10.0
+"""How long a locked relation may keep the look at where an abort stopped waiting."""
 LAST_PAUSE_S = 5.0
 """The longest pause between two tries of a drop."""
 
@@ -72,7 +75,8 @@ class Rollbacker:
         clock, store = self._ground.clock, self._ground.store
         began, self._working = clock.monotonic(), working
         if plan is not None:
-            await store.record(ev.AbortConfirmed([a.body() for a in actions], plan.estimate_s), within=1.0)
+            foreseen = plan.prediction.body() if plan.prediction else None
+            await store.record(ev.AbortConfirmed([a.body() for a in actions], plan.estimate_s, foreseen), within=1.0)
         if working is not None and not any(a.kind is ActionKind.STOP for a in actions):
             await asyncio.wait({working}, timeout=STOP_S)
         number, since = first, began
@@ -94,23 +98,36 @@ class Rollbacker:
     async def _stuck(self, number: int, why: str, taken: float, total: float) -> None:
         if self._leaving.is_set():
             return  # nobody ended the abort: the next driver goes on with it, as after a crash
+        stopped = f"stopped at action {number}: {why}"
+        found, missed = await self._compared(stopped)
         await self._ground.store.record(
             ev.AbortActionFailed(number, why, taken),
-            ev.AbortFinished(False, [f"stopped at action {number}: {why}"], total),
+            ev.AbortFinished(False, [stopped], total, found.body() if found else None, missed),
         )
 
     async def _verdict(self, seconds: float) -> None:
-        _, found = await self._survey.leftovers(last=True)
-        ours = [o.difference.key for o in found.ours]
-        differences = [*ours, *(f"not ours: {d.key} {d.kind}" for d in found.not_ours)]
-        heads = await self._survey.heads()
-        start = frozenset(self._ground.store.state.start_heads)
-        if heads != start:
-            differences.append(f"the version table says {', '.join(sorted(heads)) or 'base'}")
-        facts: list[ev.Fact] = [ev.AbortFinished(not differences, differences, seconds)]
-        if not ours and heads == start:
+        foreseen = foreseen_of(self._ground.store.events)
+        found = await self._survey.found(foreseen.stops if foreseen else "")
+        missed = list(foreseen.missed(found)) if foreseen else []
+        differences = [*found.left, *(f"not ours: {key}" for key in found.not_ours)]
+        back = found.heads == tuple(sorted(self._ground.store.state.start_heads))
+        if not back:
+            differences.insert(0, f"the version table says {', '.join(found.heads) or 'base'}")
+        if found.stops:
+            differences.insert(0, f"it stopped {found.stops}")
+        facts: list[ev.Fact] = [ev.AbortFinished(not differences, differences, seconds, found.body(), missed)]
+        if not found.left and back:
             facts.append(ev.WindowClosed("aborted"))
         await self._ground.store.record(*facts)
+
+    async def _compared(self, stopped: str) -> tuple[Prediction | None, list[str]]:
+        """How the database stands where an action failed, and where the prediction was wrong."""
+        foreseen = foreseen_of(self._ground.store.events)
+        try:
+            found = await self._survey.found(stopped, patience_s=STUCK_S)
+        except (DbwatchError, psycopg.Error):
+            return None, []
+        return found, list(foreseen.missed(found)) if foreseen else []
 
     # --- the kinds of action
 
@@ -191,11 +208,11 @@ class Rollbacker:
 
     async def _compare(self, action: Action) -> str:
         del action
-        left, found = await self._survey.leftovers(last=True)
+        left, found = await self._survey.leftovers()
         said = ""
         if any(mend.sql for mend in left):
             said = await self._remove(left) + "; "
-            _, found = await self._survey.leftovers(last=True)
+            _, found = await self._survey.leftovers()
         if found.empty:
             return said + "the schema is the one of the opening"
         ours, others = len(found.ours), len(found.not_ours)
@@ -236,3 +253,9 @@ def fenced_already(events: Sequence[ev.Event], epoch: int) -> bool:
     since = [event.fact for event in events if event.epoch == epoch]
     took = next((fact for fact in since if isinstance(fact, ev.DriverTook)), None)
     return took is not None and took.reason == FOR_ABORT and not any(isinstance(f, ev.StepStarted) for f in since)
+
+
+def foreseen_of(events: Sequence[ev.Event]) -> Prediction | None:
+    """What was shown before the abort that was confirmed last. Pure."""
+    confirmed = next((e.fact for e in reversed(events) if isinstance(e.fact, ev.AbortConfirmed)), None)
+    return Prediction.of(confirmed.prediction) if confirmed is not None and confirmed.prediction else None

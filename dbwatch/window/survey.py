@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dbwatch.errors import DbwatchError
-from dbwatch.journal.events import DdlSeen
 from dbwatch.journal.fold import StepState, StepStatus, WindowState
-from dbwatch.migration import fingerprint, grammar, runner
+from dbwatch.migration import fingerprint, grammar, runner, way
 from dbwatch.migration.chain import Chain
 from dbwatch.migration.ddl import Action as DdlAction
-from dbwatch.migration.ddl import JournalledDdl, Named
+from dbwatch.migration.ddl import Named
 from dbwatch.migration.events import Direction
-from dbwatch.migration.fingerprint import SchemaUnreadable
+from dbwatch.migration.fingerprint import Fingerprint, SchemaUnreadable
 from dbwatch.migration.heads import committed_heads
-from dbwatch.migration.mend import Mend, clean_up
+from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import RevisionSql
 from dbwatch.migration.residue import Residue, residue
 from dbwatch.monitor.samples import Snapshot
-from dbwatch.runbook.model import Migrate, Sql
-from dbwatch.steps.sql import made_by
+from dbwatch.runbook.model import Migrate
 from dbwatch.window import blockers, wayback
 from dbwatch.window.abort import AbortPlan
+from dbwatch.window.descent import Schema
 from dbwatch.window.ground import Ground
-from dbwatch.window.wayback import Leftover, Situation
+from dbwatch.window.prediction import Prediction
+from dbwatch.window.remains import forward, journalled, left_over
+from dbwatch.window.wayback import Situation, undone_by_sql
 
 PATIENCE_S = 60.0
 """How long a locked relation may keep the comparison at the end of an abort waiting."""
@@ -40,6 +41,7 @@ class Survey:
         self._ground = ground
         self._chain: Chain | None = None
         self._rendered: dict[tuple[frozenset[str], str | frozenset[str], Direction], Rendered] = {}
+        self._downs: dict[str, RevisionSql] = {}
         self._no_return: tuple[str, str] | None = None
         self._looked_ahead = False
 
@@ -51,7 +53,8 @@ class Survey:
 
     def forget(self) -> None:
         """The runbook was amended: what was found out ahead does not hold any more."""
-        self._chain, self._rendered, self._no_return, self._looked_ahead = None, {}, None, False
+        self._chain, self._rendered, self._downs = None, {}, {}
+        self._no_return, self._looked_ahead = None, False
 
     async def heads(self) -> frozenset[str]:
         """The version table as it is now. Raises DbwatchError or psycopg.Error."""
@@ -68,25 +71,28 @@ class Survey:
 
         Raises SchemaUnreadable where a lock keeps it from being read for so long, else DbwatchError or psycopg.Error.
         """
-        now = await fingerprint.take(self._ground.connector, self._ground.clock, patience_s=patience_s)
+        now = await self._fingerprint(patience_s)
         return residue(self._ground.opening, now, [journalled(fact) for fact in self._ground.store.state.ddl])
 
-    async def leftovers(
-        self, *, last: bool = False, patience_s: float = PATIENCE_S
-    ) -> tuple[tuple[Mend, ...], Residue]:
+    async def leftovers(self, *, patience_s: float = PATIENCE_S) -> tuple[tuple[Mend, ...], Residue]:
         """What our DDL made and no applied revision accounts for, in the order to remove it; and all that differs.
 
-        *last*: everything was taken back that takes itself back, so whatever of ours is still there is left over,
-        Alembic's own version table included where the window made it. Raises as `difference` does.
+        Back at the opening's heads nothing is applied, so whatever of ours is still there is left over, Alembic's own
+        version table included where the window made it. Raises as `difference` does.
         """
-        found = await self.difference(patience_s)
-        kept: set[str | None] = set()
-        if not last:
-            kept |= await self._applied() | self._undone_by_sql()
-            if await self.heads():
-                kept.add(None)
-        ours = tuple(o for o in found.ours if o.revision not in kept)
-        return clean_up(Residue(ours, found.not_ours)), found
+        now = await self._fingerprint(patience_s)
+        return self._left_over(now, await self._accounted())
+
+    async def found(self, stops: str = "", *, patience_s: float = PATIENCE_S) -> Prediction:
+        """How the database stands now, in the words of a prediction. Raises as `difference` does."""
+        found, heads = await self.difference(patience_s), await self._real_heads()
+        return Prediction(
+            heads=tuple(sorted(heads)),
+            equal=found.empty and heads == frozenset(self._ground.store.state.start_heads),
+            left=tuple(sorted(left.difference.key for left in found.ours)),
+            not_ours=tuple(sorted(difference.key for difference in found.not_ours)),
+            stops=stops,
+        )
 
     async def left_behind(self) -> tuple[str, ...]:
         """The names of `leftovers`. Raises DbwatchError or psycopg.Error."""
@@ -96,7 +102,7 @@ class Survey:
         """The way back from here. Raises DbwatchError or psycopg.Error where it cannot be told."""
         ground, state = self._ground, self._ground.store.state
         heads = await self.heads()
-        left, not_ours, unread = await self._now(state)
+        schema, left, not_ours, unread = await self._now(state, heads)
         downgrades = await self._downgrades(state, heads)
         rows = {t.relname: t.n_live_tup for t in snapshot.tables.rows}
         waits, pids = _waits(snapshot, downgrades, left)
@@ -107,6 +113,7 @@ class Survey:
             heads=heads,
             downgrades=downgrades,
             chain=self._chain,
+            schema=schema,
             leftovers=left,
             unread=unread,
             not_ours=not_ours,
@@ -144,16 +151,28 @@ class Survey:
 
     # --- inside
 
-    async def _now(self, state: WindowState) -> tuple[tuple[Leftover, ...], tuple[str, ...], str]:
-        """What is left over now and what is not ours; or, where our own work holds the lock, why it is not known."""
+    async def _fingerprint(self, patience_s: float) -> Fingerprint:
+        return await fingerprint.take(self._ground.connector, self._ground.clock, patience_s=patience_s)
+
+    def _left_over(self, now: Fingerprint, accounted: frozenset[str | None]) -> tuple[tuple[Mend, ...], Residue]:
+        ddl = self._ground.store.state.ddl
+        every = [journalled(fact) for fact in ddl]
+        return left_over(self._ground.opening, now, every, forward(ddl), accounted)
+
+    async def _now(
+        self, state: WindowState, heads: frozenset[str]
+    ) -> tuple[Schema | None, tuple[Mend, ...], tuple[str, ...], str]:
+        """The schema, what is left over in it and what is not ours; or, where our own work holds the lock, why it is
+        not known."""
         try:
-            mends, found = await self.leftovers(patience_s=GLANCE_S)
+            now = await self._fingerprint(GLANCE_S)
         except SchemaUnreadable as error:
             if state.running is None:
                 raise
-            return (), (), str(error)
-        left = tuple(_leftover(m) for m in mends if m.sql or m.by_hand)
-        return left, tuple(d.key for d in found.not_ours), ""
+            return None, (), (), str(error)
+        mends, found = self._left_over(now, self._accounted_at(heads))
+        schema = Schema(self._ground.opening, now, self._ground.facts.version // 10_000)
+        return schema, tuple(m for m in mends if m.sql or m.by_hand), tuple(d.key for d in found.not_ours), ""
 
     def _drops(self, named: Named, created: set[str]) -> str:
         name = f"{named.parent}.{named.name}" if named.kind == "column" else named.name
@@ -165,30 +184,46 @@ class Survey:
         )
         return name if stood else ""
 
-    def _undone_by_sql(self) -> frozenset[str]:
-        """As revisions, the sql steps whose own `undo` takes back what they made."""
-        state = self._ground.store.state
-        done = (s for s in self._ground.runbook.steps() if isinstance(s, Sql) and s.undo)
-        return frozenset(
-            made_by(s.id) for s in done if state.step(s.id).status is StepStatus.DONE and not state.step(s.id).undone
-        )
+    async def _accounted(self) -> frozenset[str | None]:
+        return self._accounted_at(await self.heads())
 
-    async def _applied(self) -> frozenset[str]:
-        """Revisions between the opening's heads and the present ones."""
-        heads, start = await self.heads(), frozenset(self._ground.store.state.start_heads)
-        if heads == start or self._ground.project is None:
-            return frozenset()
-        return frozenset(r.revision for r in await self._render(heads, start, Direction.DOWN))
+    def _accounted_at(self, heads: frozenset[str]) -> frozenset[str | None]:
+        """The revisions of this window that are applied, and the sql steps that their own `undo` takes back."""
+        state, chain = self._ground.store.state, self._chain
+        start, by_sql = frozenset(state.start_heads), undone_by_sql(state, self._ground.runbook)
+        if heads == start or chain is None:
+            return by_sql
+        between = way.closure(chain, heads) - way.closure(chain, start)
+        return between | by_sql | ({None} if heads else frozenset())
+
+    async def _real_heads(self) -> frozenset[str]:
+        """The heads without those that another one of them rests on, as the version table may hold them too."""
+        heads, chain = await self.heads(), await self.chain()
+        if heads == frozenset(self._ground.store.state.start_heads) or chain is None:
+            return heads
+        return way.heads_of(chain, way.closure(chain, heads))
 
     async def _downgrades(self, state: WindowState, heads: frozenset[str]) -> Mapping[str, Rendered]:
         found: dict[str, Rendered] = {}
-        at = heads
+        at, chain = heads, self._chain
         for step in reversed(list(self._ground.runbook.steps())):
             known = state.step(step.id)
-            if isinstance(step, Migrate) and _ran(known) and at != frozenset(known.heads_before):
-                found[step.id] = await self._render(at, frozenset(known.heads_before), Direction.DOWN)
-                at = frozenset(known.heads_before)
+            if chain is None or not isinstance(step, Migrate) or not _ran(known):
+                continue
+            before = frozenset(known.heads_before)
+            revisions = way.down(chain, at, before)
+            if revisions:
+                found[step.id] = await self._down(chain, at, revisions)
+                at = before
         return found
+
+    async def _down(self, chain: Chain, at: frozenset[str], revisions: tuple[str, ...]) -> Rendered:
+        """The downgrades of *revisions*: each is rendered once, with all below it down to where the window opened."""
+        if not all(revision in self._downs for revision in revisions):
+            start = frozenset(self._ground.store.state.start_heads)
+            for rendered in await self._render(at, start, Direction.DOWN):
+                self._downs[rendered.revision] = rendered
+        return tuple(self._downs[revision] for revision in revisions if revision in self._downs)
 
     async def _render(self, start: frozenset[str], to: str | frozenset[str], direction: Direction) -> Rendered:
         key = (start, to, direction)
@@ -202,18 +237,8 @@ class Survey:
         return self._rendered[key]
 
 
-def journalled(fact: DdlSeen) -> JournalledDdl:
-    """A statement of the journal as the migration engine knows it. Pure."""
-    objects = tuple(Named(**{**o, "action": DdlAction(o["action"])}) for o in fact.objects)
-    return JournalledDdl(fact.sql, fact.revision or None, fact.autocommit, objects, fact.done, fact.known)
-
-
 def _ran(known: StepState) -> bool:
     return known.status is not StepStatus.PENDING and not known.undone and known.attempt > 0
-
-
-def _leftover(mend: Mend) -> Leftover:
-    return Leftover(mend.difference.key, mend.sql, mend.note)
 
 
 def _after(chain: Chain, at: frozenset[str], rendered: Rendered) -> frozenset[str]:
@@ -223,7 +248,7 @@ def _after(chain: Chain, at: frozenset[str], rendered: Rendered) -> frozenset[st
 
 
 def _waits(
-    snapshot: Snapshot, downgrades: Mapping[str, Rendered], left: tuple[Leftover, ...]
+    snapshot: Snapshot, downgrades: Mapping[str, Rendered], left: tuple[Mend, ...]
 ) -> tuple[dict[str, str], tuple[int, ...]]:
     """By step, for whom its statements would wait now; and those sessions' pids."""
     waits: dict[str, str] = {}

@@ -7,14 +7,19 @@ transaction took back is cleaned first (it lies on top), and the schema is compa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dbwatch.journal.fold import StepState, StepStatus, WindowState
+from dbwatch.migration import grammar, way
 from dbwatch.migration.chain import Body, Chain
+from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import RevisionSql
-from dbwatch.runbook.model import Backfill, Migrate, Runbook, Sql, Step
+from dbwatch.runbook.model import Backfill, Migrate, Runbook, Sql
+from dbwatch.steps.sql import made_by
 from dbwatch.text import count
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
+from dbwatch.window.descent import WHY_NOT, Descent, Schema, body_of
+from dbwatch.window.prediction import Prediction
 
 CHILD_S = 1.5
 """Starting Alembic in its process, measured on two cores."""
@@ -26,17 +31,6 @@ INDEX_ROWS_PER_S = 400_000.0
 """CREATE INDEX, both scans of CONCURRENTLY included."""
 
 _TOUCHED = (StepStatus.DONE, StepStatus.FAILED, StepStatus.RUNNING, StepStatus.UNKNOWN)
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """Something that our own DDL made, that is there now, and that no applied revision accounts for."""
-
-    key: str
-    sql: tuple[str, ...]
-    """What takes it away; empty: by hand."""
-    note: str = ""
-    """What a person should know of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +46,10 @@ class Situation:
     downgrades: Mapping[str, tuple[RevisionSql, ...]] = field(default_factory=dict)
     """By step: what Alembic would run from where the steps behind it leave the database."""
     chain: Chain | None = None
-    leftovers: tuple[Leftover, ...] = ()
+    schema: Schema | None = None
+    """The schema at the opening and now; None where it cannot be read now."""
+    leftovers: tuple[Mend, ...] = ()
+    """What our own DDL made, that is there now, and that no applied revision accounts for."""
     unread: str = ""
     """Why the schema cannot be read now: our own running work may hold the lock; empty where it was read."""
     not_ours: tuple[str, ...] = ()
@@ -69,84 +66,113 @@ class Situation:
 
 
 def plan(situation: Situation) -> AbortPlan:
-    """The way back from here to where the window opened."""
+    """The way back from here to where the window opened, or to the last point that it can reach."""
     s = situation
-    actions = [
-        Action(
-            ActionKind.FENCE,
-            f"fence: epoch {s.state.epoch} → {s.state.epoch + 1}, nothing older can commit",
-            estimate_s=0.1,
-        )
-    ]
-    running = s.state.running
-    if running is not None:
-        notes = (s.running,) if s.running else ()
-        actions.append(
-            Action(
-                ActionKind.STOP, f"stop {running.id}, which is running", step=running.id, estimate_s=1.0, notes=notes
-            )
-        )
-    if s.leftovers or (running is not None and isinstance(s.runbook.step(running.id), Migrate | Sql)):
-        actions.append(_clean(s))
-    for step in reversed(list(s.runbook.steps())):
-        known = s.state.step(step.id)
-        if known.status in _TOUCHED and not known.undone:
-            actions.extend(_undo(s, step, known))
-    actions.append(
-        Action(ActionKind.COMPARE, f"compare the schema with the one at {s.opened or 'the opening'}", estimate_s=1.0)
+    descent = Descent(
+        s.schema, s.chain, s.heads, frozenset(s.state.start_heads), s.state.ddl, undone_by_sql(s.state, s.runbook)
     )
+    actions, stops = _walk(s, descent)
+    compare = f"compare the schema with the one at {s.opened or 'the opening'}"
+    left = descent.left()
+    descent.remove(left)
+    actions.append(Action(ActionKind.COMPARE, compare, sql=tuple(sql for m in left for sql in m.sql), estimate_s=1.0))
+    foreseen = descent.prediction(stops)
     return AbortPlan(
         database=s.state.database,
         target=s.target,
         seq=s.state.seq,
         actions=tuple(actions),
         lost=tuple(_lost(s)),
-        obstacles=tuple(_obstacles(s)),
+        obstacles=tuple(_obstacles(s, foreseen, (*s.leftovers, *left))),
         budget_s=s.runbook.rollback_budget,
         blockers=s.blockers,
+        prediction=foreseen,
+    )
+
+
+def _walk(s: Situation, descent: Descent) -> tuple[list[Action], str]:
+    """The actions before the comparison, and where they stop short of the opening, and why."""
+    fence = f"fence: epoch {s.state.epoch} → {s.state.epoch + 1}, nothing older can commit"
+    actions = [Action(ActionKind.FENCE, fence, estimate_s=0.1)]
+    running = s.state.running
+    if running is not None:
+        notes = (s.running,) if s.running else ()
+        stop = f"stop {running.id}, which is running"
+        actions.append(Action(ActionKind.STOP, stop, step=running.id, estimate_s=1.0, notes=notes))
+    if s.leftovers or (running is not None and isinstance(s.runbook.step(running.id), Migrate | Sql)):
+        actions.append(_clean(s))
+        descent.remove(s.leftovers)
+    for step in reversed(list(s.runbook.steps())):
+        known = s.state.step(step.id)
+        if known.status not in _TOUCHED or known.undone:
+            continue
+        if step.rollback and known.status is StepStatus.DONE:
+            actions.append(Action(ActionKind.PERSON, f"undo {step.id}: {step.rollback}", step=step.id))
+        if isinstance(step, Sql) and step.undo and known.status in (StepStatus.DONE, StepStatus.UNKNOWN):
+            if why := descent.undo(step.undo, step.id):
+                return actions, f"before the undo of {step.id}: {why}"
+            took = known.seconds or 1.0
+            undo = Action(ActionKind.SQL, f"undo {step.id}", step=step.id, sql=(step.undo,), estimate_s=took)
+            actions.append(_waiting(s, undo))
+        if isinstance(step, Migrate):
+            going, why = _down(descent, s.downgrades.get(step.id, ()))
+            going_on = known.status is StepStatus.RUNNING and s.chain is not None
+            if going or (going_on and not why):
+                to = tuple(sorted(descent.heads)) if why else known.heads_before
+                actions.append(_downgrade(s, step, known, going, to))
+            if why:
+                return actions, why
+    return actions, ""
+
+
+def _down(descent: Descent, rendered: tuple[RevisionSql, ...]) -> tuple[tuple[RevisionSql, ...], str]:
+    """The revisions that can be taken back, and why the next one cannot."""
+    for n, revision in enumerate(rendered):
+        if why := descent.down(revision):
+            return rendered[:n], f"above {revision.revision}: {why}"
+    return rendered, ""
+
+
+def undone_by_sql(state: WindowState, runbook: Runbook) -> frozenset[str]:
+    """As revisions, the sql steps whose own `undo` takes back what they made."""
+    done = (s.id for s in runbook.steps() if isinstance(s, Sql) and s.undo)
+    return frozenset(
+        made_by(id) for id in done if state.step(id).status is StepStatus.DONE and not state.step(id).undone
     )
 
 
 def _clean(s: Situation) -> Action:
     sql = tuple(sql for left in s.leftovers for sql in left.sql)
-    notes = [f"{left.key}: {left.note}" for left in s.leftovers if left.note]
-    if waits := s.waits.get("clean", ""):
-        notes.append(f"would wait now for {waits}")
+    notes = [f"{left.difference.key}: {left.note}" for left in s.leftovers if left.note]
     if s.unread:
         notes.append(f"what is there now cannot be read: {s.unread}; it is found out once our work has ended")
-    what = ", ".join(left.key for left in s.leftovers) or "whatever it is once our work has ended"
+    what = ", ".join(left.difference.key for left in s.leftovers) or "whatever it is once our work has ended"
     title = f"clean up what no transaction took back: {what}"
-    return Action(ActionKind.CLEAN, title, sql=sql, estimate_s=1.0 * len(sql), notes=tuple(notes))
+    return _waiting(s, Action(ActionKind.CLEAN, title, sql=sql, estimate_s=1.0 * len(sql), notes=tuple(notes)))
 
 
-def _undo(s: Situation, step: Step, known: StepState) -> list[Action]:
-    found: list[Action] = []
-    if step.rollback and known.status is StepStatus.DONE:
-        found.append(Action(ActionKind.PERSON, f"undo {step.id}: {step.rollback}", step=step.id))
-    if isinstance(step, Sql) and step.undo and known.status in (StepStatus.DONE, StepStatus.UNKNOWN):
-        found.append(
-            Action(ActionKind.SQL, f"undo {step.id}", step=step.id, sql=(step.undo,), estimate_s=known.seconds or 1.0)
-        )
-    if isinstance(step, Migrate) and step.id in s.downgrades:
-        found.append(_downgrade(s, step, known, s.downgrades[step.id]))
-    return found
-
-
-def _downgrade(s: Situation, step: Migrate, known: StepState, rendered: tuple[RevisionSql, ...]) -> Action:
-    sql = tuple(statement.sql for revision in rendered for statement in revision.statements)
-    notes = [f"{r.revision}: {r.trouble}" for r in rendered if r.trouble]
-    if waits := s.waits.get(step.id, ""):
-        notes.append(f"would wait now for {waits}")
-    start = ", ".join(r.revision for r in rendered)
-    return Action(
+def _downgrade(
+    s: Situation, step: Migrate, known: StepState, going: tuple[RevisionSql, ...], heads: tuple[str, ...]
+) -> Action:
+    sql = tuple(statement.sql for revision in going for statement in revision.statements)
+    start = ", ".join(r.revision for r in going) or "what it has committed by then"
+    action = Action(
         ActionKind.DOWNGRADE,
-        f"downgrade {start} → {', '.join(known.heads_before) or 'base'}",
+        f"downgrade {start} → {', '.join(heads) or 'base'}",
         step=step.id,
         sql=sql,
-        heads=known.heads_before,
+        heads=heads,
         estimate_s=CHILD_S + sum(estimate(statement, s.rows) for statement in sql),
-        notes=tuple(notes),
+        notes=tuple(f"{r.revision}: {r.trouble}" for r in going if r.trouble),
+        forecast=known.status is StepStatus.RUNNING,
     )
+    return _waiting(s, action)
+
+
+def _waiting(s: Situation, action: Action) -> Action:
+    """*action* with whom it would wait for now."""
+    waits = s.waits.get(action.step or "clean", "")
+    return replace(action, notes=(*action.notes, f"would wait now for {waits}")) if waits else action
 
 
 def estimate(statement: str, rows: Mapping[str, int]) -> float:
@@ -160,29 +186,28 @@ def estimate(statement: str, rows: Mapping[str, int]) -> float:
     return STATEMENT_S
 
 
-def _obstacles(s: Situation) -> list[str]:
+def _obstacles(s: Situation, foreseen: Prediction, left: tuple[Mend, ...]) -> list[str]:
     found = []
-    for revisions in s.downgrades.values():
-        for rendered in revisions:
-            body = _body(s.chain, rendered.revision)
-            why = _WHY_NOT.get(body)
-            if why:
-                found.append(f"{rendered.revision}: {why}")
-    found.extend(f"{left.key}: {left.note}" for left in s.leftovers if not left.sql)
+    if foreseen.stops:
+        found.append(f"the way back stops {foreseen.stops}")
+        found.extend(_way_out(s, foreseen))
+    found.extend(f"{mend.difference.key}: {mend.note}" for mend in left if mend.by_hand)
+    return list(dict.fromkeys(found))
+
+
+def _way_out(s: Situation, foreseen: Prediction) -> list[str]:
+    """What is left to do where the way back stops, and how a person can do it."""
+    start = ", ".join(s.state.start_heads) or "base"
+    found = []
+    if s.chain is not None and frozenset(foreseen.heads) != frozenset(s.state.start_heads):
+        rest = way.down(s.chain, foreseen.heads, s.state.start_heads)
+        found.append(f"not taken back: {', '.join(rest)}")
+        below = ", ".join(sorted(way.heads_of(s.chain, way.closure(s.chain, foreseen.heads) - {rest[0]}))) or "base"
+        found.append(
+            f"the way out: take back by hand what {rest[0]} did (its DDL is in the journal), `alembic stamp {below}`, "
+            f"and go on down to {start} by rollback.md; or restore the backup from before the window"
+        )
     return found
-
-
-_WHY_NOT = {
-    Body.MISSING: "it has no downgrade",
-    Body.RAISES: "its downgrade raises",
-    Body.NOOP: "its downgrade does nothing, the schema would stay",
-}
-
-
-def _body(chain: Chain | None, revision: str) -> Body:
-    if chain is None:
-        return Body.UNKNOWN
-    return next((r.downgrade for r in chain.revisions if r.id == revision), Body.UNKNOWN)
 
 
 def _lost(s: Situation) -> list[str]:
@@ -202,6 +227,11 @@ def _lost(s: Situation) -> list[str]:
             if o.get("action") == "drop" and o.get("kind") in ("column", "table") and _kept(s, ddl.step):
                 name = ".".join(str(part) for part in (o.get("parent"), o.get("name")) if part)
                 found.append(f"{name}: dropped by {ddl.step}; its downgrade makes it anew, not what it held")
+    for rendered in (r for way_down in s.downgrades.values() for r in way_down):
+        if body_of(s.chain, rendered.revision) is Body.NOOP and not any(
+            d.revision == rendered.revision for d in s.state.ddl
+        ):
+            found.append(f"{rendered.revision}: its downgrade does nothing; rows that its upgrade wrote stay so")
     if s.not_ours:
         found.append(f"not ours, stays as it is: {count(len(s.not_ours))} ({', '.join(s.not_ours[:3])})")
     return found
@@ -235,8 +265,9 @@ def point_of_no_return(
     for step in runbook.steps():
         if isinstance(step, Migrate):
             for revision in upgrades.get(step.id, ()):
-                why = _WHY_NOT.get(_body(chain, revision.revision))
-                if why:
+                body = body_of(chain, revision.revision)
+                why = WHY_NOT.get(body)
+                if why and not (body is Body.NOOP and _harmless(revision)):
                     return step.id, f"{revision.revision}: {why}"
             if step.id in drops:
                 return step.id, f"it drops {drops[step.id]}, which held rows before this window"
@@ -245,3 +276,9 @@ def point_of_no_return(
             if column not in created:
                 return step.id, f"it overwrites {column}, which existed at the opening"
     return None
+
+
+def _harmless(upgrade: RevisionSql) -> bool:
+    """Whether an upgrade changes no schema, so that a downgrade that does nothing is right."""
+    readings = [grammar.read(statement.sql) for statement in upgrade.statements]
+    return not upgrade.trouble and all(reading.known and not reading.named for reading in readings)

@@ -77,6 +77,7 @@ def plan_text(plan: AbortPlan, width: int) -> Content:
         pieces += [(f"    ▲ {note}\n", WARN) for note in action.notes]
     pieces += [(f"\nlost: {lost}", f"bold {WARN}") for lost in plan.lost]
     pieces += [(f"\n✗ {obstacle}", f"bold {BAD}") for obstacle in plan.obstacles]
+    pieces += [(f"\n{sentence}", "") for sentence in (plan.prediction.sentences if plan.prediction else ())]
     return Content.assemble(*pieces)
 
 

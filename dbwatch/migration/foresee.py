@@ -1,0 +1,598 @@
+"""What a downgrade's SQL would make of a schema: carried out on a fingerprint, statement by statement. Pure.
+
+It knows what the statements of migrations do to tables, columns, constraints, indexes, types and sequences, and on
+what they would fail: what another object rests on, what is not there. What it does not know (DO, a function's body)
+it says in `unsure`; it never guesses that something is fine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import postgast
+from postgast import pg_query_pb2 as pg
+from psycopg import sql
+
+from dbwatch.migration import canon, grammar
+from dbwatch.migration.canon import Column, Form
+from dbwatch.migration.ddl import Action, JournalledDdl, Named
+from dbwatch.migration.fingerprint import Fingerprint, Item
+
+_FORESEEN = "(as the downgrade makes it)"
+"""The definition of what a downgrade would make and the opening has not."""
+_NAME_BYTES = 63
+
+
+class WouldFail(Exception):
+    """The server would refuse the statement; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """An object of the schema as it would be."""
+
+    item: Item
+    form: Form | None = None
+    """Its definition, where the downgrade touched it; None: as the item has it."""
+
+    @property
+    def now(self) -> Form:
+        return self.form if self.form is not None else canon.of_item(self.item)
+
+
+@dataclass(slots=True)
+class Scene:
+    """A schema under the hands of a downgrade."""
+
+    things: dict[str, Thing]
+    opening: Fingerprint
+    major: int
+    filled: frozenset[str] = frozenset()
+    """Tables that hold rows, by their bare names."""
+    unsure: list[str] = field(default_factory=list)
+    ddl: list[JournalledDdl] = field(default_factory=list)
+    """What ran, as the journal would have it."""
+
+    @classmethod
+    def of(cls, now: Fingerprint, opening: Fingerprint, major: int, filled: frozenset[str] = frozenset()) -> Scene:
+        """The schema *now*, to be compared with *opening* in the end."""
+        return cls({key: Thing(item) for key, item in now.items.items()}, opening, major, filled)
+
+    def copy(self) -> Scene:
+        """The same, to be changed apart."""
+        return replace(self, things=dict(self.things), unsure=list(self.unsure), ddl=list(self.ddl))
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The schema as it would be: what was made anew as it was at the opening is the same."""
+        return Fingerprint({key: self._settled(key, thing) for key, thing in self.things.items()}, {})
+
+    def _settled(self, key: str, thing: Thing) -> Item:
+        if thing.form is None:
+            return thing.item
+        was = self.opening.items.get(key)
+        if was is not None and canon.of_item(was) == thing.form:
+            return was
+        return replace(thing.item, definition=_FORESEEN, oid=0)
+
+    def run(self, text: str, revision: str | None) -> None:
+        """Carries one SQL text out. Raises WouldFail where the server would refuse it."""
+        try:
+            statements = [raw.stmt for raw in postgast.parse(text).stmts]
+        except (postgast.PgQueryError, UnicodeEncodeError):
+            self.unsure.append(f"{revision or 'a statement'}: the grammar cannot read {' '.join(text.split())[:60]}")
+            return
+        reading = grammar.read(text)
+        for statement in statements:
+            word = (statement.WhichOneof("node") or "").removesuffix("_stmt")
+            if word in _DOES:
+                _DOES[word](self, getattr(statement, f"{word}_stmt"))
+            elif word in ("do", "call"):
+                self.unsure.append(f"{revision or 'a statement'}: what {word.upper()} does cannot be told")
+        if reading.named:
+            self.ddl.append(JournalledDdl(text, revision, False, reading.named, done=True))
+
+    # --- looking
+
+    def relation(self, name: str, schema: str = "") -> Thing | None:
+        """The table, view or sequence of that name."""
+        for thing in self.things.values():
+            one = thing.item
+            if one.kind in _RELATIONS and one.name == name and schema in ("", one.schema):
+                return thing
+        return None
+
+    def part(self, kind: str, table: str, name: str) -> Thing | None:
+        """A column or a constraint of a table."""
+        for thing in self.things.values():
+            if (thing.item.kind, thing.item.parent, thing.item.name) == (kind, table, name):
+                return thing
+        return None
+
+    def named(self, kind: str, name: str) -> Thing | None:
+        """What has that name by itself: an index, a type, an extension."""
+        return next((t for t in self.things.values() if (t.item.kind, t.item.name) == (kind, name)), None)
+
+    def parts(self, table: str) -> Iterator[Thing]:
+        """All that belongs to a table."""
+        return iter([t for t in self.things.values() if t.item.parent == table])
+
+    # --- changing
+
+    def put(self, kind: str, schema: str, name: str, form: Form | None, *, parent: str = "", within: str = "") -> None:
+        """Makes an object, or makes it anew; without a *form* it is taken to be as it was at the opening."""
+        key = key_of(kind, schema, name, parent)
+        if form is None:
+            was = self.opening.items.get(key)
+            form = canon.of_item(was) if was else _FORESEEN
+        carrier = within or (self._carrier(parent) if parent else "")
+        self.things[key] = Thing(Item(key, kind, schema, name, parent, carrier, 0, _FORESEEN), form)
+
+    def _carrier(self, table: str) -> str:
+        thing = self.relation(table)
+        return thing.item.key if thing else ""
+
+    def take(self, thing: Thing) -> None:
+        """Removes an object, and what goes along with it."""
+        self.things.pop(thing.item.key, None)
+        relation = thing.item.kind in _RELATIONS
+        for other in list(self.things.values()):
+            if other.item.within == thing.item.key or (relation and other.item.parent == thing.item.name):
+                self.take(other)
+
+    def reform(self, thing: Thing, form: Form) -> None:
+        """Gives an object another definition."""
+        self.things[thing.item.key] = Thing(thing.item, form)
+
+
+_RELATIONS = frozenset({"table", "foreign table", "view", "materialized view", "sequence"})
+
+
+def key_of(kind: str, schema: str, name: str, parent: str = "") -> str:
+    """As the fingerprint names an object: `column public.users.phone`."""
+    parts = [part for part in (schema, parent if kind in _WITH_PARENT else "", name) if part]
+    return f"{kind} {'.'.join(_quoted(part) for part in parts)}"
+
+
+_WITH_PARENT = frozenset({"column", "constraint", "trigger", "policy", "rule"})
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
+
+
+def _quoted(name: str) -> str:
+    return name if _PLAIN.match(name) else sql.Identifier(name).as_string()
+
+
+def chosen_name(table: str, column: str, label: str) -> str:
+    """The name that the server gives where the statement gave none: makeObjectName() of indexcmds.c."""
+    room = _NAME_BYTES - len(label.encode()) - 1 - (1 if column else 0)
+    first, second = table.encode(), column.encode()
+    while len(first) + len(second) > room:
+        if len(first) > len(second):
+            first = first[:-1]
+        else:
+            second = second[:-1]
+    middle = "_" + second.decode(errors="ignore") if column else ""
+    return f"{first.decode(errors='ignore')}{middle}_{label}"
+
+
+# --- drops
+
+
+def _drop(scene: Scene, statement: pg.DropStmt) -> None:
+    cascade = statement.behavior == pg.DROP_CASCADE
+    for named in grammar._drop(statement):
+        thing = _find(scene, named)
+        if thing is None:
+            if not statement.missing_ok and named.kind not in ("table", "index"):
+                raise WouldFail(f"{named.kind} {named.name} does not exist")
+            continue
+        _free(scene, thing, cascade)
+        scene.take(thing)
+
+
+def _find(scene: Scene, named: Named) -> Thing | None:
+    if named.parent:
+        return scene.part(named.kind, named.parent, named.name)
+    if named.kind in _RELATIONS:
+        return scene.relation(named.name, named.schema or "")
+    return scene.named(named.kind, named.name)
+
+
+def _free(scene: Scene, thing: Thing, cascade: bool) -> None:
+    """Takes what rests on *thing* where it cascades, else raises WouldFail."""
+    for other in list(_resting_on(scene, thing)):
+        if not cascade:
+            raise WouldFail(f"{other.item.key} depends on {thing.item.key}")
+        scene.take(other)
+
+
+def _resting_on(scene: Scene, thing: Thing) -> Iterator[Thing]:
+    one = thing.item
+    for other in scene.things.values():
+        item = other.item
+        if item.kind == "constraint" and _refers(other, one.name if one.kind == "table" else one.parent):
+            if (one.kind == "table" and item.parent != one.name) or (one.kind == "constraint" and _backs(thing, other)):
+                yield other
+        elif item.kind in ("view", "materialized view") and one.kind == "table":
+            if re.search(rf"\b{re.escape(one.name)}\b", item.definition) and item.key != one.key:
+                yield other
+        elif item.kind == "column" and one.kind in ("type", "domain"):
+            form = other.now
+            if isinstance(form, Column) and one.name.encode().hex() in form.type:
+                yield other
+
+
+_HEX = re.compile(r"(?:[0-9a-f]{2})+")
+
+
+def _constraint(form: Form) -> pg.Constraint:
+    found = pg.Constraint()
+    if isinstance(form, str):
+        text = form.split("\n")[0]
+        if _HEX.fullmatch(text):  # else a definition that could not be read: it refers to nothing that is known
+            found.ParseFromString(bytes.fromhex(text))
+    return found
+
+
+def _refers(thing: Thing, table: str) -> bool:
+    constraint = _constraint(thing.now)
+    return bool(constraint.contype == pg.CONSTR_FOREIGN and constraint.pktable.relname == table)
+
+
+def _backs(key: Thing, foreign: Thing) -> bool:
+    """Whether the foreign key needs this primary key or unique constraint."""
+    unique, refers = _constraint(key.now), _constraint(foreign.now)
+    if unique.contype not in (pg.CONSTR_PRIMARY, pg.CONSTR_UNIQUE):
+        return False
+    return {k.string.sval for k in unique.keys} == {k.string.sval for k in refers.pk_attrs}
+
+
+# --- tables
+
+
+def _create_table(scene: Scene, statement: pg.CreateStmt) -> None:
+    table, schema = statement.relation.relname, statement.relation.schemaname or "public"
+    if scene.relation(table) is not None:
+        return  # it is there: not sent again, or IF NOT EXISTS
+    scene.put("table", schema, table, "")
+    for element in statement.table_elts:
+        if element.HasField("column_def"):
+            _add_column(scene, table, schema, element.column_def)
+    for element in statement.table_elts:
+        if element.HasField("constraint"):
+            _add_constraint(scene, table, schema, element.constraint)
+
+
+def _add_column(scene: Scene, table: str, schema: str, column: pg.ColumnDef) -> None:
+    kind, default, not_null = column.type_name, "", False
+    serial = _SERIALS.get(kind.names[-1].string.sval) if kind.names else None
+    rest: list[str] = []
+    own: list[pg.Constraint] = []
+    for node in column.constraints:
+        match node.constraint.contype:
+            case pg.CONSTR_NOTNULL:
+                not_null = True
+            case pg.CONSTR_DEFAULT:
+                default = canon.of_expression(node.constraint.raw_expr)
+            case pg.CONSTR_IDENTITY:
+                rest.append("identity always" if node.constraint.generated_when == "a" else "identity by default")
+                not_null = True
+            case pg.CONSTR_NULL:
+                pass
+            case _:
+                own.append(node.constraint)
+    type_form = canon.of_type(kind)
+    if serial is not None:
+        sequence = chosen_name(table, column.colname, "seq")
+        parsed = postgast.parse(f"SELECT nextval('{sequence}'), NULL::{serial}").stmts[0].stmt.select_stmt
+        values = [node.res_target.val for node in parsed.target_list]
+        default, not_null = canon.of_expression(values[0]), True
+        type_form = canon.of_type(values[1].type_cast.type_name)
+        scene.put("sequence", schema, sequence, None, within=key_of("column", schema, column.colname, table))
+    scene.put("column", schema, column.colname, Column(type_form, not_null, default, tuple(rest)), parent=table)
+    if not_null:
+        _not_null(scene, table, schema, column.colname)
+    for constraint in own:
+        whole = pg.Constraint()
+        whole.CopyFrom(constraint)
+        attribute = pg.Node(string=pg.String(sval=column.colname))
+        if constraint.contype == pg.CONSTR_FOREIGN:
+            whole.fk_attrs.append(attribute)
+        elif constraint.contype in (pg.CONSTR_PRIMARY, pg.CONSTR_UNIQUE):
+            whole.keys.append(attribute)
+        _add_constraint(scene, table, schema, whole)
+
+
+_SERIALS = {"serial": "integer", "serial4": "integer", "bigserial": "bigint", "serial8": "bigint"}
+
+
+def _not_null(scene: Scene, table: str, schema: str, column: str) -> None:
+    """From 18 on a column's NOT NULL is a constraint with a name."""
+    carrier = key_of("column", schema, column, table)
+    if scene.major < 18 or any(t.item.kind == "constraint" and t.item.within == carrier for t in scene.parts(table)):
+        return
+    name = chosen_name(table, column, "not_null")
+    form = Item("", "constraint", schema, name, table, carrier, 0, f"NOT NULL {_quoted(column)}")
+    scene.put("constraint", schema, name, canon.of_item(form), parent=table, within=carrier)
+
+
+def _nullable(scene: Scene, table: str, schema: str, column: str) -> None:
+    carrier = key_of("column", schema, column, table)
+    for thing in scene.parts(table):
+        if thing.item.kind == "constraint" and thing.item.within == carrier:
+            scene.take(thing)
+
+
+def _add_constraint(scene: Scene, table: str, schema: str, constraint: pg.Constraint) -> None:
+    columns = [k.string.sval for k in (*constraint.keys, *constraint.fk_attrs)]
+    labels = {pg.CONSTR_PRIMARY: "pkey", pg.CONSTR_UNIQUE: "key", pg.CONSTR_FOREIGN: "fkey", pg.CONSTR_CHECK: "check"}
+    if constraint.contype not in labels:
+        return
+    label = labels[constraint.contype]
+    middle = "" if constraint.contype == pg.CONSTR_PRIMARY else "_".join(columns)
+    name = constraint.conname or chosen_name(table, middle, label)
+    if scene.part("constraint", table, name) is not None:
+        return
+    for column in columns:
+        if scene.part("column", table, column) is None:
+            raise WouldFail(f"column {column} of {table} does not exist")
+    if constraint.contype == pg.CONSTR_FOREIGN and scene.relation(constraint.pktable.relname) is None:
+        raise WouldFail(f"table {constraint.pktable.relname} does not exist")
+    scene.put("constraint", schema, name, canon.of_constraint(constraint), parent=table)
+    if constraint.contype == pg.CONSTR_PRIMARY:
+        for column in columns:
+            _set_not_null(scene, table, column)
+
+
+def _alter_table(scene: Scene, statement: pg.AlterTableStmt) -> None:
+    table = statement.relation.relname
+    found = scene.relation(table) or scene.named("index", table)
+    if found is None:
+        if not statement.missing_ok:
+            raise WouldFail(f"table {table} does not exist")
+        return
+    for node in statement.cmds:
+        _command(scene, table, found.item.schema, node.alter_table_cmd)
+
+
+def _command(scene: Scene, table: str, schema: str, command: pg.AlterTableCmd) -> None:
+    defined: pg.Node = getattr(command, "def")
+    match command.subtype:
+        case pg.AT_AddColumn:
+            column = defined.column_def
+            if scene.part("column", table, column.colname) is None:
+                kinds = {node.constraint.contype for node in column.constraints}
+                bare = pg.CONSTR_NOTNULL in kinds and not kinds & {pg.CONSTR_DEFAULT, pg.CONSTR_IDENTITY}
+                if bare and table in scene.filled:
+                    raise WouldFail(f"{table} holds rows, and {column.colname} is NOT NULL without a default")
+                _add_column(scene, table, schema, column)
+        case pg.AT_DropColumn:
+            if (thing := scene.part("column", table, command.name)) is not None:
+                _drop_column(scene, thing, command.behavior == pg.DROP_CASCADE)
+        case pg.AT_AddConstraint:
+            _add_constraint(scene, table, schema, defined.constraint)
+        case pg.AT_DropConstraint:
+            if (thing := scene.part("constraint", table, command.name)) is not None:
+                _free(scene, thing, command.behavior == pg.DROP_CASCADE)
+                scene.take(thing)
+        case pg.AT_SetNotNull:
+            if table in scene.filled:
+                scene.unsure.append(f"whether {table}.{command.name} holds no NULL, which SET NOT NULL needs")
+            _set_not_null(scene, table, command.name)
+        case pg.AT_DropNotNull:
+            _alter_column(scene, table, command.name, lambda c: replace(c, not_null=False))
+            _nullable(scene, table, schema, command.name)
+        case pg.AT_ColumnDefault:
+            default = canon.of_expression(defined) if defined.WhichOneof("node") else ""
+            _alter_column(scene, table, command.name, lambda c: replace(c, default=default))
+        case pg.AT_AlterColumnType:
+            kind = canon.of_type(defined.column_def.type_name)
+            _alter_column(scene, table, command.name, lambda c: replace(c, type=kind))
+        case pg.AT_ValidateConstraint:
+            scene.unsure.append(f"whether {command.name} of {table} holds")
+        case _:
+            pass
+
+
+def _alter_column(scene: Scene, table: str, name: str, change: Callable[[Column], Column]) -> None:
+    thing = scene.part("column", table, name)
+    if thing is None:
+        raise WouldFail(f"column {name} of {table} does not exist")
+    if isinstance(form := thing.now, Column):
+        scene.reform(thing, change(form))
+
+
+def _set_not_null(scene: Scene, table: str, name: str) -> None:
+    _alter_column(scene, table, name, lambda column: replace(column, not_null=True))
+    thing = scene.part("column", table, name)
+    assert thing is not None
+    _not_null(scene, table, thing.item.schema, name)
+
+
+def _drop_column(scene: Scene, thing: Thing, cascade: bool) -> None:
+    """Its indexes and constraints go along, those over several columns too; a view or a foreign key is in the way."""
+    column = thing.item
+    for other in list(scene.things.values()):
+        item = other.item
+        if item.kind == "constraint" and item.parent != column.parent and _refers(other, column.parent):
+            if column.name in {k.string.sval for k in _constraint(other.now).pk_attrs}:
+                if not cascade:
+                    raise WouldFail(f"{item.key} depends on {column.key}")
+                scene.take(other)
+        elif item.parent == column.parent and item.kind in ("index", "constraint"):
+            if _names_column(other.now, column.name):
+                if item.kind == "constraint":
+                    _free(scene, other, cascade)
+                scene.take(other)
+        elif item.kind in ("view", "materialized view") and _shows(item, column):
+            if not cascade:
+                raise WouldFail(f"{item.key} depends on {column.key}")
+            scene.take(other)
+    scene.take(thing)
+
+
+def _shows(view: Item, column: Item) -> bool:
+    return all(re.search(rf"\b{re.escape(word)}\b", view.definition) for word in (column.parent, column.name))
+
+
+def _names_column(form: Form, column: str) -> bool:
+    """Whether an index or a constraint is over *column*: as a key, or anywhere in its expressions."""
+    if not isinstance(form, str):
+        return False
+    text = form.split("\n")[0]
+    octets = column.encode()
+    if _HEX.fullmatch(text):
+        whole = bytes.fromhex(text)
+        mark = bytes([len(octets)]) + octets if len(octets) < 128 else octets
+        return mark in whole
+    return bool(re.search(rf"\b{re.escape(column)}\b", text))
+
+
+# --- the rest
+
+
+def _index(scene: Scene, statement: pg.IndexStmt) -> None:
+    table = statement.relation.relname
+    found = scene.relation(table)
+    if found is None:
+        raise WouldFail(f"table {table} does not exist")
+    for node in statement.index_params:
+        if (name := node.index_elem.name) and scene.part("column", table, name) is None:
+            raise WouldFail(f"column {name} of {table} does not exist")
+    columns = "_".join(node.index_elem.name or "expr" for node in statement.index_params)
+    name = statement.idxname or chosen_name(table, columns, "idx")
+    if scene.named("index", name) is None:
+        scene.put("index", found.item.schema, name, canon.of_index(statement), parent=table)
+
+
+def _rename(scene: Scene, statement: pg.RenameStmt) -> None:
+    new = statement.newname
+    match statement.rename_type:
+        case pg.OBJECT_TABLE | pg.OBJECT_VIEW | pg.OBJECT_SEQUENCE | pg.OBJECT_MATVIEW | pg.OBJECT_INDEX:
+            old = statement.relation.relname
+            thing = scene.relation(old) or scene.named("index", old) or _constraint_named(scene, old)
+            if thing is None:
+                if not statement.missing_ok:
+                    raise WouldFail(f"{old} does not exist")
+                return
+            _renamed(scene, thing, new)
+        case pg.OBJECT_COLUMN | pg.OBJECT_TABCONSTRAINT:
+            kind = "column" if statement.rename_type == pg.OBJECT_COLUMN else "constraint"
+            thing = scene.part(kind, statement.relation.relname, statement.subname)
+            if thing is None:
+                raise WouldFail(f"{kind} {statement.subname} of {statement.relation.relname} does not exist")
+            _renamed(scene, thing, new)
+        case _:
+            for named in grammar._rename(statement):
+                if (thing := _find(scene, named)) is not None and named.name != new:
+                    _renamed(scene, thing, new)
+
+
+def _constraint_named(scene: Scene, name: str) -> Thing | None:
+    """ALTER INDEX ... RENAME reaches the index of a constraint too, and renames the constraint."""
+    return next((t for t in scene.things.values() if (t.item.kind, t.item.name) == ("constraint", name)), None)
+
+
+def _renamed(scene: Scene, thing: Thing, new: str) -> None:
+    old = thing.item
+    table = old.kind in _RELATIONS
+    for other in list(scene.things.values()):
+        item, form = other.item, other.form
+        if item.key == old.key:
+            del scene.things[item.key]
+            key = key_of(item.kind, item.schema, new, item.parent)
+            scene.things[key] = Thing(replace(item, key=key, name=new), other.now if form is None else form)
+            continue
+        was = other.now if item.kind in ("index", "constraint") else form
+        changed = was
+        mine = item.parent == (old.name if table else old.parent) or (
+            item.kind == "constraint" and _refers(other, old.name if table else old.parent)
+        )
+        if isinstance(was, str) and mine and (table or old.kind == "column"):
+            changed = _reworded(item.kind, was, old.name, new, table=table)
+        parent = new if table and item.parent == old.name else item.parent
+        within = key_of(old.kind, old.schema, new, old.parent) if item.within == old.key else item.within
+        if table and item.within.startswith(key_of("column", old.schema, "", old.name) + "."):
+            within = item.within.replace(f".{_quoted(old.name)}.", f".{_quoted(new)}.", 1)
+        if (parent, within) == (item.parent, item.within) and changed == was:
+            continue
+        del scene.things[item.key]
+        key = key_of(item.kind, item.schema, item.name, parent)
+        keeps = form is None and changed == was and item.kind not in ("column",)
+        scene.things[key] = Thing(
+            replace(item, key=key, parent=parent, within=within), form if keeps else (changed or other.now)
+        )
+
+
+def _reworded(kind: str, form: str, old: str, new: str, *, table: bool) -> str:
+    first, *rest = form.split("\n")
+    message: Any = pg.IndexStmt() if kind == "index" else pg.Constraint()
+    if not _HEX.fullmatch(first):
+        return form
+    message.ParseFromString(bytes.fromhex(first))
+    _replace(message, old, new, relations=table)
+    return "\n".join((message.SerializeToString(deterministic=True).hex(), *rest))
+
+
+def _replace(message: Any, old: str, new: str, *, relations: bool) -> None:
+    if isinstance(message, pg.RangeVar):
+        if relations and message.relname == old:
+            message.relname = new
+        return
+    if isinstance(message, pg.IndexElem) and not relations and message.name == old:
+        message.name = new
+    if isinstance(message, pg.String) and not relations and message.sval == old:
+        message.sval = new
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None and not (isinstance(message, pg.A_Const)):
+            for part in value if descriptor.is_repeated else (value,):
+                _replace(part, old, new, relations=relations)
+
+
+def _enum(scene: Scene, statement: pg.CreateEnumStmt) -> None:
+    names = [node.string.sval for node in statement.type_name]
+    if scene.named("type", names[-1]) is not None:
+        raise WouldFail(f"type {names[-1]} already exists")
+    labels = ", ".join(f"'{node.string.sval}'" for node in statement.vals)
+    scene.put("type", names[-2] if len(names) > 1 else "public", names[-1], f"enum {labels}")
+
+
+def _made(kind: str) -> Callable[[Scene, Any], None]:
+    """For what is only known to be there afterwards."""
+
+    def make(scene: Scene, statement: Any) -> None:
+        word = next(word for word, does in _DOES.items() if does is make)
+        for named in grammar._HANDLERS[word](statement):
+            if named.action is Action.CREATE and named.kind == kind and _find(scene, named) is None:
+                owner = scene.relation(named.parent) if named.parent else None
+                schema = named.schema if named.schema is not None else (owner.item.schema if owner else "public")
+                scene.put(kind, schema, named.name, None, parent=named.parent or "")
+
+    return make
+
+
+_DOES: Mapping[str, Callable[[Scene, Any], None]] = {
+    "drop": _drop,
+    "create": _create_table,
+    "alter_table": _alter_table,
+    "index": _index,
+    "rename": _rename,
+    "create_enum": _enum,
+    "create_seq": _made("sequence"),
+    "create_extension": _made("extension"),
+    "create_schema": _made("schema"),
+    "create_trig": _made("trigger"),
+    "view": _made("view"),
+    "create_function": _made("function"),
+}
+
+
+def carried_out(scene: Scene, statements: Iterable[str], revision: str | None) -> Scene:
+    """A new scene, after *statements*. Raises WouldFail where the server would refuse one."""
+    after = scene.copy()
+    for statement in statements:
+        after.run(statement, revision)
+    return after
