@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 from ledger import QUICK, Scene, planned, wait_for
 from servers import Database
@@ -95,3 +96,126 @@ async def test_what_was_filled_whole_is_brought_back_exactly(db: Database) -> No
     assert await hashed(db) == before
     assert "were dropped" in returned.note
     assert await tables_of_images(db) == []
+
+
+async def test_what_was_stopped_in_the_middle_is_brought_back_exactly(db: Database) -> None:
+    before = await users(db)
+    scene = Scene()
+    scene.react = lambda p: scene.control.stop() if p.batches == 3 else None
+    result = await fill(db, scene=scene)
+    assert result.outcome is State.STOPPED
+    assert 0 < result.rows < 4000
+    returned = await back(db)
+    assert returned.rows == result.rows
+    assert await hashed(db) == before
+
+
+async def test_a_backfill_without_undo_cannot_be_brought_back(db18: Database) -> None:
+    """What the other tests compare does differ, and nothing is written where nothing was asked for."""
+    before = await users(db18)
+    await fill(db18, replace(UNDO, undo=False))
+    assert await hashed(db18) != before
+    assert await tables_of_images(db18) == []
+    assert await db18.sql("SELECT images FROM dbwatch.backfill") == [(None,)]
+
+
+KEYS = {
+    "uuid": ("id uuid PRIMARY KEY", "id", "md5(i::text)::uuid"),
+    "composite": ("a int, b text, PRIMARY KEY (b, a)", "b, a", "i % 7, 'k ' || i"),
+    "odd names": ('"%s {0}" timestamptz PRIMARY KEY', '"%s {0}"', "'2026-01-01'::timestamptz + i * interval '1 min'"),
+    "collation": ('id text COLLATE "C" PRIMARY KEY', "id", "CASE WHEN i % 2 = 0 THEN 'a' ELSE 'B' END || i"),
+    "names of ours": ("key_1 int PRIMARY KEY, old_1 int", "key_1", "i, i"),
+}
+
+
+@pytest.mark.parametrize("which", KEYS)
+async def test_keys_of_every_make_are_brought_back_by(db: Database, which: str) -> None:
+    """Two columns are set, of types that know no equality, with NULLs on either side."""
+    key, _, values = KEYS[which]
+    await db.sql(
+        f'CREATE TABLE "Odd %s" ({key}, new_1 json, "50%" numeric(9,3) DEFAULT 1.5)',
+        f"""INSERT INTO "Odd %s" SELECT {values}, CASE WHEN i % 3 > 0 THEN '{{"was": 1}}'::json END, i
+            FROM generate_series(1, 900) AS i""",
+        'ANALYZE "Odd %s"',
+    )
+    await schema.ensure(db.connector)
+    before = await hashed(db, '"Odd %s"')
+    spec = Spec(
+        table='"Odd %s"',
+        set="""new_1 = CASE WHEN "50%" % 2 = 0 THEN '{}'::json END, "50%" = -"50%" """,
+        where='"50%" > 0',
+        undo=True,
+        batch_time_ms=10,
+    )
+    result = await fill(db, spec)
+    assert (result.outcome, result.rows) == (State.DONE, 900)
+    assert (await back(db)).rows == 900
+    assert await hashed(db, '"Odd %s"') == before
+
+
+async def test_the_statement_on_paper_brings_back_the_same(db: Database) -> None:
+    before = await users(db)
+    await fill(db)
+    await db.sql("UPDATE users SET phone = 'theirs' WHERE id = 7")
+    statement = (await images(db)).kept_in.by_hand()
+    await db.sql(statement, statement)
+    assert await db.sql("SELECT phone FROM users WHERE id = 7") == [("theirs",)]
+    await db.sql("UPDATE users SET phone = 'was 7' WHERE id = 7")
+    assert await hashed(db) == before
+
+
+async def test_what_others_wrote_since_stays_is_counted_and_named(db: Database) -> None:
+    await users(db)
+    await fill(db)
+    await db.sql("UPDATE users SET phone = 'theirs' WHERE id <= 30")  # 20 of them have images
+    await db.sql("UPDATE users SET seen = 1 WHERE id BETWEEN 31 AND 60")  # not the column that was filled
+    await db.sql("DELETE FROM users WHERE id BETWEEN 61 AND 90")  # 20 of them too
+    returned = await back(db)
+    assert (returned.rows, returned.changed, returned.missing) == (3960, 20, 20)
+    assert "20 rows changed by others since, left as they are; 20 rows gone since; what is left stays in" in str(
+        returned
+    )
+    assert await db.sql("SELECT count(*) FROM users WHERE phone = 'theirs'") == [(30,)]
+    wrong = (
+        f"SELECT count(*) FROM users, LATERAL (SELECT id AS i) AS x WHERE id > 30 AND phone IS DISTINCT FROM {BEFORE}"
+    )
+    assert await db.sql(wrong) == [(0,)]
+    [(relation,)] = await tables_of_images(db)
+    assert await db.sql(f"SELECT count(*) FROM dbwatch.{relation}") == [(40,)]
+
+
+async def test_what_others_write_while_it_fills_and_goes_back_survives(db: Database) -> None:
+    """The application writes all the while, before and behind the cursors; its last word on each row stands."""
+    await users(db, rows=12_000)
+    await db.sql("CREATE TABLE said (id bigint PRIMARY KEY, phone text)")
+    app = await db.foreign("app")
+    over = asyncio.Event()
+    say = """
+        WITH s AS (INSERT INTO said SELECT DISTINCT (random() * 11999)::int + 1, 'app ' || {n} FROM generate_series(1, 40)
+                   ON CONFLICT (id) DO UPDATE SET phone = excluded.phone RETURNING id, phone)
+        UPDATE users AS u SET phone = s.phone FROM (SELECT * FROM s ORDER BY id) AS s WHERE u.id = s.id
+    """
+
+    async def talk() -> None:
+        n = 0
+        while not over.is_set():
+            n += 1
+            try:
+                await app.execute(say.format(n=n).encode())
+            except psycopg.errors.DeadlockDetected:
+                continue
+
+    talking = asyncio.create_task(talk())
+    scene = Scene()
+    scene.react = lambda p: scene.control.stop() if p.rows_done > 5000 else None
+    await fill(db, scene=scene)
+    returned = await back(db)
+    over.set()
+    await talking
+    # A word that we overwrote while we filled is brought back: it stood before our last write to the row.
+    left = await db.sql("SELECT u.id FROM users AS u JOIN said AS s USING (id) WHERE u.phone IS DISTINCT FROM s.phone")
+    assert left == []
+    theirs = "SELECT count(*) FROM users LEFT JOIN said AS s USING (id), LATERAL (SELECT id AS i) AS x"
+    wrong = f"{theirs} WHERE s.id IS NULL AND users.phone IS DISTINCT FROM {BEFORE}"
+    assert await db.sql(wrong) == [(0,)]
+    assert returned.rows > 3000

@@ -65,17 +65,24 @@ class Kept:
 
 async def of_window(session: Session, window: UUID, *, within: float = 5.0) -> tuple[Kept, ...]:
     """Those of a window's backfills, the newest first. Raises as `Session.call` does."""
-    return await _find(session, window, None, within)
+    return await _find(session, within, window=window)
 
 
 async def of_backfill(session: Session, id: int, *, within: float = 5.0) -> Kept | None:
     """Those of one backfill; None where it keeps none. Raises as `Session.call` does."""
-    return next(iter(await _find(session, None, id, within)), None)
+    return next(iter(await _find(session, within, id=id)), None)
 
 
-async def _find(session: Session, window: UUID | None, id: int | None, within: float) -> tuple[Kept, ...]:
+async def of_done(session: Session, *, within: float = 5.0) -> tuple[Kept, ...]:
+    """Those that are still there of windows that are done. Raises as `Session.call` does."""
+    return tuple(one for one in await _find(session, within, done=True) if one.there)
+
+
+async def _find(
+    session: Session, within: float, *, window: UUID | None = None, id: int | None = None, done: bool = False
+) -> tuple[Kept, ...]:
     text = query("backfill-kept", session.server_version)
-    return tuple(await session.fetch(Kept, text, {"window": window, "id": id}, within=within))
+    return tuple(await session.fetch(Kept, text, {"window": window, "id": id, "done": done}, within=within))
 
 
 async def drop(session: Session, images: Images, *, even_full: bool) -> str:

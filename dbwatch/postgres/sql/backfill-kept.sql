@@ -1,5 +1,6 @@
--- The before-images that the journal knows of, of one window or of one backfill, the newest first: what is kept, how far
--- it was brought back, how long the batches took that wrote it, and what the table to be restored fires.
+-- The before-images that the journal knows of, of one window, of one backfill, or of all windows that are done, the
+-- newest first: what is kept, how far it was brought back, how long the batches took that wrote it, and what the
+-- table to be restored fires.
 SELECT
     b.id,
     b.step_id AS step,
@@ -29,5 +30,12 @@ LEFT JOIN pg_catalog.pg_class AS i
     AND i.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'dbwatch')
 WHERE
     b.images IS NOT NULL
-    AND (b.window_id = %(window)s::uuid OR b.id = %(id)s::bigint)
+    AND (
+        b.window_id = %(window)s::uuid
+        OR b.id = %(id)s::bigint
+        OR %(done)s::boolean AND EXISTS (
+            SELECT FROM dbwatch."window" AS w
+            WHERE w.id = b.window_id AND w.outcome = 'done'
+        )
+    )
 ORDER BY b.id DESC;
