@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -21,6 +20,7 @@ from dbwatch.steps.progress import MigrationProgress
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
 from dbwatch.window.ground import Ground
 from dbwatch.window.survey import Survey
+from dbwatch.window.telling import told
 
 ASK_AGAIN_S = 1.0
 """How often the database is asked how a step ended whose connection went."""
@@ -125,19 +125,14 @@ class Work:
         await self._conclude(spec, step.attempt, outcome, 0.0)
 
     async def save_progress(self) -> None:
-        """Overwrites the running step's progress in the journal. Raises as `Store.save_progress` does."""
+        """Overwrites the running work's progress in the journal. Raises as `Store.save_progress` does."""
         store = self._ground.store
         step = store.state.running
-        if step is None:
+        if step is None and not store.state.aborting:
             return
-        told: dict[str, object] = {}
-        if self.backfill is not None and self.backfill_step == step.id:
-            p = self.backfill
-            told = {"rows": p.rows_done, "fraction": p.fraction, "state": str(p.state), "reason": p.reason}
-        elif self.migration is not None and self.migration.step == step.id:
-            m = self.migration
-            told = {"revision": m.revision, "statement": m.statement, "number": m.number, "attempt": m.attempt}
-        await store.save_progress(step.id, step.attempt, json.dumps(told, ensure_ascii=False))
+        backfill = self.backfill if step is not None and self.backfill_step == step.id else None
+        named, attempt = (step.id, step.attempt) if step is not None else ("abort", 0)
+        await store.save_progress(named, attempt, told(self.migration, backfill))
 
     def show_migration(self, progress: MigrationProgress) -> None:
         """Takes the newest progress of a migrate step, or of an abort's downgrade."""
@@ -173,9 +168,10 @@ class Work:
             show_backfill=self._show_backfill,
         )
 
-    async def _record(self, fact: ev.Fact) -> None:
-        await self._ground.store.record(fact)
+    async def _record(self, *facts: ev.Fact) -> bool:
+        kept = await self._ground.store.record(*facts)
         self._touch()
+        return kept
 
     async def _until_fenced(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -1,0 +1,218 @@
+"""Two people at one window: the second looks on, confirms, asks, and takes the wheel; nothing is done twice."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import psycopg
+import pytest
+from servers import Database, eventually
+from windows import PATIENCE_S, Shop, attended, driven, small_shop, step, steps_before, until
+
+from dbwatch.backfill.progress import State
+from dbwatch.errors import Refused
+from dbwatch.journal import events as ev
+from dbwatch.journal.fold import StepStatus
+from dbwatch.window.conductor import Conductor
+from dbwatch.window.intents import (
+    Abort,
+    Confirm,
+    Decide,
+    Decline,
+    Mark,
+    Note,
+    RunStep,
+    StopOurs,
+    TakeOver,
+    ToggleBackfill,
+)
+
+
+@pytest.fixture
+async def shop(db15: Database, tmp_path: Path) -> Shop:
+    return await small_shop(db15, tmp_path, users=20_000)
+
+
+def with_confirmation(shop: Shop) -> Shop:
+    plain = 'kind = "migrate"\nto = "3f1c"\n'
+    text = shop.runbook.read_text()
+    assert plain in text
+    shop.runbook.write_text(text.replace(plain, plain + 'confirm = "navigator"\n'))
+    return shop
+
+
+async def seen(conductor: Conductor, kind: type[ev.Fact], within: float = PATIENCE_S) -> ev.Event:
+    """The first event of *kind*, waited for."""
+    await until(conductor, lambda c: any(isinstance(e.fact, kind) for e in c.events), within)
+    return next(e for e in conductor.events if isinstance(e.fact, kind))
+
+
+async def test_a_navigator_sees_what_the_driver_does(shop: Shop) -> None:
+    async with driven(shop) as driver, attended(shop) as navigator:
+        assert not navigator.driving
+        await steps_before(driver, "deploy")
+        await until(navigator, lambda c: c.state.step("add").status is StepStatus.DONE)
+        assert [e.hash for e in navigator.events] == [e.hash for e in driver.events[: len(navigator.events)]]
+        assert navigator.ground.runbook.steps()
+        assert (await navigator.submit(Note("I watch the checkout"))).taken
+        assert (await navigator.submit(Mark("application deployed"))).taken
+        await until(driver, lambda c: any(isinstance(e.fact, ev.Marked) for e in c.events))
+        note = next(e for e in driver.events if isinstance(e.fact, ev.Noted))
+        assert note.actor == "lin@b"
+
+
+async def test_each_sees_that_the_other_is_there(shop: Shop) -> None:
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await until(driver, lambda c: c.feed().frame.window.navigators == ("lin@b",))  # type: ignore[union-attr]
+        view = navigator.feed().frame.window
+        assert view is not None
+        assert view.state.driver == "wei@a"
+
+
+async def test_an_event_is_heard_at_once(shop: Shop) -> None:
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await until(navigator, lambda c: c.state.seq == driver.state.seq)
+        await asyncio.sleep(0.2)  # both listen by now
+        began = asyncio.get_running_loop().time()
+        await driver.submit(Note("now"))
+        await seen(navigator, ev.Noted)
+        assert asyncio.get_running_loop().time() - began < 0.9  # the journal's own pace is a second
+
+
+async def test_a_step_that_asks_for_it_begins_only_with_a_second_persons_word(shop: Shop) -> None:
+    with_confirmation(shop)
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await steps_before(driver, "add")
+        answer = await driver.submit(RunStep("add"))
+        assert answer.taken
+        assert "add is proposed" in answer.text
+        assert driver.state.step("add").status is StepStatus.PENDING
+        await until(navigator, lambda c: c.state.proposal is not None)
+        proposal = navigator.state.proposal
+        assert proposal is not None
+        assert not (await navigator.submit(Confirm(proposal.seq, "shop"))).taken
+        assert (await navigator.submit(Confirm(proposal.seq, shop.db.name))).taken
+        await until(driver, lambda c: c.state.step("add").status is StepStatus.DONE)
+        given = await seen(navigator, ev.ConfirmationGiven)
+        assert given.actor == "lin@b"
+        assert driver.state.proposal is None
+
+
+async def test_nobody_confirms_their_own_proposal_from_another_terminal(shop: Shop) -> None:
+    with_confirmation(shop)
+    async with driven(shop) as driver, attended(shop, "wei@elsewhere") as navigator:
+        await steps_before(driver, "add")
+        await driver.submit(RunStep("add"))
+        await until(navigator, lambda c: c.state.proposal is not None)
+        assert navigator.state.proposal is not None
+        answer = await navigator.submit(Confirm(navigator.state.proposal.seq, shop.db.name))
+        assert not answer.taken
+        assert "a second person" in answer.text
+
+
+async def test_a_declined_proposal_begins_nothing_and_can_be_made_again(shop: Shop) -> None:
+    with_confirmation(shop)
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await steps_before(driver, "add")
+        await driver.submit(RunStep("add"))
+        await until(navigator, lambda c: c.state.proposal is not None)
+        assert navigator.state.proposal is not None
+        assert (await navigator.submit(Decline(navigator.state.proposal.seq, "the load is too high"))).taken
+        await until(driver, lambda c: c.state.proposal is None)
+        assert driver.state.step("add").status is StepStatus.PENDING
+        assert (await driver.submit(RunStep("add"))).taken
+        assert (await driver.submit(StopOurs())).taken
+        assert driver.state.proposal is None
+
+
+async def test_a_navigator_pauses_and_stops_the_backfill(shop: Shop) -> None:
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await steps_before(driver, "fill")
+        driver.work.hand.slower()
+        assert (await driver.submit(RunStep("fill"))).taken
+        await until(driver, lambda c: c.work.backfilling and c.work.backfill is not None)
+        answer = await navigator.submit(ToggleBackfill())
+        if answer.taken:  # a small table may be through before the wish arrives
+            assert driver.work.hand.paused_because == "paused by lin@b"
+            await until(driver, lambda c: c.work.backfill is not None and c.work.backfill.state is State.PAUSED)
+            await until(navigator, lambda c: c.feed().frame.window.backfill is not None)  # type: ignore[union-attr]
+            assert (await navigator.submit(StopOurs())).taken
+            await until(driver, lambda c: c.state.step("fill").status is StepStatus.FAILED)
+            assert driver.state.step("fill").again
+
+
+async def test_a_navigator_aborts_by_the_plan_that_the_driver_computed(shop: Shop) -> None:
+    before = await shop.dump()
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await steps_before(driver, "deploy")
+        await until(navigator, lambda c: c.state.seq == driver.state.seq)
+
+        async def newest() -> bool:
+            return (await navigator.plan_abort()).seq == driver.state.seq
+
+        await eventually(newest)
+        plan = await navigator.plan_abort()
+        assert plan.digest == (await driver.plan_abort()).digest
+        assert not (await navigator.submit(Abort(plan.digest, "shop"))).taken
+        answer = await navigator.submit(Abort(plan.digest, shop.db.name))
+        assert answer.taken, answer.text
+        await until(navigator, lambda c: c.state.closed_at is not None)
+        assert navigator.state.outcome == "aborted"
+    assert await shop.dump() == before
+
+
+async def test_the_wheel_is_taken_from_a_driver_that_is_alive_only_for_a_reason(shop: Shop) -> None:
+    async with driven(shop) as driver, attended(shop) as navigator:
+        assert not (await navigator.submit(TakeOver(""))).taken
+        assert (await navigator.submit(TakeOver("wei is on the phone"))).taken
+        assert navigator.driving
+        await until(driver, lambda c: not c.driving)
+        await steps_before(navigator, "deploy")
+        refused = await driver.submit(RunStep("deploy"))
+        assert not refused.taken
+        assert (await driver.submit(TakeOver("back again"))).taken
+        await step(driver, "deploy")
+        took = [e.fact for e in driver.events if isinstance(e.fact, ev.DriverTook)]
+        assert [(t.driver, t.reason) for t in took] == [("lin@b", "wei is on the phone"), ("wei@a", "back again")]
+
+
+async def test_the_old_drivers_backends_are_gone_before_the_new_one_acts(shop: Shop) -> None:
+    connecting = psycopg.AsyncConnection.connect(shop.db.dsn)
+    async with await connecting as holder, driven(shop) as driver, attended(shop) as navigator:
+        await steps_before(driver, "add")
+        await holder.execute("LOCK TABLE users IN ACCESS SHARE MODE")
+        assert (await driver.submit(RunStep("add"))).taken
+        await until(driver, lambda c: bool(c.work.migration and c.work.migration.pid))
+        assert (await navigator.submit(TakeOver("wei does not answer"))).taken
+        epoch = navigator.state.epoch
+        names = await shop.db.sql("SELECT application_name FROM pg_stat_activity WHERE datname = current_database()")
+        acting = [n for (n,) in names if n.startswith(("dbwatch worker", "dbwatch migrate", "dbwatch journal"))]
+        assert [n for n in acting if not n.endswith((f"/{epoch}", "/-"))] == []
+        await holder.execute("ROLLBACK")
+        await asyncio.wait_for(navigator.recovered.wait(), PATIENCE_S)
+        await step(navigator, "add")
+
+
+async def test_a_person_decides_how_a_step_ended_of_which_nobody_knows(shop: Shop) -> None:
+    async with driven(shop) as driver:
+        await driver.ground.store.append(lambda _: [ev.StepStarted("preview", 1), ev.StepUnknown("preview", 1, "who")])
+        assert (await driver.submit(Decide("preview", False, "nothing of it is there"))).taken
+        known = driver.state.step("preview")
+        assert (known.status, known.again) == (StepStatus.FAILED, True)
+        assert not (await driver.submit(Decide("preview", True, "again"))).taken
+
+
+async def test_there_is_nothing_to_attend_where_no_window_is_open(shop: Shop) -> None:
+    with pytest.raises(Refused, match="no window is open"):
+        async with attended(shop):
+            pass
+
+
+async def test_a_navigator_without_the_files_may_not_run_what_needs_them(shop: Shop) -> None:
+    async with driven(shop), attended(shop) as navigator:
+        assert (await navigator.submit(TakeOver("for a moment"))).taken
+        await asyncio.wait_for(navigator.recovered.wait(), PATIENCE_S)
+        answer = await navigator.submit(RunStep("add"))
+        assert not answer.taken
+        assert "not on this machine" in answer.text or "comes first" in answer.text
