@@ -163,7 +163,7 @@ async def test_a_navigator_aborts_by_the_plan_that_the_driver_computed(shop: Sho
 
 
 async def test_the_wheel_is_taken_from_a_driver_that_is_alive_only_for_a_reason(shop: Shop) -> None:
-    async with driven(shop) as driver, attended(shop) as navigator:
+    async with driven(shop) as driver, attended(shop, runbook=shop.runbook) as navigator:
         assert not (await navigator.submit(TakeOver(""))).taken
         assert (await navigator.submit(TakeOver("wei is on the phone"))).taken
         assert navigator.driving
@@ -179,7 +179,7 @@ async def test_the_wheel_is_taken_from_a_driver_that_is_alive_only_for_a_reason(
 
 async def test_the_old_drivers_backends_are_gone_before_the_new_one_acts(shop: Shop) -> None:
     connecting = psycopg.AsyncConnection.connect(shop.db.dsn)
-    async with await connecting as holder, driven(shop) as driver, attended(shop) as navigator:
+    async with await connecting as holder, driven(shop) as driver, attended(shop, runbook=shop.runbook) as navigator:
         await steps_before(driver, "add")
         await holder.execute("LOCK TABLE users IN ACCESS SHARE MODE")
         assert (await driver.submit(RunStep("add"))).taken
