@@ -72,6 +72,8 @@ class Plan:
     """The columns whose values before are kept, with undo; without those that the window itself made."""
     images_bytes: int | None = None
     """How large the table of before-images will be, its index included; None: none is kept."""
+    undo_notes: tuple[str, ...] = ()
+    """Those of the notes that say what undo keeps, and what it need not keep."""
     doing: str = "backfill"
 
     @property
@@ -117,6 +119,7 @@ async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within:
         await require_room(session, target, within=within)
     sizes = await estimate(session, target, statements, kept, within=within)
     spec_json = _canonical(spec, target, index)
+    undo_notes = tuple(_undo_notes(spec, target, makers, sizes))
     return Plan(
         spec=spec,
         spec_json=spec_json,
@@ -128,7 +131,8 @@ async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within:
         rows_estimate=sizes.rows,
         pending_estimate=sizes.pending,
         estimated_by=sizes.by,
-        notes=(*_notes(spec, read, target, columns, sizes), *_undo_notes(spec, target, makers, sizes)),
+        notes=(*_notes(spec, read, target, columns, sizes), *undo_notes),
+        undo_notes=undo_notes,
         kept=kept,
         images_bytes=sizes.images_bytes,
     )

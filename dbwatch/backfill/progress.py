@@ -77,6 +77,8 @@ class BackfillProgress:
     blocked: int = 0
     """Sessions that wait for our worker, at the last look."""
     epoch: int = 0
+    images_bytes: int | None = None
+    """How large the before-images will be, as the plan estimated it; None: none are kept."""
 
 
 Progress = Callable[[BackfillProgress], None]

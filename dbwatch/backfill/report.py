@@ -72,6 +72,7 @@ class Reporter:
             remaining=self.remaining,
             blocked=self.blocked,
             epoch=at.epoch,
+            images_bytes=self._plan.images_bytes,
         )
         self._progress(told)
         return told

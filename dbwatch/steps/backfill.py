@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import psycopg
 
@@ -11,11 +10,11 @@ from dbwatch.backfill.plan import Plan, Spec, plan
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill, Result
 from dbwatch.errors import DbwatchError
-from dbwatch.journal.events import Fact, StepNoted
+from dbwatch.journal.events import StepNoted
 from dbwatch.postgres.session import Role
 from dbwatch.postgres.signals import signal
 from dbwatch.runbook import model
-from dbwatch.steps.step import Done, Failed, Kit, Outcome
+from dbwatch.steps.step import Done, Failed, Kit, Outcome, Record
 
 _TOLD = (State.PAUSED, State.THROTTLED)
 
@@ -29,6 +28,7 @@ def asked(spec: model.Backfill) -> Spec:
         key=spec.key,
         mode=spec.mode,
         batch_time_ms=round(spec.batch_time * 1000),
+        undo=spec.undo,
     )
 
 
@@ -36,7 +36,7 @@ async def planned(spec: model.Backfill, kit: Kit) -> Plan:
     """How it will be run. Raises DbwatchError where it cannot be."""
     session = await kit.connector.open(Role.PROBE)
     try:
-        return await plan(session, asked(spec))
+        return await plan(session, asked(spec), made_by=kit.made_by)
     finally:
         await session.close()
 
@@ -44,6 +44,8 @@ async def planned(spec: model.Backfill, kit: Kit) -> Plan:
 async def run(spec: model.Backfill, kit: Kit) -> Outcome:
     """Runs it to its end, from where an earlier attempt stopped; why it slows down or pauses is journalled."""
     found = await planned(spec, kit)
+    if found.undo_notes:
+        await kit.record(*(StepNoted(spec.id, note) for note in found.undo_notes))
     scribe = _Scribe(spec.id, kit.record)
 
     def progress(told: BackfillProgress) -> None:
@@ -102,7 +104,7 @@ async def _stop(kit: Kit, scribe: _Scribe) -> None:
 class _Scribe:
     """Journals why the backfill slows down, pauses and goes on: each change once."""
 
-    def __init__(self, step: str, record: Callable[[Fact], Awaitable[None]]) -> None:
+    def __init__(self, step: str, record: Record) -> None:
         self.last: BackfillProgress | None = None
         self._step, self._record = step, record
         self._notes: asyncio.Queue[str | None] = asyncio.Queue()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dbwatch.backfill.control import Control
+from dbwatch.backfill.plan import Maker
 from dbwatch.backfill.progress import BackfillProgress
 from dbwatch.clock import Clock
 from dbwatch.journal.events import Fact
@@ -51,6 +52,14 @@ class Unknown:
 Outcome = Done | Failed | Unknown
 
 
+class Record(Protocol):
+    """How a step journals."""
+
+    async def __call__(self, *facts: Fact) -> bool:
+        """Writes what has happened; whether it would survive our death. Raises as `Store.record` does."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Kit:
     """What a running step is given. It appends no events itself: it tells the conductor."""
@@ -73,7 +82,7 @@ class Kit:
     """Set when the step is to end: it cancels what it runs and returns Failed(stopped=True)."""
     hand: Control
     """A person's hand on a running backfill."""
-    record: Callable[[Fact], Awaitable[None]]
+    record: Record
     """Writes what has happened."""
     write_in: Callable[[Connection, Sequence[Fact]], Awaitable[None]]
     """Writes in a transaction of the step's own, so that both commit or neither."""
@@ -81,6 +90,8 @@ class Kit:
     """Whom a statement of this step was last seen to wait for, in plain words; empty: nobody yet."""
     show_migration: Callable[[MigrationProgress], None]
     show_backfill: Callable[[BackfillProgress], None]
+    made_by: Maker
+    """The step of this window that made a column; empty: it was there at the opening."""
     left_behind: Callable[[], Awaitable[tuple[str, ...]]]
     """Names of what our journalled DDL made and no applied revision accounts for; read from the catalogue."""
 

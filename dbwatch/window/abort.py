@@ -27,6 +27,8 @@ class ActionKind(StrEnum):
     """A person undoes a manual step and signs it off."""
     SQL = "sql"
     """The `undo` of a sql step."""
+    RESTORE = "restore"
+    """Bring back what a backfill overwrote, from its before-images."""
     CLEAN = "clean"
     """Drop what our own DDL left behind and no transaction took back."""
     DOWNGRADE = "downgrade"

@@ -124,6 +124,7 @@ class Aborting:
             leaving=self._work.leaving,
             signed=self._until_signed,
             show=self._work.show_migration,
+            show_backfill=self._work.show_backfill,
         )
         self._work.begin(back.run(actions, first, working, plan))
         self._touch()

@@ -14,7 +14,7 @@ from dbwatch.journal.fold import Proposal, Request, StepStatus, WindowState
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
 from dbwatch.runbook.model import Manual, Migrate, Step
-from dbwatch.window import gates, intents
+from dbwatch.window import gates, intents, restoring
 from dbwatch.window.aborting import Aborting
 from dbwatch.window.amending import Amending
 from dbwatch.window.ground import Ground
@@ -295,7 +295,8 @@ class Driver:
             return [ev.WindowClosed("done" if state.abort is None else "failed")]
 
         await self._store.append(close)
-        return Answer(True, f"the window is closed: {self.state.outcome}")
+        said = await restoring.let_go(self.ground) if self.state.outcome == "done" else ""
+        return Answer(True, f"the window is closed: {self.state.outcome}" + (f"; {said}" if said else ""))
 
 
 def _withdrawal(seq: int, why: str) -> Callable[[WindowState], Sequence[ev.Fact]]:

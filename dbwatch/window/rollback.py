@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 
+from dbwatch.backfill.progress import BackfillProgress
 from dbwatch.errors import DbwatchError, Fenced
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
@@ -22,6 +23,7 @@ from dbwatch.postgres.session import Role, describe
 from dbwatch.runbook.model import Migrate, Sql
 from dbwatch.steps import progress as shown
 from dbwatch.steps.progress import MigrationProgress
+from dbwatch.window import restoring
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.ground import Ground
 from dbwatch.window.prediction import Prediction
@@ -51,15 +53,18 @@ class Rollbacker:
         leaving: asyncio.Event,
         signed: Callable[[str], Awaitable[str]],
         show: Callable[[MigrationProgress], None],
+        show_backfill: Callable[[BackfillProgress], None],
     ) -> None:
         self._ground, self._survey = ground, survey
-        self._stop, self._leaving, self._signed, self._show = stop, leaving, signed, show
+        self._stop, self._leaving, self._signed = stop, leaving, signed
+        self._show, self._show_backfill = show, show_backfill
         self._working: asyncio.Task[None] | None = None
         self._how = {
             ActionKind.FENCE: self._fence,
             ActionKind.STOP: self._end_work,
             ActionKind.PERSON: self._person,
             ActionKind.SQL: self._undo_sql,
+            ActionKind.RESTORE: self._restore,
             ActionKind.CLEAN: self._clean,
             ActionKind.DOWNGRADE: self._downgrade,
             ActionKind.COMPARE: self._compare,
@@ -168,6 +173,9 @@ class Rollbacker:
         assert isinstance(step, Sql)
         await self._patiently(action.sql[0], alone=False)
         return "done"
+
+    async def _restore(self, action: Action) -> str:
+        return await restoring.bring_back(self._ground, action.step, stop=self._stop, show=self._show_backfill)
 
     async def _clean(self, action: Action) -> str:
         del action

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dbwatch.backfill import kept
+from dbwatch.backfill.kept import Kept
 from dbwatch.errors import DbwatchError
 from dbwatch.journal.fold import StepState, StepStatus, WindowState
 from dbwatch.migration import fingerprint, grammar, runner, way
@@ -17,7 +19,7 @@ from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import RevisionSql
 from dbwatch.migration.residue import Residue, residue
 from dbwatch.monitor.samples import Snapshot
-from dbwatch.runbook.model import Migrate
+from dbwatch.runbook.model import Backfill, Migrate
 from dbwatch.window import blockers, wayback
 from dbwatch.window.abort import AbortPlan
 from dbwatch.window.descent import Schema
@@ -120,6 +122,7 @@ class Survey:
             rows=rows,
             waits=waits,
             blockers=pids,
+            images=await self._images(state),
             running=running,
             opened=state.opened_at.astimezone().strftime("%H:%M:%S") if state.opened_at else "",
         )
@@ -150,6 +153,13 @@ class Survey:
         return self._no_return
 
     # --- inside
+
+    async def _images(self, state: WindowState) -> tuple[Kept, ...]:
+        """The before-images that the window's backfills kept."""
+        began = any(isinstance(s, Backfill) and state.step(s.id).attempt for s in self._ground.runbook.steps())
+        if not began:
+            return ()
+        return await kept.of_window(await self._ground.control.session(), self._ground.store.window)
 
     async def _fingerprint(self, patience_s: float) -> Fingerprint:
         return await fingerprint.take(self._ground.connector, self._ground.clock, patience_s=patience_s)

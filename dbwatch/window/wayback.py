@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from dbwatch.backfill.kept import Kept
 from dbwatch.journal.fold import StepState, StepStatus, WindowState
 from dbwatch.migration import grammar, way
 from dbwatch.migration.chain import Body, Chain
@@ -17,6 +19,7 @@ from dbwatch.migration.request import RevisionSql
 from dbwatch.runbook.model import Backfill, Migrate, Runbook, Sql
 from dbwatch.steps.sql import made_by
 from dbwatch.text import count
+from dbwatch.window import restoring
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.descent import WHY_NOT, Descent, Schema, body_of
 from dbwatch.window.prediction import Prediction
@@ -56,6 +59,8 @@ class Situation:
     """Differences from the opening that nothing of ours explains."""
     rows: Mapping[str, int] = field(default_factory=dict)
     """Live rows by table name, as the server estimates them."""
+    images: tuple[Kept, ...] = ()
+    """The before-images that the window's backfills kept, the newest first."""
     waits: Mapping[str, str] = field(default_factory=dict)
     """By step (or `clean`): for whom its statements would wait now."""
     blockers: tuple[int, ...] = ()
@@ -104,10 +109,14 @@ def _walk(s: Situation, descent: Descent) -> tuple[list[Action], str]:
         descent.remove(s.leftovers)
     for step in reversed(list(s.runbook.steps())):
         known = s.state.step(step.id)
-        if known.status not in _TOUCHED or known.undone:
+        if known.status not in _TOUCHED:
             continue
-        if step.rollback and known.status is StepStatus.DONE:
+        if step.rollback and known.status is StepStatus.DONE and not known.undone:
             actions.append(Action(ActionKind.PERSON, f"undo {step.id}: {step.rollback}", step=step.id))
+        if isinstance(step, Backfill):
+            actions.extend(restoring.actions(s.images, step, known))
+        if known.undone:
+            continue
         if isinstance(step, Sql) and step.undo and known.status in (StepStatus.DONE, StepStatus.UNKNOWN):
             if why := descent.undo(step.undo, step.id):
                 return actions, f"before the undo of {step.id}: {why}"
@@ -216,12 +225,7 @@ def _lost(s: Situation) -> list[str]:
         known = s.state.step(step.id)
         if not isinstance(step, Backfill) or known.status not in _TOUCHED:
             continue
-        column = step.set.partition("=")[0].strip()
-        rows = f" ({known.text})" if known.status is StepStatus.DONE and known.text else ""
-        if creator := _creator(s, step.table, column):
-            found.append(f"{step.table}.{column}{rows}: made by {creator}, goes with the column")
-        else:
-            found.append(f"{step.table}.{column}{rows}: existed at the opening; what it held before is not kept")
+        found.extend(restoring.lost(s.images, step, known, partial(_creator, s)))
     for ddl in s.state.ddl:
         for o in ddl.objects:
             if o.get("action") == "drop" and o.get("kind") in ("column", "table") and _kept(s, ddl.step):
@@ -245,7 +249,7 @@ def _creator(s: Situation, table: str, column: str) -> str:
     for ddl in s.state.ddl:
         for o in ddl.objects:
             made = o.get("action") == "create" and o.get("name")
-            if made in (column, table) and o.get("parent") in (table.rpartition(".")[2], None):
+            if made in (column, table) and o.get("parent") in (table, None):
                 return ddl.step
     return ""
 
@@ -272,8 +276,8 @@ def point_of_no_return(
             if step.id in drops:
                 return step.id, f"it drops {drops[step.id]}, which held rows before this window"
         if isinstance(step, Backfill):
-            column = f"{step.table.rpartition('.')[2]}.{step.set.partition('=')[0].strip()}"
-            if column not in created:
+            column = restoring.overwrites(step, created)
+            if column:
                 return step.id, f"it overwrites {column}, which existed at the opening"
     return None
 

@@ -18,6 +18,7 @@ from dbwatch.runbook.model import Step
 from dbwatch.steps.kinds import EXECUTORS, RECOVERIES
 from dbwatch.steps.progress import MigrationProgress
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
+from dbwatch.window import restoring
 from dbwatch.window.ground import Ground
 from dbwatch.window.survey import Survey
 from dbwatch.window.telling import told
@@ -130,7 +131,7 @@ class Work:
         step = store.state.running
         if step is None and not store.state.aborting:
             return
-        backfill = self.backfill if step is not None and self.backfill_step == step.id else None
+        backfill = self.backfill if step is None or self.backfill_step == step.id else None
         named, attempt = (step.id, step.attempt) if step is not None else ("abort", 0)
         await store.save_progress(named, attempt, told(self.migration, backfill))
 
@@ -139,7 +140,8 @@ class Work:
         self.migration = progress
         self._touch()
 
-    def _show_backfill(self, progress: BackfillProgress) -> None:
+    def show_backfill(self, progress: BackfillProgress) -> None:
+        """Takes the newest progress of a backfill step, or of its way back in an abort."""
         self.backfill = progress
         running = self._ground.store.state.running
         self.backfill_step = running.id if running else self.backfill_step
@@ -163,9 +165,10 @@ class Work:
             record=self._record,
             write_in=lambda connection, facts: g.store.append_in(connection, lambda _: facts, fence),
             left_behind=self._survey.left_behind,
+            made_by=lambda target, column: restoring.maker(g.opening, g.store.state.ddl, target, column),
             in_the_way=lambda: self._in_the_way,
             show_migration=self.show_migration,
-            show_backfill=self._show_backfill,
+            show_backfill=self.show_backfill,
         )
 
     async def _record(self, *facts: ev.Fact) -> bool:
