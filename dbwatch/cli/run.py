@@ -22,7 +22,7 @@ from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
 from dbwatch.window.ground import Ground
 from dbwatch.window.intents import Intent, RunStep, SignOff
-from dbwatch.window.opening import Wish, enter
+from dbwatch.window.opening import Wish, enter, join
 
 
 def main(
@@ -49,7 +49,7 @@ def main(
 async def on_screen(book: LoadedRunbook, wish: Wish, *, lonely: bool = True) -> int:
     """Drives from the screens. *lonely*: without a terminal the step that runs is finished before we leave."""
     signals = Signals()
-    ground = await enter(book, SystemClock(), wish, tell)
+    ground = await join(book, SystemClock(), wish, tell)
     return await sit(ground, signals, lonely=lonely)
 
 

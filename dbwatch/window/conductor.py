@@ -33,8 +33,8 @@ from dbwatch.window.ground import Ground
 from dbwatch.window.hub import Hub, HubFeed
 from dbwatch.window.intents import Answer, Intent
 from dbwatch.window.navigator import Navigator
-from dbwatch.window.opening import take_wheel
 from dbwatch.window.signalling import signal_session
+from dbwatch.window.wheel import take_wheel
 from dbwatch.window.work import Work
 
 RENEW_S = 5.0

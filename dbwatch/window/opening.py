@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 from dbwatch.clock import Clock
-from dbwatch.errors import DbwatchError, Refused
+from dbwatch.errors import Refused
 from dbwatch.journal import events as ev
 from dbwatch.journal import rights, rows, schema, store
-from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import fold
 from dbwatch.journal.mirror import Mirror
 from dbwatch.journal.rows import WindowRow
@@ -24,16 +20,14 @@ from dbwatch.monitor.baseline import Baseline
 from dbwatch.monitor.poller import poll_once
 from dbwatch.postgres.facts import ServerFacts, look, require_direct, require_writable
 from dbwatch.postgres.kept import Kept
-from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connector, Role, Session
 from dbwatch.runbook.loader import LoadedRunbook, difference, parse, sha
 from dbwatch.window import gates
 from dbwatch.window.amending import amend
 from dbwatch.window.ground import Ground
 from dbwatch.window.preflight import project_of, require_one_database
+from dbwatch.window.wheel import Driven, end_backends, require_free
 
-GONE_S = 10.0
-"""How long the old driver's terminated backends may take to be gone."""
 PATIENCE_S = 10.0
 """How long a locked relation may keep the opening's fingerprint waiting."""
 
@@ -57,18 +51,30 @@ class Wish:
     """Open a window where none is open."""
 
 
-def connector_of(book: LoadedRunbook) -> Connector:
-    """The way to the runbook's target."""
+def connector_of(book: LoadedRunbook, dsn: str = "") -> Connector:
+    """The way to the runbook's target; by *dsn* instead of the runbook's own where one is given."""
     target = book.runbook.target
     own = {Role.MONITOR: target.monitor_dsn, Role.MIGRATE: target.migrate_dsn}
-    return Connector(target.dsn, roles={role: dsn for role, dsn in own.items() if dsn})
+    return Connector(dsn or target.dsn, roles={role: dsn for role, dsn in own.items() if dsn})
+
+
+async def join(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Ground:
+    """The window of *book*: with us as its driver, or as a navigator where somebody alive drives it. Raises as `enter`.
+
+    So a person whose terminal went away in the middle of a step finds it again, still under way.
+    """
+    try:
+        return await enter(book, clock, wish, tell)
+    except Driven as driven:
+        tell(f"{driven.what}: you look on")
+        return await attend(connector_of(book), clock, wish, tell, book.path)
 
 
 async def enter(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Ground:
     """The window of *book*, with us as its driver.
 
-    Raises CannotConnect, Refused (a standby, a pooler, no privilege, another window, another driver), and
-    DbwatchError where the project does not load or the schema cannot be read.
+    Raises CannotConnect, Driven where somebody alive drives it already, Refused (a standby, a pooler, no privilege,
+    another window), and DbwatchError where the project does not load or the schema cannot be read.
     """
     book.check_files()
     connector = connector_of(book)
@@ -197,6 +203,7 @@ async def _rejoin(
     row: WindowRow,
 ) -> Ground:
     _require_same(row, book, facts)
+    await require_free(session, row.id, row.epoch, row.driver, row.lease_left_s, wish.take_over)
     events = await rows.read_events(session, row.id)
     known = runbook_text(row, events)
     edited = sha(known) != book.sha
@@ -209,7 +216,6 @@ async def _rejoin(
     before = parse(known, "the journal's runbook", None)
     if edited and (refused := gates.amendment_refusal(fold(events), before, book.runbook)):
         raise Refused(refused, next="undo that part of the edit")
-    await _free(session, row.id, row.epoch, row.driver, row.lease_left_s, wish.take_over)
     tell("rejoining the window")
     joined = Store(connector, clock, wish.actor, row.id, Mirror(wish.folder, row.id))
     await joined.load()
@@ -221,65 +227,6 @@ async def _rejoin(
         ground.book = LoadedRunbook(book.path, known, sha(known), before, book.folder)
         await amend(ground, book)
     return ground
-
-
-async def take_wheel(ground: Ground, reason: str) -> None:
-    """Makes us the driver of the window at which we sit; the old driver's backends are gone afterwards.
-
-    Raises Refused where another driver is alive and no *reason* is given, or takes it at the same moment, and
-    DbwatchError where the old backends do not end.
-    """
-    joined = ground.store
-    await joined.refresh()
-    joined.mirror.prepare()
-    session = await ground.control.session()
-    state = joined.state
-    await _free(session, joined.window, state.epoch, state.driver, joined.lease_left_s, reason)
-    await joined.take(reason or "the driver was gone", seen=None if reason else state.epoch)
-    await joined.tell_gap()
-    await end_backends(ground.base, joined.fence, ground.clock)
-
-
-async def _free(session: Session, window: UUID, epoch: int, driver: str, lease_left_s: float, reason: str) -> None:
-    """Raises Refused where another driver is alive, its lease runs and a backend of its epoch is there, unless a
-    *reason* is given to take the wheel nevertheless."""
-    if reason or lease_left_s <= 0:
-        return
-    tag = Fence(window, epoch).tag
-    if await session.values(query("backends-of-epoch", session.server_version), {"tag": tag}):
-        raise Refused(
-            f"{driver} drives this window",
-            why=f"its lease runs for another {lease_left_s:.0f} s and its sessions are there",
-            next="look on with dbwatch attach, or start with --take-over REASON",
-        )
-
-
-async def end_backends(connector: Connector, fence: Fence, clock: Clock) -> None:
-    """Terminates the backends of the window's earlier epochs and waits until they are gone.
-
-    Each of the window's roles ends its own: none of them needs the right to signal another's. Raises DbwatchError
-    where they are still there after 10 s, and as `Connector.open` and `Session.call` do.
-    """
-    async with AsyncExitStack() as opened:
-        sessions = []
-        for login in (Role.CONTROL, *connector.apart):
-            sessions.append(await connector.open(Role.CONTROL, login=login))
-            opened.push_async_callback(sessions[-1].close)
-        until = clock.monotonic() + GONE_S
-        while left := [row for session in sessions for row in await _end(session, fence)]:
-            if clock.monotonic() > until:
-                names = dict(row[:2] for row in left)
-                raise DbwatchError(
-                    "the old driver's sessions do not end",
-                    why=", ".join(f"{pid} ({name})" for pid, name in names.items()),
-                    next="look at them in pg_stat_activity, and start again",
-                )
-            await clock.sleep(0.1)
-
-
-async def _end(session: Session, fence: Fence) -> list[tuple[Any, ...]]:
-    wish = {"window": f"{fence.window.hex[:8]}/", "epoch": fence.epoch}
-    return await session.values(query("end-older-epochs", session.server_version), wish)
 
 
 def _ground(
