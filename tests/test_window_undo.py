@@ -1,0 +1,172 @@
+"""Windows whose backfill keeps before-images: what the plan says of the data, and what the abort does with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from servers import Database
+from windows import Shop, abort, begin_abort, driven, end_of_abort, small_shop, step, steps_before, until
+
+from dbwatch.journal.events import StepNoted
+from dbwatch.runbook.loader import parse
+from dbwatch.window import wayback
+from dbwatch.window.abort import AbortPlan, Action, ActionKind
+from dbwatch.window.conductor import Conductor
+from dbwatch.window.intents import CloseWindow, RunStep
+
+RUNBOOK = """
+title = "names in capitals"
+alembic = "alembic.ini"
+rollback_budget = "5min"
+
+[target]
+dsn = "${SHOP_DSN}"
+
+[[phase]]
+name = "expand"
+
+[[phase.step]]
+id = "add"
+kind = "migrate"
+to = "3f1c"
+
+[[phase]]
+name = "code"
+
+[[phase.step]]
+id = "fill"
+kind = "backfill"
+table = "users"
+set = "phone = legacy_phone_field"
+where = "phone IS NULL AND legacy_phone_field IS NOT NULL"
+undo = true
+
+[[phase.step]]
+id = "capitals"
+kind = "backfill"
+table = "public.users"
+set = "name = upper(name), city = 'was ' || city"
+where = "name <> upper(name)"
+undo = true
+batch_time = "20ms"
+rollback = "tell the shop"
+"""
+HASH = "SELECT sum(hashtextextended(ROW(id, name, city)::text, 0))::text, count(*) FROM users"
+IMAGES = "SELECT count(*) FROM pg_class WHERE relname ~ '^before_' AND relkind = 'r'"
+
+
+async def capitals(db: Database, folder: Path, users: int = 3000) -> Shop:
+    shop = await small_shop(db, folder, users=users)
+    shop.runbook.write_text(RUNBOOK)
+    return shop
+
+
+def restore_of(plan: AbortPlan) -> Action:
+    [action] = [a for a in plan.actions if a.kind is ActionKind.RESTORE]
+    return action
+
+
+def filled(conductor: Conductor, rows: int = 1) -> bool:
+    return conductor.work.backfill is not None and conductor.work.backfill.rows_done >= rows
+
+
+def noted(conductor: Conductor, step_id: str) -> list[str]:
+    return [e.fact.text for e in conductor.events if isinstance(e.fact, StepNoted) and e.fact.step == step_id]
+
+
+async def test_the_abort_brings_back_what_a_backfill_overwrote(db: Database, tmp_path: Path) -> None:
+    shop = await capitals(db, tmp_path)
+    before, schema = await db.sql(HASH), await shop.dump()
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "capitals")
+        await step(conductor, "capitals")
+        assert await db.sql(HASH) != before
+        plan = await abort(conductor)
+        kinds = [a.kind for a in plan.actions]
+        assert kinds == [
+            ActionKind.FENCE, ActionKind.PERSON, ActionKind.RESTORE, ActionKind.DOWNGRADE, ActionKind.COMPARE,
+        ]  # fmt: skip
+        action = restore_of(plan)
+        assert action.title == "bring back what public.users.name, city held before capitals"
+        assert "3,000 rows at most, in batches" in action.notes[0]
+        assert action.estimate_s is not None
+        assert 0.5 < action.estimate_s < 5
+        [lost] = plan.lost
+        assert "made by add, goes with the column" in lost
+        assert conductor.state.abort is not None
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+        assert "3,000 rows brought back; the before-images" in conductor.state.abort.actions[2].text
+        assert conductor.state.outcome == "aborted"
+    assert await db.sql(HASH) == before
+    assert await shop.dump() == schema
+    assert await db.sql(IMAGES) == [(0,)]
+
+
+async def test_an_abort_in_the_middle_of_it_brings_back_the_rows_so_far(db: Database, tmp_path: Path) -> None:
+    shop = await capitals(db, tmp_path, users=60_000)
+    before = await db.sql(HASH)
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "capitals")
+        assert (await conductor.submit(RunStep("capitals"))).taken
+        await until(conductor, filled)
+        plan = await begin_abort(conductor)
+        await end_of_abort(conductor)
+        kinds = [a.kind for a in plan.actions]
+        assert kinds.index(ActionKind.STOP) < kinds.index(ActionKind.RESTORE) < kinds.index(ActionKind.DOWNGRADE)
+        assert conductor.state.abort is not None
+        assert conductor.state.abort.equal
+    assert await db.sql(HASH) == before
+    [(rows, restored)] = await db.sql("SELECT rows_done, restored FROM dbwatch.backfill WHERE step_id = 'capitals'")
+    assert 0 < rows == restored <= 60_000
+
+
+async def test_a_column_that_the_window_made_needs_no_images_and_those_of_a_window_that_is_done_are_dropped(
+    db18: Database, tmp_path: Path
+) -> None:
+    shop = await capitals(db18, tmp_path)
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "capitals")
+        assert await db18.sql("SELECT step_id, images FROM dbwatch.backfill") == [("fill", None)]
+        assert noted(conductor, "fill")[0] == (
+            "undo: public.users.phone was made by add and goes with it, so that no before-images of it are needed"
+        )
+        plan = await conductor.plan_abort()
+        assert not [a for a in plan.actions if a.kind is ActionKind.RESTORE]
+        assert "made by add, goes with the column" in plan.lost[0]
+        await step(conductor, "capitals")
+        [note, *_] = noted(conductor, "capitals")
+        assert note.startswith("undo: what name, city held before is kept in schema dbwatch, about 3")
+        assert (await conductor.plan_abort()).lost == plan.lost
+        assert await db18.sql(IMAGES) == [(1,)]
+        answer = await conductor.submit(CloseWindow())
+        assert answer.text.startswith("the window is closed: done; the before-images of public.users.name, city (")
+    assert await db18.sql(IMAGES) == [(0,)]
+
+
+async def test_a_column_that_stood_at_the_opening_is_not_taken_for_the_windows_own(
+    db18: Database, tmp_path: Path
+) -> None:
+    """ADD COLUMN IF NOT EXISTS is our DDL too, and made nothing."""
+    shop = await capitals(db18, tmp_path)
+    add = 'id = "add"\nkind = "sql"\nsql = "ALTER TABLE users ADD COLUMN IF NOT EXISTS city text"'
+    shop.runbook.write_text(
+        RUNBOOK.replace('id = "add"\nkind = "migrate"\nto = "3f1c"', add)
+        .replace("phone = legacy_phone_field", "city = 'none'")
+        .replace("phone IS NULL AND legacy_phone_field IS NOT NULL", "city <> 'none'")
+    )
+    before = await db18.sql(HASH)
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "capitals")
+        assert await db18.sql(HASH) != before
+        await abort(conductor)
+    assert await db18.sql(HASH) == before
+
+
+def test_only_without_images_a_backfill_is_the_point_of_no_return() -> None:
+    def first(text: str) -> tuple[str, str] | None:
+        return wayback.point_of_no_return(parse(text, "runbook.toml", {}), {}, None, {}, frozenset({"users.phone"}))
+
+    text = RUNBOOK.replace("${SHOP_DSN}", "")
+    assert first(text) is None
+    why = "it overwrites users.name, which existed at the opening"
+    assert first(text.replace("undo = true\nbatch", "batch")) == ("capitals", why)
