@@ -7,6 +7,7 @@ writes in a way of its own beyond that (BETWEEN, a view) makes them different.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,9 @@ class Column:
     rest: tuple[str, ...] = ()
     """What the fingerprint says beyond that: an identity, a collation."""
 
+
+HEX = re.compile(r"(?:[0-9a-f]{2})+")
+"""A form that holds a parsed index or constraint, as against one that could not be read."""
 
 Form = Column | str
 """An object's definition: equal for two exactly if nothing that is known to matter differs."""

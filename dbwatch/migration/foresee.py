@@ -7,176 +7,19 @@ it says in `unsure`; it never guesses that something is fine.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import postgast
 from postgast import pg_query_pb2 as pg
-from psycopg import sql
 
 from dbwatch.migration import canon, grammar
-from dbwatch.migration.canon import Column, Form
+from dbwatch.migration.canon import HEX, Column
 from dbwatch.migration.ddl import Action, JournalledDdl, Named
-from dbwatch.migration.fingerprint import Fingerprint, Item
-
-_FORESEEN = "(as the downgrade makes it)"
-"""The definition of what a downgrade would make and the opening has not."""
-_NAME_BYTES = 63
-
-
-class WouldFail(Exception):
-    """The server would refuse the statement; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Thing:
-    """An object of the schema as it would be."""
-
-    item: Item
-    form: Form | None = None
-    """Its definition, where the downgrade touched it; None: as the item has it."""
-
-    @property
-    def now(self) -> Form:
-        return self.form if self.form is not None else canon.of_item(self.item)
-
-
-@dataclass(slots=True)
-class Scene:
-    """A schema under the hands of a downgrade."""
-
-    things: dict[str, Thing]
-    opening: Fingerprint
-    major: int
-    filled: frozenset[str] = frozenset()
-    """Tables that hold rows, by their bare names."""
-    unsure: list[str] = field(default_factory=list)
-    ddl: list[JournalledDdl] = field(default_factory=list)
-    """What ran, as the journal would have it."""
-
-    @classmethod
-    def of(cls, now: Fingerprint, opening: Fingerprint, major: int, filled: frozenset[str] = frozenset()) -> Scene:
-        """The schema *now*, to be compared with *opening* in the end."""
-        return cls({key: Thing(item) for key, item in now.items.items()}, opening, major, filled)
-
-    def copy(self) -> Scene:
-        """The same, to be changed apart."""
-        return replace(self, things=dict(self.things), unsure=list(self.unsure), ddl=list(self.ddl))
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """The schema as it would be: what was made anew as it was at the opening is the same."""
-        return Fingerprint({key: self._settled(key, thing) for key, thing in self.things.items()}, {})
-
-    def _settled(self, key: str, thing: Thing) -> Item:
-        if thing.form is None:
-            return thing.item
-        was = self.opening.items.get(key)
-        if was is not None and canon.of_item(was) == thing.form:
-            return was
-        return replace(thing.item, definition=_FORESEEN, oid=0)
-
-    def run(self, text: str, revision: str | None) -> None:
-        """Carries one SQL text out. Raises WouldFail where the server would refuse it."""
-        try:
-            statements = [raw.stmt for raw in postgast.parse(text).stmts]
-        except (postgast.PgQueryError, UnicodeEncodeError):
-            self.unsure.append(f"{revision or 'a statement'}: the grammar cannot read {' '.join(text.split())[:60]}")
-            return
-        reading = grammar.read(text)
-        for statement in statements:
-            word = (statement.WhichOneof("node") or "").removesuffix("_stmt")
-            if word in _DOES:
-                _DOES[word](self, getattr(statement, f"{word}_stmt"))
-            elif word in ("do", "call"):
-                self.unsure.append(f"{revision or 'a statement'}: what {word.upper()} does cannot be told")
-        if reading.named:
-            self.ddl.append(JournalledDdl(text, revision, False, reading.named, done=True))
-
-    # --- looking
-
-    def relation(self, name: str, schema: str = "") -> Thing | None:
-        """The table, view or sequence of that name."""
-        for thing in self.things.values():
-            one = thing.item
-            if one.kind in _RELATIONS and one.name == name and schema in ("", one.schema):
-                return thing
-        return None
-
-    def part(self, kind: str, table: str, name: str) -> Thing | None:
-        """A column or a constraint of a table."""
-        for thing in self.things.values():
-            if (thing.item.kind, thing.item.parent, thing.item.name) == (kind, table, name):
-                return thing
-        return None
-
-    def named(self, kind: str, name: str) -> Thing | None:
-        """What has that name by itself: an index, a type, an extension."""
-        return next((t for t in self.things.values() if (t.item.kind, t.item.name) == (kind, name)), None)
-
-    def parts(self, table: str) -> Iterator[Thing]:
-        """All that belongs to a table."""
-        return iter([t for t in self.things.values() if t.item.parent == table])
-
-    # --- changing
-
-    def put(self, kind: str, schema: str, name: str, form: Form | None, *, parent: str = "", within: str = "") -> None:
-        """Makes an object, or makes it anew; without a *form* it is taken to be as it was at the opening."""
-        key = key_of(kind, schema, name, parent)
-        if form is None:
-            was = self.opening.items.get(key)
-            form = canon.of_item(was) if was else _FORESEEN
-        carrier = within or (self._carrier(parent) if parent else "")
-        self.things[key] = Thing(Item(key, kind, schema, name, parent, carrier, 0, _FORESEEN), form)
-
-    def _carrier(self, table: str) -> str:
-        thing = self.relation(table)
-        return thing.item.key if thing else ""
-
-    def take(self, thing: Thing) -> None:
-        """Removes an object, and what goes along with it."""
-        self.things.pop(thing.item.key, None)
-        relation = thing.item.kind in _RELATIONS
-        for other in list(self.things.values()):
-            if other.item.within == thing.item.key or (relation and other.item.parent == thing.item.name):
-                self.take(other)
-
-    def reform(self, thing: Thing, form: Form) -> None:
-        """Gives an object another definition."""
-        self.things[thing.item.key] = Thing(thing.item, form)
-
-
-_RELATIONS = frozenset({"table", "foreign table", "view", "materialized view", "sequence"})
-
-
-def key_of(kind: str, schema: str, name: str, parent: str = "") -> str:
-    """As the fingerprint names an object: `column public.users.phone`."""
-    parts = [part for part in (schema, parent if kind in _WITH_PARENT else "", name) if part]
-    return f"{kind} {'.'.join(_quoted(part) for part in parts)}"
-
-
-_WITH_PARENT = frozenset({"column", "constraint", "trigger", "policy", "rule"})
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
-
-
-def _quoted(name: str) -> str:
-    return name if _PLAIN.match(name) else sql.Identifier(name).as_string()
-
-
-def chosen_name(table: str, column: str, label: str) -> str:
-    """The name that the server gives where the statement gave none: makeObjectName() of indexcmds.c."""
-    room = _NAME_BYTES - len(label.encode()) - 1 - (1 if column else 0)
-    first, second = table.encode(), column.encode()
-    while len(first) + len(second) > room:
-        if len(first) > len(second):
-            first = first[:-1]
-        else:
-            second = second[:-1]
-    middle = "_" + second.decode(errors="ignore") if column else ""
-    return f"{first.decode(errors='ignore')}{middle}_{label}"
-
+from dbwatch.migration.fingerprint import Item
+from dbwatch.migration.resting import WouldFail, free, names_column, read_constraint, refers, shows
+from dbwatch.migration.scene import RELATIONS, Scene, Thing, chosen_name, key_of, quoted
 
 # --- drops
 
@@ -189,65 +32,16 @@ def _drop(scene: Scene, statement: pg.DropStmt) -> None:
             if not statement.missing_ok and named.kind not in ("table", "index"):
                 raise WouldFail(f"{named.kind} {named.name} does not exist")
             continue
-        _free(scene, thing, cascade)
+        free(scene, thing, cascade)
         scene.take(thing)
 
 
 def _find(scene: Scene, named: Named) -> Thing | None:
     if named.parent:
         return scene.part(named.kind, named.parent, named.name)
-    if named.kind in _RELATIONS:
+    if named.kind in RELATIONS:
         return scene.relation(named.name, named.schema or "")
     return scene.named(named.kind, named.name)
-
-
-def _free(scene: Scene, thing: Thing, cascade: bool) -> None:
-    """Takes what rests on *thing* where it cascades, else raises WouldFail."""
-    for other in list(_resting_on(scene, thing)):
-        if not cascade:
-            raise WouldFail(f"{other.item.key} depends on {thing.item.key}")
-        scene.take(other)
-
-
-def _resting_on(scene: Scene, thing: Thing) -> Iterator[Thing]:
-    one = thing.item
-    for other in scene.things.values():
-        item = other.item
-        if item.kind == "constraint" and _refers(other, one.name if one.kind == "table" else one.parent):
-            if (one.kind == "table" and item.parent != one.name) or (one.kind == "constraint" and _backs(thing, other)):
-                yield other
-        elif item.kind in ("view", "materialized view") and one.kind == "table":
-            if re.search(rf"\b{re.escape(one.name)}\b", item.definition) and item.key != one.key:
-                yield other
-        elif item.kind == "column" and one.kind in ("type", "domain"):
-            form = other.now
-            if isinstance(form, Column) and one.name.encode().hex() in form.type:
-                yield other
-
-
-_HEX = re.compile(r"(?:[0-9a-f]{2})+")
-
-
-def _constraint(form: Form) -> pg.Constraint:
-    found = pg.Constraint()
-    if isinstance(form, str):
-        text = form.split("\n")[0]
-        if _HEX.fullmatch(text):  # else a definition that could not be read: it refers to nothing that is known
-            found.ParseFromString(bytes.fromhex(text))
-    return found
-
-
-def _refers(thing: Thing, table: str) -> bool:
-    constraint = _constraint(thing.now)
-    return bool(constraint.contype == pg.CONSTR_FOREIGN and constraint.pktable.relname == table)
-
-
-def _backs(key: Thing, foreign: Thing) -> bool:
-    """Whether the foreign key needs this primary key or unique constraint."""
-    unique, refers = _constraint(key.now), _constraint(foreign.now)
-    if unique.contype not in (pg.CONSTR_PRIMARY, pg.CONSTR_UNIQUE):
-        return False
-    return {k.string.sval for k in unique.keys} == {k.string.sval for k in refers.pk_attrs}
 
 
 # --- tables
@@ -315,7 +109,7 @@ def _not_null(scene: Scene, table: str, schema: str, column: str) -> None:
     if scene.major < 18 or any(t.item.kind == "constraint" and t.item.within == carrier for t in scene.parts(table)):
         return
     name = chosen_name(table, column, "not_null")
-    form = Item("", "constraint", schema, name, table, carrier, 0, f"NOT NULL {_quoted(column)}")
+    form = Item("", "constraint", schema, name, table, carrier, 0, f"NOT NULL {quoted(column)}")
     scene.put("constraint", schema, name, canon.of_item(form), parent=table, within=carrier)
 
 
@@ -376,7 +170,7 @@ def _command(scene: Scene, table: str, schema: str, command: pg.AlterTableCmd) -
             _add_constraint(scene, table, schema, defined.constraint)
         case pg.AT_DropConstraint:
             if (thing := scene.part("constraint", table, command.name)) is not None:
-                _free(scene, thing, command.behavior == pg.DROP_CASCADE)
+                free(scene, thing, command.behavior == pg.DROP_CASCADE)
                 scene.take(thing)
         case pg.AT_SetNotNull:
             if table in scene.filled:
@@ -417,38 +211,21 @@ def _drop_column(scene: Scene, thing: Thing, cascade: bool) -> None:
     column = thing.item
     for other in list(scene.things.values()):
         item = other.item
-        if item.kind == "constraint" and item.parent != column.parent and _refers(other, column.parent):
-            if column.name in {k.string.sval for k in _constraint(other.now).pk_attrs}:
+        if item.kind == "constraint" and item.parent != column.parent and refers(other, column.parent):
+            if column.name in {k.string.sval for k in read_constraint(other.now).pk_attrs}:
                 if not cascade:
                     raise WouldFail(f"{item.key} depends on {column.key}")
                 scene.take(other)
         elif item.parent == column.parent and item.kind in ("index", "constraint"):
-            if _names_column(other.now, column.name):
+            if names_column(other.now, column.name):
                 if item.kind == "constraint":
-                    _free(scene, other, cascade)
+                    free(scene, other, cascade)
                 scene.take(other)
-        elif item.kind in ("view", "materialized view") and _shows(item, column):
+        elif item.kind in ("view", "materialized view") and shows(item, column):
             if not cascade:
                 raise WouldFail(f"{item.key} depends on {column.key}")
             scene.take(other)
     scene.take(thing)
-
-
-def _shows(view: Item, column: Item) -> bool:
-    return all(re.search(rf"\b{re.escape(word)}\b", view.definition) for word in (column.parent, column.name))
-
-
-def _names_column(form: Form, column: str) -> bool:
-    """Whether an index or a constraint is over *column*: as a key, or anywhere in its expressions."""
-    if not isinstance(form, str):
-        return False
-    text = form.split("\n")[0]
-    octets = column.encode()
-    if _HEX.fullmatch(text):
-        whole = bytes.fromhex(text)
-        mark = bytes([len(octets)]) + octets if len(octets) < 128 else octets
-        return mark in whole
-    return bool(re.search(rf"\b{re.escape(column)}\b", text))
 
 
 # --- the rest
@@ -498,7 +275,7 @@ def _constraint_named(scene: Scene, name: str) -> Thing | None:
 
 def _renamed(scene: Scene, thing: Thing, new: str) -> None:
     old = thing.item
-    table = old.kind in _RELATIONS
+    table = old.kind in RELATIONS
     for other in list(scene.things.values()):
         item, form = other.item, other.form
         if item.key == old.key:
@@ -509,14 +286,14 @@ def _renamed(scene: Scene, thing: Thing, new: str) -> None:
         was = other.now if item.kind in ("index", "constraint") else form
         changed = was
         mine = item.parent == (old.name if table else old.parent) or (
-            item.kind == "constraint" and _refers(other, old.name if table else old.parent)
+            item.kind == "constraint" and refers(other, old.name if table else old.parent)
         )
         if isinstance(was, str) and mine and (table or old.kind == "column"):
             changed = _reworded(item.kind, was, old.name, new, table=table)
         parent = new if table and item.parent == old.name else item.parent
         within = key_of(old.kind, old.schema, new, old.parent) if item.within == old.key else item.within
         if table and item.within.startswith(key_of("column", old.schema, "", old.name) + "."):
-            within = item.within.replace(f".{_quoted(old.name)}.", f".{_quoted(new)}.", 1)
+            within = item.within.replace(f".{quoted(old.name)}.", f".{quoted(new)}.", 1)
         if (parent, within) == (item.parent, item.within) and changed == was:
             continue
         del scene.things[item.key]
@@ -530,7 +307,7 @@ def _renamed(scene: Scene, thing: Thing, new: str) -> None:
 def _reworded(kind: str, form: str, old: str, new: str, *, table: bool) -> str:
     first, *rest = form.split("\n")
     message: Any = pg.IndexStmt() if kind == "index" else pg.Constraint()
-    if not _HEX.fullmatch(first):
+    if not HEX.fullmatch(first):
         return form
     message.ParseFromString(bytes.fromhex(first))
     _replace(message, old, new, relations=table)
@@ -590,9 +367,27 @@ _DOES: Mapping[str, Callable[[Scene, Any], None]] = {
 }
 
 
+def _run(scene: Scene, text: str, revision: str | None) -> None:
+    """Carries one SQL text out. Raises WouldFail where the server would refuse it."""
+    try:
+        statements = [raw.stmt for raw in postgast.parse(text).stmts]
+    except (postgast.PgQueryError, UnicodeEncodeError):
+        scene.unsure.append(f"{revision or 'a statement'}: the grammar cannot read {' '.join(text.split())[:60]}")
+        return
+    reading = grammar.read(text)
+    for statement in statements:
+        word = (statement.WhichOneof("node") or "").removesuffix("_stmt")
+        if word in _DOES:
+            _DOES[word](scene, getattr(statement, f"{word}_stmt"))
+        elif word in ("do", "call"):
+            scene.unsure.append(f"{revision or 'a statement'}: what {word.upper()} does cannot be told")
+    if reading.named:
+        scene.ddl.append(JournalledDdl(text, revision, False, reading.named, done=True))
+
+
 def carried_out(scene: Scene, statements: Iterable[str], revision: str | None) -> Scene:
     """A new scene, after *statements*. Raises WouldFail where the server would refuse one."""
     after = scene.copy()
     for statement in statements:
-        after.run(statement, revision)
+        _run(after, statement, revision)
     return after

@@ -15,10 +15,12 @@ from dbwatch.migration import way
 from dbwatch.migration.chain import Body, Chain
 from dbwatch.migration.ddl import JournalledDdl
 from dbwatch.migration.fingerprint import Fingerprint
-from dbwatch.migration.foresee import Scene, WouldFail, carried_out
+from dbwatch.migration.foresee import carried_out
 from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import RevisionSql
 from dbwatch.migration.residue import residue
+from dbwatch.migration.resting import WouldFail
+from dbwatch.migration.scene import Scene
 from dbwatch.window.prediction import Prediction
 from dbwatch.window.remains import forward, journalled, left_over
 
