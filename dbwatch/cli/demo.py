@@ -30,7 +30,8 @@ async def _demo(pg_bin: Path | None) -> int:
     async with stage(pg_bin, _progress) as set_up:
         book = load(set_up.runbook, {**os.environ, "SHOP_DSN": set_up.dsn})
         _progress("opening the window")
-        return await on_screen(book, Wish(who(""), set_up.project / "state"), lonely=False)
+        second = f'a second person joins with: dbwatch attach "{set_up.dsn}" --runbook {set_up.runbook} --as lin'
+        return await on_screen(book, Wish(who(""), set_up.project / "state"), lonely=False, note=second)
 
 
 def _progress(text: str) -> None:

@@ -21,7 +21,7 @@ from dbwatch.window import gates
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
 from dbwatch.window.ground import Ground
-from dbwatch.window.intents import Intent, RunStep, SignOff
+from dbwatch.window.intents import Intent, Note, RunStep, SignOff
 from dbwatch.window.opening import Wish, enter, join
 
 
@@ -46,18 +46,23 @@ def main(
     return asyncio.run(on_screen(book, wish))
 
 
-async def on_screen(book: LoadedRunbook, wish: Wish, *, lonely: bool = True) -> int:
-    """Drives from the screens. *lonely*: without a terminal the step that runs is finished before we leave."""
+async def on_screen(book: LoadedRunbook, wish: Wish, *, lonely: bool = True, note: str = "") -> int:
+    """Drives from the screens. *lonely*: without a terminal the step that runs is finished before we leave.
+
+    *note* is the journal's first line for whoever sits there.
+    """
     signals = Signals()
     ground = await join(book, SystemClock(), wish, tell)
-    return await sit(ground, signals, lonely=lonely)
+    return await sit(ground, signals, lonely=lonely, note=note)
 
 
-async def sit(ground: Ground, signals: Signals, *, lonely: bool = True) -> int:
+async def sit(ground: Ground, signals: Signals, *, lonely: bool = True, note: str = "") -> int:
     """Shows the screens of a place at a window, the driver's or a navigator's, until one leaves it."""
     from dbwatch.tui.app import DbwatchApp
 
     async with driving(ground) as conductor:
+        if note:
+            await conductor.submit(Note(note))
         code = await show(DbwatchApp(conductor.feed(), conductor), signals)
         if signals.hung_up.is_set() and lonely and not signals.ended.is_set():
             await _finish(conductor, signals)
