@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from proxy import FaultProxy
 from servers import Database, eventually
 from windows import PATIENCE_S, Shop, attended, driven, small_shop, step, steps_before, until
 
 from dbwatch.backfill.progress import State
+from dbwatch.clock import SystemClock
 from dbwatch.errors import Refused
 from dbwatch.journal import events as ev
-from dbwatch.journal.fold import StepStatus
+from dbwatch.journal.fold import Request, StepStatus
 from dbwatch.window.conductor import Conductor
+from dbwatch.window.driving import driving
 from dbwatch.window.intents import (
     Abort,
+    Amend,
     Confirm,
     Decide,
     Decline,
@@ -27,6 +33,7 @@ from dbwatch.window.intents import (
     TakeOver,
     ToggleBackfill,
 )
+from dbwatch.window.opening import join
 
 
 @pytest.fixture
@@ -216,3 +223,75 @@ async def test_a_navigator_without_the_files_may_not_run_what_needs_them(shop: S
         answer = await navigator.submit(RunStep("add"))
         assert not answer.taken
         assert "not on this machine" in answer.text or "comes first" in answer.text
+
+
+async def test_past_the_point_of_no_return_the_databases_name_is_asked_for(shop: Shop) -> None:
+    async with driven(shop) as driver:
+        await steps_before(driver, "drop")
+        answer = await driver.submit(RunStep("drop"))
+        assert (answer.taken, answer.name_needed) == (False, True)
+        assert "no whole way back" in answer.text
+        assert not (await driver.submit(RunStep("drop", "shop"))).taken
+        assert driver.state.step("drop").status is StepStatus.PENDING
+        await step(driver, "drop")
+
+
+async def test_an_edited_runbook_is_taken_only_when_its_difference_was_shown_and_confirmed(shop: Shop) -> None:
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await step(driver, "preview")
+        text = shop.runbook.read_text()
+        shop.runbook.write_text(text.replace("deploy v0.8.0", "deploy v0.8.1"))
+        await until(driver, lambda c: '+text = "deploy v0.8.1' in c.feed().frame.window.edited)  # type: ignore[union-attr]
+        view = driver.feed().frame.window
+        assert view is not None
+        assert "v0.8.0" in view.runbook.step("deploy").text  # type: ignore[union-attr]
+        assert not (await driver.submit(Amend("another"))).taken
+        assert (await driver.submit(Amend(view.edited_sha))).taken
+        assert "v0.8.1" in driver.ground.runbook.step("deploy").text  # type: ignore[union-attr]
+        await until(navigator, lambda c: "v0.8.1" in c.ground.runbook.step("deploy").text)  # type: ignore[union-attr]
+
+
+async def test_what_has_begun_stays_as_it_was_however_the_runbook_is_edited(shop: Shop) -> None:
+    async with driven(shop) as driver:
+        await step(driver, "preview")
+        text = shop.runbook.read_text()
+        shop.runbook.write_text(text.replace("read by a second person", "read by nobody"))
+        await until(driver, lambda c: bool(c.feed().frame.window.edited_sha))  # type: ignore[union-attr]
+        view = driver.feed().frame.window
+        assert view is not None
+        answer = await driver.submit(Amend(view.edited_sha))
+        assert not answer.taken
+        assert "preview has begun already" in answer.text
+
+
+async def test_a_navigator_whose_line_was_cut_catches_up(shop: Shop, proxy_to: FaultProxy.Factory) -> None:
+    proxy = await proxy_to(shop.db.dsn)
+    far = replace(shop, db=replace(shop.db, dsn=proxy.dsn))
+    async with driven(shop) as driver, attended(far) as navigator:
+        await until(navigator, lambda c: c.state.seq == driver.state.seq)
+        proxy.stall()
+        proxy.cut()
+        await steps_before(driver, "deploy")
+        await until(navigator, lambda c: bool(c.feed().frame.window.journal_trouble))  # type: ignore[union-attr]
+        proxy.resume()
+        await until(navigator, lambda c: c.state.seq == driver.state.seq)
+        assert navigator.events == driver.events
+
+
+async def test_whoever_starts_the_same_runbook_looks_on_while_somebody_drives(shop: Shop) -> None:
+    async with driven(shop) as driver:
+        ground = await join(shop.book(), SystemClock(), shop.wish("lin@b"), lambda _: None)
+        async with driving(ground) as other:
+            assert not other.driving
+            assert (await other.submit(TakeOver("wei went home"))).taken
+            await asyncio.wait_for(other.recovered.wait(), PATIENCE_S)
+            await until(driver, lambda c: not c.driving)
+            await steps_before(other, "deploy")
+
+
+async def test_a_request_that_nobody_heard_in_time_is_void(shop: Shop) -> None:
+    async with driven(shop) as driver:
+        late = Request(99, "stop", "lin@b", driver.ground.clock.now() - timedelta(seconds=20))
+        answer = await driver.driver._granted(late)
+        assert not answer.taken
+        assert "too late" in answer.text

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from dbwatch.errors import DbwatchError, Refused
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import WindowState
-from dbwatch.runbook.loader import LoadedRunbook, difference, load
+from dbwatch.runbook.loader import LoadedRunbook, difference, load, parse
 from dbwatch.window import gates
 from dbwatch.window.ground import Ground
 from dbwatch.window.intents import Answer
@@ -63,6 +64,18 @@ class Amending:
         self.edited = None
         self._forget()
         return Answer(True, "the runbook was amended")
+
+
+def follow(ground: Ground) -> None:
+    """Goes by the runbook that the journal has, where somebody else amended it."""
+    sha = ground.store.state.runbook_sha
+    if not sha or sha == ground.book.sha:
+        return
+    amended = (e.fact for e in reversed(ground.store.events) if isinstance(e.fact, ev.RunbookAmended))
+    fact = next((fact for fact in amended if fact.runbook_sha == sha and fact.text), None)
+    if fact is not None:
+        runbook = parse(fact.text, "the journal's runbook", None)
+        ground.book = replace(ground.book, text=fact.text, sha=sha, runbook=runbook)
 
 
 async def amend(ground: Ground, book: LoadedRunbook) -> None:

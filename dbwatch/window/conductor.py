@@ -26,6 +26,7 @@ from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
 from dbwatch.window import intents
 from dbwatch.window.abort import AbortPlan
+from dbwatch.window.amending import follow
 from dbwatch.window.blockers import waiting_for
 from dbwatch.window.driver import Driver
 from dbwatch.window.feed import Frame, WindowView
@@ -214,6 +215,7 @@ class Conductor:
                     await self.driver.heed()
                     self._trouble = ""
                 else:
+                    follow(self.ground)
                     await self._navigator.look()
                 self._unwritable = ""
             except Fenced as error:
