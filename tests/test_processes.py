@@ -46,6 +46,7 @@ _WAITS = """
 SELECT 1 FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE %s AND wait_event_type = 'Lock' AND wait_event LIKE %s
 """
+_BACKENDS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
 Report = psycopg.AsyncConnection[Any]
 
 
@@ -174,6 +175,37 @@ async def test_a_killed_index_build_is_told_and_taken_back(seat: Seat) -> None:
     assert way_back.code == 0, way_back.out + way_back.err
     assert await seat.shop.dump() == before
     assert await seat.shop.heads() == ["9a20"]
+
+
+async def test_a_kill_before_the_journal_knows_leaves_nothing_that_it_would_have_to_know(seat: Seat) -> None:
+    before = await seat.shop.dump()
+    users, products = await report_on(seat, "users"), await report_on(seat, "products")
+    async with seat.started("run", str(seat.shop.runbook), "--headless", *SIGNED) as driver:
+        await waiting(seat, "migrate")
+        with stopped(*await backends(seat, "journal")):
+            await users.rollback()
+            with contextlib.suppress(AssertionError):  # a second in which the index would have been begun
+                await eventually(lambda: exists(seat, "idx_users_phone"), within=1.0)
+            driver.kill(signal.SIGKILL)
+            assert (await driver.ended()).code == -signal.SIGKILL
+    await seat.nobody_is_left()
+    await products.rollback()
+    way_back = await seat.run("abort", str(seat.shop.runbook), "--confirm", seat.shop.db.name)
+    assert way_back.code == 0, way_back.out + way_back.err
+    assert await seat.shop.dump() == before
+
+
+async def backends(seat: Seat, role: str) -> list[int]:
+    """The server's processes behind our sessions in *role*."""
+    name = f"dbwatch {role}%"
+    onlooker = await seat.shop.db.foreign("onlooker")
+    asked = await onlooker.execute(_BACKENDS, (name,))
+    return [pid for (pid,) in await asked.fetchall()]
+
+
+async def exists(seat: Seat, relation: str) -> bool:
+    """Whether there is a relation of that name, valid or not."""
+    return bool(await seat.shop.db.sql(f"SELECT 1 FROM pg_class WHERE relname = '{relation}'"))  # noqa: S608  # ours
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)])

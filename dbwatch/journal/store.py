@@ -104,11 +104,12 @@ class Store:
 
     async def record(
         self, *facts: Fact, when: Callable[[WindowState], bool] = lambda _: True, within: float = 2.0
-    ) -> None:
+    ) -> bool:
         """Writes what has happened already: into the table, or into the mirror where the table cannot take it.
 
-        Nothing where *when* does not hold of the newest state. Raises Fenced where our epoch is over, and Refused where
-        the window is closed.
+        Nothing where *when* does not hold of the newest state. Whether it would survive our death: not where neither
+        can be written (`trouble` says why). Raises Fenced where our epoch is over, and Refused where the window is
+        closed.
         """
         written: list[Event] = []
         try:
@@ -119,10 +120,12 @@ class Store:
         except (DbwatchError, psycopg.Error) as error:
             self._unwritable = describe(error)
             if not when(self.state):
-                return
+                return True
             # Under the instant that it was written with: the table may have it, if only the answer was lost.
             at = written[-1].at if written else self._clock.now()
             await self.mirror.keep(*(Pending(at, self.actor, self.epoch, fact) for fact in facts))
+            return not self.mirror.trouble
+        return True
 
     async def append_in(self, connection: Connection, decide: Decide, fence: Fence) -> None:
         """Writes in the transaction of *connection*, so that both commit or neither; then call `refresh`.

@@ -74,6 +74,7 @@ def request(
     *,
     start: frozenset[str] = frozenset(),
     job: Job | None = None,
+    kept_within_s: float = 0.0,
 ) -> Ask:
     """The line that the child is sent; *job* for its limits and its fence, where something is to be run."""
     tag = job.fence.tag if job else connector.tag
@@ -95,6 +96,7 @@ def request(
         window=str(job.fence.window) if job else "",
         epoch=job.fence.epoch if job else 0,
         resume=job.resume if job else False,
+        kept_within_s=kept_within_s,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from dbwatch.clock import Clock
@@ -16,7 +15,6 @@ from dbwatch.migration.events import (
     Committed,
     Connected,
     Direction,
-    Event,
     Failed,
     Finished,
     LogLine,
@@ -25,13 +23,12 @@ from dbwatch.migration.events import (
     StatementStarted,
 )
 from dbwatch.migration.heads import committed_count, committed_heads
+from dbwatch.migration.keeping import Keeper, OnEvent
 from dbwatch.migration.process import Child, Spawn
 from dbwatch.migration.request import Ask
 from dbwatch.migration.stopping import Backend, Ladder, climb
 from dbwatch.migration.wire import Garbled
 from dbwatch.postgres.session import Connector, Role, Session
-
-OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,7 @@ class Surroundings:
     connector: Connector
     control: Session
     clock: Clock
-    on_event: OnEvent
+    keeper: Keeper
     stop: asyncio.Event
     ladder: Ladder
     spawn: Spawn
@@ -114,7 +111,7 @@ class Attempt:
                 self.watched.stopped = not silent
                 around = self._around
                 await climb(
-                    child, follow, around.control, lambda: self.watched.backends, around.on_event, around.ladder
+                    child, follow, around.control, lambda: self.watched.backends, around.keeper.tell, around.ladder
                 )
                 await asyncio.wait({follow}, timeout=1.0)  # what it said last
             if silent:
@@ -153,7 +150,7 @@ class Attempt:
                         pass
                     case _:
                         continue
-                self._around.on_event(answer)
+                self._around.keeper.tell(answer, child.acknowledge)
                 if watched.finished or watched.failure:
                     return
         except Garbled as error:
@@ -193,7 +190,7 @@ class Attempt:
         with contextlib.suppress(DbwatchError):
             if self._eyes is None or not self._eyes.alive:
                 self._eyes = await self._around.connector.open(Role.PROBE)
-            tell_committed(watched, await committed_heads(self._eyes, watched.planned), up, self._around.on_event)
+            tell_committed(watched, await committed_heads(self._eyes, watched.planned), up, self._around.keeper.tell)
 
 
 def tell_committed(watched: Watched, heads: frozenset[str] | None, up: bool, on_event: OnEvent) -> None:

@@ -37,6 +37,8 @@ class Cause(StrEnum):
     """Somebody took the window over; the transaction that was open was rolled back."""
     SILENT = "silent"
     """The child did not answer within its deadline, and was killed."""
+    UNKEPT = "unkept"
+    """The journal did not take in time what the transaction had done; it was rolled back."""
     DIED = "died"
     """The child ended without saying how."""
     UNSEEN = "unseen"
@@ -67,7 +69,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class StatementStarted:
-    """A statement was sent to the server."""
+    """A statement is sent to the server: at once, or where it commits by itself, when this is kept."""
 
     n: int
     """Counts from 1 in each attempt."""
@@ -82,6 +84,8 @@ class StatementStarted:
     objects: tuple[Named, ...]
     known: bool
     """False where the grammar could not tell what it touches."""
+    receipt: int = 0
+    """What the child commits nothing without: it is sent this number once the event is kept. 0: nobody waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class StatementDone:
     seconds: float
     objects: tuple[Named, ...]
     """Those it created, with their OIDs."""
+    receipt: int = 0
+    """As of `StatementStarted`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from dbwatch.errors import Fenced
 from dbwatch.migration.events import Cause, Failed
-from dbwatch.migration.hooks import Elsewhere, Stopped
+from dbwatch.migration.hooks import Elsewhere, Stopped, Unkept
 from dbwatch.migration.request import Ask
 
 _QUERY_CANCELED = "57014"
@@ -26,6 +26,8 @@ def explain(error: BaseException, ask: Ask, revision: str | None, *, stopped: bo
                 return Failed(Cause.ELSEWHERE, str(cause))
             case Fenced():
                 return Failed(Cause.FENCED, str(cause), revision=revision)
+            case Unkept():
+                return Failed(Cause.UNKEPT, str(cause), revision=revision)
             case Stopped() | KeyboardInterrupt():
                 return Failed(Cause.STOPPED, "stopped", revision=revision)
     for cause in _causes(error):

@@ -9,6 +9,10 @@ we see the new epoch. Stricter levels would see an old one, or fail on the journ
 reads it, just before the COMMIT. An autocommit block first commits what is pending, which is such a commit; its
 statements then commit themselves, so each is checked before it is sent, and from then on nothing can fence it but the
 end of its session.
+
+The receipts. Where the parent keeps what we tell, nothing is committed that it has not kept: before the check of the
+epoch we wait for its word. A statement that commits by itself has no locks while it waits; a transaction has, so its
+wait has an end.
 """
 
 from __future__ import annotations
@@ -56,6 +60,10 @@ class Stopped(DbwatchError):
     """We were asked to stop, and did so before the next statement or commit."""
 
 
+class Unkept(DbwatchError):
+    """The journal did not take in time what was about to be committed."""
+
+
 @dataclass(slots=True)
 class _Link:
     """What we know of one connection of env.py's."""
@@ -84,6 +92,8 @@ class Hooks:
         self._leash = leash
         self._links: list[_Link] = []
         self._n = 0
+        self._receipt = 0
+        """Of the last event that the parent has to keep; 0: none."""
         self._blind = False
         self.revision: str | None = None
         """The revision that runs now; set by whoever hands the steps to Alembic."""
@@ -165,6 +175,19 @@ class Hooks:
         )
         return (plainly, locked if lockable else plainly) if run(dbapi, plainly) else None
 
+    def _next_receipt(self) -> int:
+        if self._ask.kept_within_s:
+            self._receipt += 1
+        return self._receipt
+
+    def _kept(self, within: float | None = None) -> None:
+        """Waits until all that we told is kept. Raises Unkept where that takes too long; a stop ends it too."""
+        if self._receipt and not self._leash.wait_kept(self._receipt, within) and not self._leash.pulled:
+            raise Unkept(
+                f"rolled back: the journal did not take what this transaction did within {self._ask.kept_within_s:g} s",
+                why="nothing is committed that an abort would not know of",
+            )
+
     def _check(self, dbapi: Any, link: _Link) -> None:
         """Raises Stopped or Fenced where nothing of ours may be done or committed any more."""
         if self._leash.pulled:
@@ -184,7 +207,7 @@ class Hooks:
         link, dbapi = _link(connection)
         reading = read(plain(statement))
         autocommit = bool(getattr(dbapi, "autocommit", False))
-        if autocommit or _COMMITS.match(statement):
+        if autocommit:
             self._check(dbapi, link)
         elif self._leash.pulled:
             raise Stopped("stopped before the next statement")
@@ -198,8 +221,9 @@ class Hooks:
             self._answers.send(LogLine(f"dbwatch: done already, not sent again: {one_line(plain(statement), 500)}"))
             return _NOTHING, parameters
         self._n += 1
-        link.n, link.began = self._n, time.monotonic()
+        link.n = self._n
         link.creates = [named for named in objects if named.action is Action.CREATE]
+        droppable = reading.known and not objects
         started = StatementStarted(
             n=self._n,
             sql=plain(statement)[:_SQL_SHOWN],
@@ -208,8 +232,13 @@ class Hooks:
             concurrently=reading.concurrently,
             objects=objects,
             known=reading.known,
+            receipt=0 if droppable else self._next_receipt(),
         )
-        self._answers.send(started, droppable=reading.known and not objects)
+        self._answers.send(started, droppable=droppable)
+        if autocommit or _COMMITS.match(statement):
+            self._kept(None if autocommit else self._ask.kept_within_s)
+            self._check(dbapi, link)
+        link.began = time.monotonic()
         return statement, parameters
 
     def _done_before(self, dbapi: Any, objects: tuple[Named, ...], alone: bool) -> bool:
@@ -227,7 +256,7 @@ class Hooks:
         seconds = time.monotonic() - link.began
         _restore(dbapi, link)
         new = made(dbapi, link.creates)
-        self._answers.send(StatementDone(link.n, seconds, new), droppable=not new)
+        self._answers.send(StatementDone(link.n, seconds, new, self._next_receipt() if new else 0), droppable=not new)
         link.creates = []
 
     def _commit(self, connection: Connection) -> None:
@@ -236,6 +265,7 @@ class Hooks:
             dbapi.rollback()
             return
         try:
+            self._kept(self._ask.kept_within_s)
             self._check(dbapi, link)
         except DbwatchError:
             dbapi.rollback()

@@ -1,4 +1,5 @@
-"""The child's control pipe: one request comes in on it, then `stop`, or its end, which means that the parent died.
+"""The child's control pipe: one request comes in on it, then receipts for what the parent has kept, and `stop`, or
+its end, which means that the parent died.
 
 A child whose parent died cancels its backends (a dead client does not stop a running statement by itself), gives
 Alembic a moment to roll back, then terminates them, and leaves, whatever env.py thinks of that.
@@ -25,6 +26,8 @@ class Leash:
     def __init__(self, pipe: BinaryIO) -> None:
         self._pipe = pipe
         self._pulled = threading.Event()
+        self._kept = 0
+        self._news = threading.Condition()
         self._done = threading.Event()
         self.orphaned = False
 
@@ -32,6 +35,15 @@ class Leash:
     def pulled(self) -> bool:
         """We were asked to stop, or the parent is dead: start no statement and commit nothing more."""
         return self._pulled.is_set()
+
+    def wait_kept(self, receipt: int, within: float | None = None) -> bool:
+        """Waits until the parent has kept what we told under *receipt*, we are pulled, or so many seconds have passed.
+
+        Whether it is kept.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self._kept >= receipt or self.pulled, within)
+            return self._kept >= receipt
 
     def request(self) -> bytes:
         """The first line. Empty where the parent died before it wrote one."""
@@ -47,10 +59,15 @@ class Leash:
 
     def _obey(self, cancel: Cancel) -> None:
         while said := self._pipe.readline():
-            if said.strip() == b"stop":
-                self._pulled.set()
+            match said.split():
+                case [b"stop"]:
+                    self._pull()
+                case [b"kept", receipt]:
+                    with self._news:
+                        self._kept = max(self._kept, int(receipt))
+                        self._news.notify_all()
         self.orphaned = True
-        self._pulled.set()
+        self._pull()
         for seconds in _ROUNDS_S:
             cancel(False)
             if self._done.wait(seconds):
@@ -58,3 +75,8 @@ class Leash:
                 os._exit(1)
         cancel(True)
         os._exit(1)
+
+    def _pull(self) -> None:
+        with self._news:
+            self._pulled.set()
+            self._news.notify_all()

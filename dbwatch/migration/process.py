@@ -104,6 +104,10 @@ class Child:
         """Tells the child to start no statement and commit nothing more."""
         self._tell(b"stop")
 
+    def acknowledge(self, receipt: int) -> None:
+        """Tells the child that what it told under *receipt*, and all before, is kept."""
+        self._tell(b"kept %d" % receipt)
+
     def interrupt(self) -> None:
         """SIGINT: psycopg cancels its statement, Python unwinds."""
         with contextlib.suppress(ProcessLookupError):

@@ -69,6 +69,8 @@ class Ask:
     """Empty: there is no epoch to check."""
     epoch: int = 0
     resume: bool = False
+    kept_within_s: float = 0.0
+    """How long a transaction waits until all that it did is kept; 0: nobody keeps it."""
 
     @property
     def read_only(self) -> bool:

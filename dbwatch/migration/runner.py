@@ -1,7 +1,7 @@
 """A migration from its beginning to its end: attempts, retries, and the truth about what is there afterwards.
 
 `inspect` and `preview` ask (asking.py); `run` does. Nothing here appends an event or knows a window: the caller's
-`on_event` gets every value as it happens, on the event loop, and must neither wait nor raise.
+`on_event` gets every value as it happens, and its `journal` keeps them (keeping.py).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError
 from dbwatch.migration.asking import MigrationError, inspect, preview, request
-from dbwatch.migration.attempt import Attempt, OnEvent, Surroundings, Watched, tell_committed
+from dbwatch.migration.attempt import Attempt, Surroundings, Watched, tell_committed
 from dbwatch.migration.events import Cause, Direction, Failed, Outcome, Retrying
 from dbwatch.migration.fingerprint import Fingerprint, take
 from dbwatch.migration.heads import committed_count, committed_heads
+from dbwatch.migration.keeping import Journal, Keeper, OnEvent
 from dbwatch.migration.process import Spawn, spawn
 from dbwatch.migration.request import Job
 from dbwatch.migration.residue import residue
@@ -26,7 +27,7 @@ from dbwatch.migration.stopping import Ladder
 from dbwatch.postgres.facts import look, require_direct
 from dbwatch.postgres.session import Connector, Role
 
-__all__ = ["MigrationError", "OnEvent", "Patience", "inspect", "preview", "run", "verdict"]
+__all__ = ["Journal", "MigrationError", "OnEvent", "Patience", "inspect", "preview", "run", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,9 @@ class Patience:
     """For the child to load env.py, connect and know its way; then it is stopped."""
     schema_s: float = 10.0
     """For locks to go, so that the schema and the version table can be read."""
+    kept_s: float = 10.0
+    """For what a transaction did to be kept, while it holds its locks; then it is rolled back. A write of the journal
+    takes its table 2 s at most, then its local copy, and it may have begun with another one."""
     ladder: Ladder = Ladder()
     """For each rung of a stop."""
 
@@ -48,11 +52,15 @@ async def run(
     clock: Clock,
     on_event: OnEvent,
     stop: asyncio.Event,
+    journal: Journal | None = None,
     patience: Patience = Patience(),
     spawn: Spawn = spawn,
     jitter: Callable[[], float] = random.random,
 ) -> Outcome:
     """Runs *job* to its end, with retries where a lock was in the way and nothing was left behind.
+
+    With a *journal* nothing is committed that it has not kept: no transaction ends before, and no statement is sent
+    that commits by itself. What it raises stops the migration, and is raised here in the end.
 
     Setting *stop* takes it down the ladder of stopping.py; cancelling the task closes the child's control pipe, and
     kills it 1.5 s later. What the child, env.py or the server do is the outcome's `failure`, never an exception.
@@ -60,33 +68,47 @@ async def run(
     Raises DbwatchError where it cannot even begin: no connection, a pooler in between, or (SchemaUnreadable) a
     relation that stays locked, so that nobody could tell afterwards what was left behind.
     """
-    began = clock.monotonic()
     control = await connector.open(Role.CONTROL)
+    halt = asyncio.Event()
+    keeper = Keeper(on_event, journal, halt)
+    stopping = asyncio.create_task(_pass_on(stop, halt))
+    around = Surroundings(connector, control, clock, keeper, halt, patience.ladder, spawn, patience.ready_s)
     try:
-        facts = await look(control)
-        require_direct(facts)
-        before = await take(connector, clock, patience_s=patience.schema_s)
-        ask = request("run", job.project, connector, facts, job.direction, job.to, job=job)
-        around = Surroundings(connector, control, clock, on_event, stop, patience.ladder, spawn, patience.ready_s)
-        number = 1
-        while True:
-            watched = await Attempt(around).run(ask)
-            heads = await _heads(watched, around, job.direction is Direction.UP, patience.schema_s)
-            failure = verdict(watched, heads)
-            if failure is None:
-                after = None
-                break
-            after = await _schema(around, patience.schema_s)
-            if stop.is_set() or not _may_retry(failure, number, job, watched, heads, before, after):
-                break
-            wait_s = pause_s(number, jitter())
-            number += 1
-            on_event(Retrying(failure.sqlstate or "", failure.message, number, job.attempts, wait_s))
-            if await _stopped(stop, clock, wait_s):
-                failure = Failed(Cause.STOPPED, "stopped while waiting to try again")
-                break
+        return await _run(job, around, patience, jitter, kept_within_s=patience.kept_s if journal else 0.0)
     finally:
-        await control.close()
+        stopping.cancel()
+        try:
+            await control.close()
+        finally:
+            await keeper.end()
+
+
+async def _run(
+    job: Job, around: Surroundings, patience: Patience, jitter: Callable[[], float], kept_within_s: float
+) -> Outcome:
+    connector, clock, schema_s = around.connector, around.clock, patience.schema_s
+    began = clock.monotonic()
+    facts = await look(around.control)
+    require_direct(facts)
+    before = await take(connector, clock, patience_s=schema_s)
+    ask = request("run", job.project, connector, facts, job.direction, job.to, job=job, kept_within_s=kept_within_s)
+    number = 1
+    while True:
+        watched = await Attempt(around).run(ask)
+        heads = await _heads(watched, around, job.direction is Direction.UP, schema_s)
+        failure = verdict(watched, heads)
+        if failure is None:
+            after = None
+            break
+        after = await _schema(around, schema_s)
+        if around.stop.is_set() or not _may_retry(failure, number, job, watched, heads, before, after):
+            break
+        wait_s = pause_s(number, jitter())
+        number += 1
+        around.keeper.tell(Retrying(failure.sqlstate or "", failure.message, number, job.attempts, wait_s))
+        if await _stopped(around.stop, clock, wait_s):
+            failure = Failed(Cause.STOPPED, "stopped while waiting to try again")
+            break
     count = committed_count(watched.sequence, heads)
     ddl = tuple(watched.ddl.values())
     return Outcome(
@@ -139,7 +161,7 @@ async def _heads(watched: Watched, around: Surroundings, up: bool, patience_s: f
             await around.clock.sleep(0.25)
     finally:
         await session.close()
-    tell_committed(watched, heads, up, around.on_event)
+    tell_committed(watched, heads, up, around.keeper.tell)
     return heads
 
 
@@ -165,6 +187,12 @@ def _may_retry(
     version = (watched.planned.version_schema or "", watched.planned.version_table)
     was, now = Seen(watched.planned.heads, before), Seen(heads, after)
     return may_retry(failure, number, job.attempts, was, now, version, resume=job.resume)
+
+
+async def _pass_on(stop: asyncio.Event, halt: asyncio.Event) -> None:
+    """A stop from outside halts as does a journal that fails inside."""
+    await stop.wait()
+    halt.set()
 
 
 async def _stopped(stop: asyncio.Event, clock: Clock, seconds: float) -> bool:

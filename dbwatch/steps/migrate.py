@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -41,12 +41,16 @@ def project(kit: Kit) -> Project:
 async def run(spec: Migrate, kit: Kit) -> step.Outcome:
     """Upgrades to the revision; retries where a lock was in the way and nothing was left behind."""
     scribe = _Scribe(spec, kit)
-    writing = asyncio.create_task(scribe.write())
-    try:
-        outcome = await runner.run(job(spec, kit), kit.connector, clock=kit.clock, on_event=scribe.hear, stop=kit.stop)
-    finally:
-        await scribe.end(writing)
-    return ended(outcome)
+    return ended(
+        await runner.run(
+            job(spec, kit),
+            kit.connector,
+            clock=kit.clock,
+            on_event=scribe.hear,
+            stop=kit.stop,
+            journal=scribe.keep,
+        )
+    )
 
 
 def ended(outcome: Outcome) -> step.Outcome:
@@ -82,27 +86,43 @@ async def recover(spec: Migrate, kit: Kit) -> step.Outcome:
 
 
 class _Scribe:
-    """Turns the engine's events into what is shown and what is journalled, in their order."""
+    """Turns the engine's events into what is shown at once, and into what is journalled behind, in their order."""
 
     def __init__(self, spec: Migrate, kit: Kit) -> None:
         self._spec, self._kit = spec, kit
-        self._progress = shown.started(spec.id, spec.retries + 1)
+        self._progress = self._kept = shown.started(spec.id, spec.retries + 1)
         self._sent: dict[int, DdlSeen] = {}
-        self._facts: asyncio.Queue[Fact | None] = asyncio.Queue()
         kit.show_migration(self._progress)
 
     def hear(self, event: me.Event) -> None:
         """Called by the engine; returns at once."""
-        self._progress = shown.after(self._progress, event)
-        if isinstance(event, me.Retrying) and (whom := self._kit.in_the_way()):
-            self._progress = replace(self._progress, note=f"{self._progress.note}; it waited for {whom}")
+        self._progress = self._after(self._progress, event)
         self._kit.show_migration(self._progress)
+
+    async def keep(self, events: Sequence[me.Event]) -> None:
+        """Journals *events*. Raises as `Store.record` does, and DbwatchError where they can be kept nowhere."""
+        facts = [fact for event in events if (fact := self._fact(event)) is not None]
+        if facts and not await self._kit.record(*facts) and any(isinstance(fact, DdlSeen) for fact in facts):
+            raise DbwatchError(
+                "neither the journal nor its local copy can be written",
+                why="nothing is committed that an abort would not know of",
+                next="make room for one of them, and run the step again",
+            )
+
+    def _after(self, progress: shown.MigrationProgress, event: me.Event) -> shown.MigrationProgress:
+        progress = shown.after(progress, event)
+        if isinstance(event, me.Retrying) and (whom := self._kit.in_the_way()):
+            return replace(progress, note=f"{progress.note}; it waited for {whom}")
+        return progress
+
+    def _fact(self, event: me.Event) -> Fact | None:
+        self._kept = self._after(self._kept, event)
         match event:
             case me.StatementStarted() as e if e.objects or not e.known:
-                seen = DdlSeen(
+                self._sent[e.n] = DdlSeen(
                     self._spec.id,
                     self._kit.attempt,
-                    e.n + 1000 * (self._progress.attempt - 1),
+                    e.n + 1000 * (self._kept.attempt - 1),
                     e.revision or "",
                     e.sql,
                     e.autocommit,
@@ -110,29 +130,17 @@ class _Scribe:
                     e.known,
                     [_plain(asdict(o)) for o in e.objects],
                 )
-                self._sent[e.n] = seen
-                self._facts.put_nowait(seen)
+                return self._sent[e.n]
             case me.StatementDone() as e if e.n in self._sent:
                 seen = self._sent[e.n]
                 made = [_plain(asdict(o)) for o in e.objects]
                 objects = [o for o in seen.objects if not any(_same(o, m) for m in made)] + made
-                self._facts.put_nowait(replace(seen, done=True, objects=objects))
+                return replace(seen, done=True, objects=objects)
             case me.Retrying() | me.Stopping():
-                self._facts.put_nowait(StepNoted(self._spec.id, self._progress.note))
+                return StepNoted(self._spec.id, self._kept.note)
             case me.Committed(revision=revision):
-                self._facts.put_nowait(StepNoted(self._spec.id, f"committed {revision}"))
-            case _:
-                pass
-
-    async def write(self) -> None:
-        """Journals what was heard, until `end`."""
-        while (fact := await self._facts.get()) is not None:
-            await self._kit.record(fact)
-
-    async def end(self, writing: asyncio.Task[None]) -> None:
-        """Waits until everything heard is journalled. Raises Fenced where our epoch is over."""
-        self._facts.put_nowait(None)
-        await writing
+                return StepNoted(self._spec.id, f"committed {revision}")
+        return None
 
 
 def _plain(body: dict[str, Any]) -> dict[str, Any]:
