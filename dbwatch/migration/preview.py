@@ -94,7 +94,11 @@ def _isolated(step: RevisionStep, ask: Ask, chunks: _Chunks, found: list[Revisio
 
 
 def _statements(chunks: list[str]) -> Iterator[RenderedStatement]:
+    """Alembic renders an autocommit block between a COMMIT and a BEGIN."""
+    alone = False
     for chunk in chunks:
         text = chunk.strip().removesuffix(";").rstrip()
-        if text and text.upper() not in ("BEGIN", "COMMIT"):
-            yield RenderedStatement(text, read(text).known)
+        if text.upper() in ("BEGIN", "COMMIT"):
+            alone = text.upper() == "COMMIT"
+        elif text:
+            yield RenderedStatement(text, read(text).known, alone)

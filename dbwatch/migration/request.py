@@ -98,6 +98,8 @@ class RenderedStatement:
     """As Alembic rendered it, line breaks kept, each line sanitized."""
     known: bool
     """False where the grammar cannot read it: unknown, never clean."""
+    alone: bool = False
+    """It stands in an autocommit block, outside of the revision's transaction: what precedes it is committed then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from dbwatch.window.abort import AbortPlan, Action
 from dbwatch.window.feed import Rollback
 from dbwatch.window.ground import Ground
 from dbwatch.window.intents import Answer
-from dbwatch.window.paper import rollback_md, rollback_sql
+from dbwatch.window.paper import rollback_md
 from dbwatch.window.rollback import Rollbacker
+from dbwatch.window.script import rollback_sql
 from dbwatch.window.survey import Survey
 from dbwatch.window.telling import plan_text, verdict_text
 from dbwatch.window.work import Work
@@ -65,8 +66,7 @@ class Aborting:
                 try:
                     plan = await self.plan()
                     self.rollback = verdict(plan, await self._survey.no_return(), state)
-                    await store.mirror.lay("rollback.sql", rollback_sql(plan))
-                    await store.mirror.lay("rollback.md", rollback_md(plan, self._ground))
+                    await self._lay(plan)
                     laid = company.lay_way_back(
                         store.window, store.epoch, plan.seq, plan_text(plan), verdict_text(self.rollback)
                     )
@@ -76,6 +76,14 @@ class Aborting:
                     self.rollback = replace(self.rollback, unknown=describe(error))
                 self._touch()
             await clock.sleep(ASSESS_S)
+
+    async def _lay(self, plan: AbortPlan) -> None:
+        """Puts the way back on paper, beside the journal's mirror. Raises OSError, and as `plan`."""
+        ground = self._ground
+        revisions = await self._survey.revisions()
+        await ground.store.mirror.lay("rollback.sql", rollback_sql(plan, ground, revisions))
+        page = rollback_md(plan, ground, revisions, await self._survey.heads())
+        await ground.store.mirror.lay("rollback.md", page)
 
     async def plan(self) -> AbortPlan:
         """The way back from here. Raises DbwatchError or psycopg.Error where it cannot be told."""

@@ -22,10 +22,11 @@ from dbwatch.monitor.samples import Snapshot
 from dbwatch.runbook.model import Backfill, Migrate
 from dbwatch.window import blockers, wayback
 from dbwatch.window.abort import AbortPlan
-from dbwatch.window.descent import Schema
+from dbwatch.window.descent import Schema, barrier
 from dbwatch.window.ground import Ground
 from dbwatch.window.prediction import Prediction
 from dbwatch.window.remains import forward, journalled, left_over
+from dbwatch.window.revisions import Revisions
 from dbwatch.window.wayback import Situation, undone_by_sql
 
 PATIENCE_S = 60.0
@@ -128,6 +129,24 @@ class Survey:
         )
         return wayback.plan(situation)
 
+    async def reach(self, heads: frozenset[str]) -> tuple[frozenset[str], str]:
+        """How far down towards *heads* the database can go from where it is, and what is in the way; empty: nothing.
+
+        Asked again when it is a downgrade's turn: a step that ran when the plan was shown may have committed more.
+        Raises DbwatchError or psycopg.Error.
+        """
+        chain, now = await self.chain(), await self.heads()
+        if chain is None:
+            return heads, ""
+        applied = way.closure(chain, now)
+        if applied <= way.closure(chain, heads):
+            return now, ""
+        for revision in way.down(chain, now, heads):
+            if why := barrier(chain, revision, self._ground.store.state.ddl):
+                return way.heads_of(chain, applied), f"above {revision}: {why}"
+            applied -= {revision}
+        return heads, ""
+
     async def no_return(self) -> tuple[str, str] | None:
         """The first step past which there is no whole way back, and why. Raises DbwatchError."""
         if self._looked_ahead:
@@ -151,6 +170,25 @@ class Survey:
         self._no_return = wayback.point_of_no_return(self._ground.runbook, upgrades, chain, drops, frozenset(created))
         self._looked_ahead = True
         return self._no_return
+
+    async def revisions(self) -> Revisions | None:
+        """All that the runbook's migrate steps run, and what takes it back; None where there is no Alembic project.
+
+        Each script is rendered once. Raises DbwatchError.
+        """
+        chain = await self.chain()
+        if chain is None:
+            return None
+        at = start = frozenset(self._ground.store.state.start_heads)
+        up: dict[str, Rendered] = {}
+        for step in self._ground.runbook.steps():
+            if isinstance(step, Migrate):
+                up[step.id] = await self._render(at, step.to, Direction.UP)
+                at = _after(chain, at, up[step.id])
+        ids = tuple(r.revision for rendered in up.values() for r in rendered)
+        back = {r.revision: r for r in await self._down(chain, at, ids)}
+        down = {step: tuple(back[r.revision] for r in reversed(rendered)) for step, rendered in up.items()}
+        return Revisions(chain, start, up, down)
 
     # --- inside
 

@@ -1,0 +1,216 @@
+"""The way back on paper: psql and alembic alone, in the hands of a person, bring everything back.
+
+Nothing of dbwatch runs then, or is heard: the window was left in the middle, its driver killed or fenced out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from servers import Database, client_tools, eventually
+from story import PATIENCE_S, Seat, column, journal
+from windows import Shop, driven, small_shop, steps_before, until
+
+from dbwatch.journal import events as ev
+from dbwatch.window.conductor import Conductor
+from dbwatch.window.script import BY_HAND, TAKEN_BACK
+
+
+@pytest.fixture
+async def shop(db: Database, tmp_path: Path) -> Shop:
+    return await small_shop(db, tmp_path)
+
+
+@pytest.fixture
+async def shop18(db18: Database, tmp_path: Path) -> Shop:
+    return await small_shop(db18, tmp_path)
+
+
+# A person, with psql and alembic
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody at a shell, where there is no dbwatch."""
+
+    db: Database
+    desk: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """psql and alembic, and where the database is; importing dbwatch is an error."""
+        tools = self.desk / "bin"
+        tools.mkdir(exist_ok=True)
+        without = "import sys; sys.modules['dbwatch'] = None; from alembic.config import main; main(prog='alembic')"
+        (tools / "alembic").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{without}" "$@"\n')
+        (tools / "alembic").chmod(0o755)
+        known = conninfo_to_dict(self.db.dsn)
+        names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "dbname": "PGDATABASE"}
+        path = os.pathsep.join([str(tools), str(client_tools()), "/usr/bin", "/bin"])
+        return {"PATH": path, "LC_ALL": "C.UTF-8", **{names[key]: str(known[key]) for key in names}}
+
+    async def run(self, *command: str, typed: str = "") -> tuple[int | None, str]:
+        """A command to its end: exit code, and all that it printed."""
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE if typed else DEVNULL, stdout=PIPE, stderr=STDOUT, env=self.environment, cwd=self.desk
+        )
+        said, _ = await asyncio.wait_for(process.communicate(typed.encode() if typed else None), 60)
+        return process.returncode, said.decode()
+
+    async def psql(self, script: Path, *options: str) -> tuple[int | None, str]:
+        """`rollback.sql`, as its first lines say."""
+        return await self.run("psql", "-X", "-v", "ON_ERROR_STOP=1", *options, "-f", str(script))
+
+    async def follow(self, page: str) -> None:
+        """`rollback.md`: its blocks in their order, each of which has to succeed."""
+        blocks = re.findall(r"^ *```(sql|sh)\n(.*?)^ *```$", page, re.DOTALL | re.MULTILINE)
+        assert blocks
+        for language, block in blocks:
+            shell = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-f", "-") if language == "sql" else ("sh", "-e")
+            code, said = await self.run(*shell, typed=block)
+            assert code == 0, f"{block}\n{said}"
+
+
+def person(shop: Shop) -> Person:
+    return Person(shop.db, shop.folder)
+
+
+def folder_of(conductor: Conductor) -> Path:
+    return conductor.ground.store.mirror.folder
+
+
+async def laid(conductor: Conductor) -> Path:
+    """The folder with the paper, once that knows of the last event."""
+    folder = folder_of(conductor)
+
+    def up_to_date(conductor: Conductor) -> bool:
+        page = folder / "rollback.md"
+        return page.exists() and f"as of event {conductor.state.seq}." in page.read_text()
+
+    await until(conductor, up_to_date)
+    return folder
+
+
+async def is_back(shop: Shop, before: str) -> None:
+    assert await shop.dump() == before
+    assert await shop.heads() == ["9a20"]
+    assert await column(shop.db, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [0]
+
+
+async def is_closed_by_abort(seat: Seat) -> None:
+    """dbwatch, once it can be had again, finds the schema as it was, and closes the window."""
+    done = await seat.run("abort", str(seat.shop.runbook), "--done", "deploy", "--confirm", seat.shop.db.name)
+    assert done.code == 0, done.out + done.err
+    assert "the schema equals the one at the opening" in done.out
+    assert await column(seat.shop.db, "SELECT outcome FROM dbwatch.window") == ["aborted"]
+
+
+# The script
+
+
+@pytest.mark.parametrize("place", ["deploy", "complete", "nobody", ""])
+async def test_the_script_takes_everything_back_with_psql_alone(shop: Shop, place: str) -> None:
+    before = await shop.dump()
+    async with driven(shop) as conductor:
+        await steps_before(conductor, place)
+        folder = await laid(conductor)
+        options: tuple[str, ...] = ()
+        if place != "deploy":  # it was deployed: a person has to take that back before the column goes
+            code, said = await person(shop).psql(folder / "rollback.sql")
+            assert (code, "deploy has to be undone by a person now: git checkout v0.7.0" in said) == (3, True), said
+            assert "run this again with -v undone_deploy=1" in said
+            assert "3f1c" in await shop.heads()
+            options = ("-v", "undone_deploy=1")
+        code, said = await person(shop).psql(folder / "rollback.sql", *options)
+        assert code == 0, said
+        await until(conductor, lambda c: not c.driving)  # who drove was not even killed: it is fenced out
+    await is_back(shop, before)
+    events = await journal(shop.db)  # its chain holds
+    assert [e.fact.driver for e in events if isinstance(e.fact, ev.DriverTook)][-1] == BY_HAND
+    noted = {e.fact.step for e in events if isinstance(e.fact, ev.StepNoted) and e.fact.text == TAKEN_BACK}
+    assert noted == {s for s in ("add", "deploy", "same", "drop") if came_before(conductor, s, place)}
+
+
+def came_before(conductor: Conductor, step_id: str, place: str) -> bool:
+    ids = [spec.id for spec in conductor.ground.runbook.steps()]
+    return not place or ids.index(step_id) < ids.index(place)
+
+
+async def test_a_script_laid_at_the_opening_takes_back_whatever_came_after(shop18: Shop) -> None:
+    before = await shop18.dump()
+    async with driven(shop18) as conductor:
+        script = shop18.folder / "first.sql"
+        script.write_text(((await laid(conductor)) / "rollback.sql").read_text())
+        await steps_before(conductor, "")
+    code, said = await person(shop18).psql(script, "-v", "undone_deploy=1")
+    assert code == 0, said
+    await is_back(shop18, before)
+    seat = Seat.at(shop18)
+    again = await seat.run("run", str(shop18.runbook), "--headless")
+    assert (again.code, "taken back by hand" in again.err, "dbwatch abort" in again.err) == (4, True, True)
+    assert "taken back by hand" in (await seat.run("status", shop18.db.dsn)).out
+    await is_closed_by_abort(seat)
+
+
+async def test_a_script_that_stopped_half_way_is_run_again(shop18: Shop) -> None:
+    before = await shop18.dump()
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "deploy")
+        script = (await laid(conductor)) / "rollback.sql"
+    await shop18.db.sql("CREATE VIEW phones AS SELECT phone FROM users")
+    code, said = await person(shop18).psql(script)
+    assert (code, "other objects depend on it" in said) == (3, True)
+    assert await column(shop18.db, "SELECT to_regclass('idx_users_phone') IS NULL") == [
+        True
+    ]  # what committed by itself
+    assert await shop18.heads() == ["3f1c"]
+    await shop18.db.sql("DROP VIEW phones")
+    for _ in range(2):  # and once more than is needed
+        code, said = await person(shop18).psql(script)
+        assert code == 0, said
+        await is_back(shop18, before)
+
+
+# Killed
+
+
+async def killed_in_a_build(seat: Seat) -> Path:
+    """Kills the driver while it builds the index, which is INVALID then; the folder with its paper."""
+    reports = await seat.shop.db.foreign("reports", autocommit=False)
+    await reports.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    await reports.execute("SELECT count(*) FROM products")
+    async with seat.started("run", str(seat.shop.runbook), "--headless", "--sign", "preview=read") as driver:
+        waits = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name LIKE 'dbwatch migrate%' AND wait_event = 'virtualxid'"
+        )
+
+        async def builds() -> bool:
+            return await column(seat.shop.db, waits) != [0]
+
+        await eventually(builds, within=PATIENCE_S)
+        driver.kill(signal.SIGKILL)
+        await driver.ended()
+    await seat.nobody_is_left()
+    await reports.rollback()
+    assert await column(seat.shop.db, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [1]
+    [page] = (seat.shop.folder / "state").rglob("rollback.md")
+    return page.parent
+
+
+async def test_the_script_removes_what_a_killed_build_left(shop18: Shop) -> None:
+    before, seat = await shop18.dump(), Seat.at(shop18)
+    folder = await killed_in_a_build(seat)
+    code, said = await person(shop18).psql(folder / "rollback.sql")
+    assert code == 0, said
+    await is_back(shop18, before)
+    await is_closed_by_abort(seat)
