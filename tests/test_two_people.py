@@ -236,7 +236,10 @@ async def test_past_the_point_of_no_return_the_databases_name_is_asked_for(shop:
         await step(driver, "drop")
 
 
-async def test_an_edited_runbook_is_taken_only_when_its_difference_was_shown_and_confirmed(shop: Shop) -> None:
+async def test_an_edited_runbook_is_taken_only_when_its_difference_was_shown_and_confirmed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_DSN", shop.db.dsn)
     async with driven(shop) as driver, attended(shop) as navigator:
         await step(driver, "preview")
         text = shop.runbook.read_text()
@@ -251,7 +254,10 @@ async def test_an_edited_runbook_is_taken_only_when_its_difference_was_shown_and
         await until(navigator, lambda c: "v0.8.1" in c.ground.runbook.step("deploy").text)  # type: ignore[union-attr]
 
 
-async def test_what_has_begun_stays_as_it_was_however_the_runbook_is_edited(shop: Shop) -> None:
+async def test_what_has_begun_stays_as_it_was_however_the_runbook_is_edited(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_DSN", shop.db.dsn)
     async with driven(shop) as driver:
         await step(driver, "preview")
         text = shop.runbook.read_text()
