@@ -102,10 +102,11 @@ def _rows(spec: type[Spec]) -> Iterator[Row]:
 
 
 def _value(annotation: str) -> str:
+    annotation = annotation.removesuffix(" | None")
     if annotation.startswith("Literal"):
         values = annotation.removeprefix("Literal[").removesuffix("]").replace("'", "").split(", ")
         return " or ".join(f'`"{value}"`' for value in values)
-    return _WORDS[annotation.removesuffix(" | None")]
+    return _WORDS[annotation]
 
 
 def _default(spec: type[Spec], key: str) -> str:

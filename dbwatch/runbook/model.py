@@ -113,6 +113,8 @@ class Migrate(_Step):
     """A revision, `head`, or `heads`."""
     retries: int = Field(default=5, ge=0, le=100)
     """Further attempts after a lock_timeout that left nothing behind."""
+    patient: Duration | None = None
+    """How long it may wait until nobody is in its way, and knock for 200 ms at a time, in place of `retries`."""
 
 
 class Backfill(_Step):
@@ -143,6 +145,8 @@ class Sql(_Step):
     """The statement; one that cannot run in a transaction (CREATE INDEX CONCURRENTLY) runs by itself."""
     undo: OptionalStatement = ""
     """SQL that takes it back, run by an abort in the same manner."""
+    patient: Duration | None = None
+    """How long it may wait until nobody is in its way, and knock for 200 ms at a time."""
 
 
 Step = Annotated[Manual | Check | Migrate | Backfill | Sql, Field(discriminator="kind")]
