@@ -25,8 +25,9 @@ from dbwatch.monitor.samples import (
     TableUse,
     Vitals,
 )
-from dbwatch.monitor.source import OURS, Source, clean
+from dbwatch.monitor.source import Source, clean
 from dbwatch.monitor.verdict import cut, hidden
+from dbwatch.postgres.queries import OURS
 from dbwatch.postgres.roles import grant, quoted
 
 BLOCKERS_ASKED = 10

@@ -20,10 +20,6 @@ from dbwatch.text import sanitize
 DEADLINE_S = 3.0
 """For each question. The server's own statement_timeout (2 s, LIMITS) ends a slow one first, and the session lives."""
 
-OURS = "/* dbwatch */"
-"""Stands in every statement that polling sends, so that our own can be marked among pg_stat_statements. After the
-first keyword: from 18 on comments before it are not kept."""
-
 
 _OPENING = 4
 """Transactions in which a session is opened: two for its limits, one to settle, one to look."""

@@ -1,6 +1,6 @@
 -- dbwatch monitor: who is connected, and what is each session doing? Reads shared memory only, no catalogue: a lock
 -- on pg_database or pg_authid stops the view pg_stat_activity, not this. The polling session itself is left out.
-SELECT /* dbwatch */ a.pid,
+SELECT a.pid,
        a.backend_start,
        a.leader_pid,
        a.datid::bigint,

@@ -2,8 +2,8 @@
 -- only the new values: the old ones are read where the rows are locked, so that they are those that the UPDATE replaces.
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 {settings};
-SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
-WITH "dbwatch read" AS MATERIALIZED (
+SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
+WITH /* dbwatch */ "dbwatch read" AS MATERIALIZED (
 {read}
 ),
 filled AS (
@@ -19,7 +19,7 @@ moved AS (
         rows_done = b.rows_done + (SELECT count(*) FROM filled),
         scanned = b.scanned + %(scanned)s,
         batches = b.batches + 1,
-        busy_s = b.busy_s + extract(EPOCH FROM clock_timestamp() - now()),
+        busy_s = b.busy_s + extract(EPOCH FROM clock_timestamp() - greatest(b.beat_at, now() - INTERVAL '1 s')),
         beat_at = clock_timestamp()
     WHERE
         b.id = %(id)s AND b.epoch = %(epoch)s
@@ -31,4 +31,4 @@ SELECT
     CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
 FROM moved;
 COMMIT;
-SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')
+SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

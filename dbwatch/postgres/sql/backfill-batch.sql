@@ -3,8 +3,8 @@
 -- somebody took over or an answer was lost, the cast fails and the whole batch is rolled back.
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 {settings};
-SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
-WITH filled AS (
+SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
+WITH /* dbwatch */ filled AS (
 {update}
 RETURNING 1
 ),
@@ -26,4 +26,4 @@ SELECT
     CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
 FROM moved;
 COMMIT;
-SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')
+SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

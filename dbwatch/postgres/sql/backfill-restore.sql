@@ -3,8 +3,8 @@
 -- alone: it tells what the backfill itself took. The compare-and-set is as in backfill-batch.sql.
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 {settings};
-SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
-WITH restored AS (
+SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
+WITH /* dbwatch */ restored AS (
 {restore}
 ),
 consumed AS (
@@ -37,4 +37,4 @@ SELECT
     CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
 FROM moved;
 COMMIT;
-SELECT clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')
+SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

@@ -1,2 +1,2 @@
 -- dbwatch monitor: whom exactly do these few sessions wait for? Takes the lock manager's partition locks for each.
-SELECT /* dbwatch */ w.pid, pg_blocking_pids(w.pid) FROM unnest(%(pids)s::int[]) AS w (pid)
+SELECT w.pid, pg_blocking_pids(w.pid) FROM unnest(%(pids)s::int[]) AS w (pid)

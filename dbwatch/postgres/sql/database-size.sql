@@ -1,2 +1,2 @@
 -- dbwatch monitor: how large is this database? Looks at every file of it: asked rarely. Waits for no lock.
-SELECT /* dbwatch */ pg_database_size(%(database)s::bigint::oid)
+SELECT pg_database_size(%(database)s::bigint::oid)

@@ -1,6 +1,6 @@
 -- dbwatch monitor: which indexes are used, and which are invalid? Size by relpages: pg_relation_size would wait
 -- behind ACCESS EXCLUSIVE. The invalid ones come first, then the largest.
-SELECT /* dbwatch */ x.indexrelid::bigint,
+SELECT x.indexrelid::bigint,
        x.nspname,
        x.relname,
        x.indexrelname,

@@ -1,6 +1,6 @@
 -- dbwatch monitor: who holds and who waits for which lock? Names come from pg_class: no function that opens the
 -- relation. All that is waited for comes first; ids of transactions that nobody waits for are left out.
-WITH /* dbwatch */ entry AS MATERIALIZED (
+WITH entry AS MATERIALIZED (
     SELECT l.*,
            concat_ws('/', l.locktype, l.database, l.relation, l.page, l.tuple, l.virtualxid, l.transactionid,
                      l.classid, l.objid, l.objsubid) AS object_key

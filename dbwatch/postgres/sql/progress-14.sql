@@ -1,6 +1,6 @@
 -- dbwatch monitor: which commands in this database report progress, and how far are they? Base backups are the
 -- server's. Names come from pg_class; a row that privileges hide has its pid only.
-SELECT /* dbwatch */ p.pid, p.command, coalesce(r.relname, ''), p.phase, coalesce(p.done, 0), coalesce(p.total, 0),
+SELECT p.pid, p.command, coalesce(r.relname, ''), p.phase, coalesce(p.done, 0), coalesce(p.total, 0),
        coalesce(i.relname, ''), nullif(p.waits_for, 0)
   FROM (
       SELECT s.pid, s.datname, s.command, s.relid, s.phase,

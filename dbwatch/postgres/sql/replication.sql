@@ -1,6 +1,6 @@
 -- dbwatch monitor: which standbys and receivers follow this server, and how far behind are they? Reads shared
 -- memory only.
-SELECT /* dbwatch */ w.pid,
+SELECT w.pid,
        a.application_name,
        host(a.client_addr),
        w.state,

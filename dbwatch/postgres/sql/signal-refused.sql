@@ -1,5 +1,5 @@
 -- Why may we not signal this session? Whose it is, what it is, and who we are.
-SELECT /* dbwatch */ current_user::text,
+SELECT current_user::text,
        pg_has_role('pg_signal_backend', 'USAGE'),
        r.rolname::text,
        coalesce(r.rolsuper, false)

@@ -1,6 +1,6 @@
 -- dbwatch monitor: which statements cost most in this database? Figures only: with false, pg_stat_statements does
 -- not read its file of texts (statement-texts.sql does, for those not yet known).
-SELECT /* dbwatch */ s.userid::bigint,
+SELECT s.userid::bigint,
        s.dbid::bigint,
        s.queryid,
        s.toplevel,

@@ -1,6 +1,6 @@
 -- dbwatch monitor: how large, how dead and how old are the tables? Size by relpages, with TOAST, without indexes:
 -- pg_table_size would wait behind ACCESS EXCLUSIVE. The largest come first.
-SELECT /* dbwatch */ x.relid::bigint,
+SELECT x.relid::bigint,
        x.nspname,
        x.relname,
        x.pages * current_setting('block_size')::bigint,

@@ -1,6 +1,6 @@
 -- dbwatch monitor: how busy is the server, and how far have its counters come? Reads shared memory only. Sessions
 -- that privileges hide count as connections; whether they wait is then taken from pg_locks, which hides nothing.
-SELECT /* dbwatch */ clock_timestamp(),
+SELECT clock_timestamp(),
        count(*) FILTER (WHERE a.client),
        count(*) FILTER (WHERE a.client AND a.state = 'active' AND a.pid <> pg_backend_pid()),
        CASE
