@@ -22,7 +22,8 @@ from windows import Shop, driven, small_shop, steps_before, until
 
 from dbwatch.journal import events as ev
 from dbwatch.window.conductor import Conductor
-from dbwatch.window.script import BY_HAND, TAKEN_BACK
+from dbwatch.window.script import TAKEN_BACK
+from dbwatch.window.wheel import BY_HAND
 
 
 @pytest.fixture
@@ -183,8 +184,11 @@ async def test_a_script_that_stopped_half_way_is_run_again(shop18: Shop) -> None
 # Killed
 
 
-async def killed_in_a_build(seat: Seat) -> Path:
-    """Kills the driver while it builds the index, which is INVALID then; the folder with its paper."""
+async def killed_in_a_build(seat: Seat, *, page_too: bool) -> Path:
+    """Kills the driver while it builds the index, which is INVALID then; the folder with its paper.
+
+    With *page_too* not before the page knows of that build: of what came after it, it only says that it does not.
+    """
     reports = await seat.shop.db.foreign("reports", autocommit=False)
     await reports.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     await reports.execute("SELECT count(*) FROM products")
@@ -198,19 +202,52 @@ async def killed_in_a_build(seat: Seat) -> Path:
             return await column(seat.shop.db, waits) != [0]
 
         await eventually(builds, within=PATIENCE_S)
+        [script] = (seat.shop.folder / "state").rglob("rollback.sql")  # it was there before the step began
+        if page_too:
+            [seq] = await column(seat.shop.db, "SELECT max(seq) FROM dbwatch.event")
+            page = script.with_name("rollback.md")
+
+            async def is_told() -> bool:
+                return f"as of event {seq}." in page.read_text()
+
+            await eventually(is_told, within=PATIENCE_S)
         driver.kill(signal.SIGKILL)
         await driver.ended()
     await seat.nobody_is_left()
     await reports.rollback()
     assert await column(seat.shop.db, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [1]
-    [page] = (seat.shop.folder / "state").rglob("rollback.md")
-    return page.parent
+    return script.parent
 
 
 async def test_the_script_removes_what_a_killed_build_left(shop18: Shop) -> None:
     before, seat = await shop18.dump(), Seat.at(shop18)
-    folder = await killed_in_a_build(seat)
+    folder = await killed_in_a_build(seat, page_too=False)
     code, said = await person(shop18).psql(folder / "rollback.sql")
     assert code == 0, said
+    await is_back(shop18, before)
+    await is_closed_by_abort(seat)
+
+
+# The page
+
+
+@pytest.mark.parametrize("place", ["deploy", "nobody"])
+async def test_the_page_takes_everything_back_with_psql_and_alembic(shop18: Shop, place: str) -> None:
+    before = await shop18.dump()
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, place)
+        page = ((await laid(conductor)) / "rollback.md").read_text()
+        assert ("git checkout v0.7.0" in page) == (place != "deploy")
+        await person(shop18).follow(page)
+        await until(conductor, lambda c: not c.driving)
+    await is_back(shop18, before)
+    again = await Seat.at(shop18).run("run", str(shop18.runbook), "--headless")
+    assert (again.code, "taken back by hand" in again.err) == (4, True)
+
+
+async def test_the_page_removes_what_a_killed_build_left(shop18: Shop) -> None:
+    before, seat = await shop18.dump(), Seat.at(shop18)
+    page = (await killed_in_a_build(seat, page_too=True)) / "rollback.md"
+    await person(shop18).follow(page.read_text())
     await is_back(shop18, before)
     await is_closed_by_abort(seat)

@@ -19,6 +19,7 @@ from dbwatch.runbook import loader
 from dbwatch.runbook.model import Runbook
 from dbwatch.text import age, clock
 from dbwatch.window.blockers import who
+from dbwatch.window.wheel import BY_HAND, NOW_CLOSE
 
 
 def snapshot(dsn: str, *, as_json: bool) -> int:
@@ -153,6 +154,8 @@ def status_lines(row: WindowRow, state: WindowState, runbook: Runbook | None) ->
     opened = SystemClock().now() - row.opened_at
     how = f"closed: {state.outcome}" if row.closed else f"open for {clock(opened.total_seconds())}"
     lines = [f"{row.title}: {how}, driven by {row.driver} (epoch {row.epoch})"]
+    if row.driver == BY_HAND and not row.closed:
+        lines.append(f"it was taken back by hand, or is about to be: {NOW_CLOSE}")
     for step_id, phase in _steps(state, runbook):
         known = state.step(step_id)
         took = f" {clock(known.seconds)}" if known.seconds is not None else ""

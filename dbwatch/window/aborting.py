@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -13,12 +14,13 @@ from dbwatch.journal import company
 from dbwatch.journal.fold import StepStatus, WindowState
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
+from dbwatch.runbook.model import Migrate
 from dbwatch.window.abort import AbortPlan, Action
 from dbwatch.window.feed import Rollback
 from dbwatch.window.ground import Ground
 from dbwatch.window.intents import Answer
 from dbwatch.window.paper import rollback_md
-from dbwatch.window.rollback import Rollbacker
+from dbwatch.window.rollback import STOP_S, Rollbacker
 from dbwatch.window.script import rollback_sql
 from dbwatch.window.survey import Survey
 from dbwatch.window.telling import plan_text, verdict_text
@@ -40,6 +42,8 @@ class Aborting:
         self._snapshot, self._touch = snapshot, touch
         self._shown: dict[str, AbortPlan] = {}
         self._signed: dict[str, asyncio.Future[str]] = {}
+        self._drawing = asyncio.Lock()
+        self._on_paper = ""
         self.rollback = Rollback(reversible=True, estimate_s=None)
         """What an abort would mean now."""
 
@@ -64,9 +68,9 @@ class Aborting:
             state = store.state
             if driving() and state.seq != seen and state.open and not state.aborting:
                 try:
-                    plan = await self.plan()
+                    async with self._drawing:
+                        plan = await self._draw()
                     self.rollback = verdict(plan, await self._survey.no_return(), state)
-                    await self._lay(plan)
                     laid = company.lay_way_back(
                         store.window, store.epoch, plan.seq, plan_text(plan), verdict_text(self.rollback)
                     )
@@ -77,13 +81,26 @@ class Aborting:
                 self._touch()
             await clock.sleep(ASSESS_S)
 
-    async def _lay(self, plan: AbortPlan) -> None:
-        """Puts the way back on paper, beside the journal's mirror. Raises OSError, and as `plan`."""
+    async def on_paper(self) -> None:
+        """Waits until the way back lies on paper for every step of the runbook as it is now, done or not.
+
+        Where that cannot be, whoever waits goes on: the screen says then that the way back is unknown.
+        """
+        with contextlib.suppress(DbwatchError, psycopg.Error, OSError):
+            async with self._drawing:
+                if self._on_paper != self._ground.book.sha:
+                    await self._draw()
+
+    async def _draw(self) -> AbortPlan:
+        """Puts the way back on paper, beside the journal's mirror; one at a time. Raises OSError, and as `plan`."""
         ground = self._ground
+        sha, plan = ground.book.sha, await self.plan()
         revisions = await self._survey.revisions()
         await ground.store.mirror.lay("rollback.sql", rollback_sql(plan, ground, revisions))
         page = rollback_md(plan, ground, revisions, await self._survey.heads())
         await ground.store.mirror.lay("rollback.md", page)
+        self._on_paper = sha
+        return plan
 
     async def plan(self) -> AbortPlan:
         """The way back from here. Raises DbwatchError or psycopg.Error where it cannot be told."""
@@ -104,10 +121,20 @@ class Aborting:
         plan = self._shown.get(digest)
         if plan is None:
             return Answer(False, "that way back was not shown by this dbwatch; look at it again")
-        if plan.seq != state.seq and not plan.covers(await self.plan()):
+        await self._hold_still()
+        if plan.seq != self._ground.store.state.seq and not plan.covers(await self.plan()):
             return Answer(False, "the way back has changed meanwhile; look at it again")
         self.begin(plan)
         return Answer(True, "the abort has begun")
+
+    async def _hold_still(self) -> None:
+        """Ends a migrate step that runs: it could commit more while the plan is compared with what is there now."""
+        running = self._ground.store.state.running
+        if running is None or not isinstance(self._ground.runbook.step(running.id), Migrate):
+            return
+        self._work.halt()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._work.settled()), STOP_S)
 
     def begin(self, plan: AbortPlan) -> None:
         """Carries *plan* out behind; whoever calls has confirmed it."""

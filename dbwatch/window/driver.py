@@ -13,7 +13,7 @@ from dbwatch.journal import events as ev
 from dbwatch.journal.fold import Proposal, Request, StepStatus, WindowState
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
-from dbwatch.runbook.model import Manual, Migrate, Step
+from dbwatch.runbook.model import Manual, Migrate, Sql, Step
 from dbwatch.window import gates, intents, restoring
 from dbwatch.window.aborting import Aborting
 from dbwatch.window.amending import Amending
@@ -183,6 +183,8 @@ class Driver:
     async def _start(self, step: Step) -> None:
         if isinstance(step, Migrate) and self.ground.project is None:  # raises where the files are elsewhere
             raise Refused("the runbook names no Alembic project", next='write alembic = "alembic.ini" at its top')
+        if isinstance(step, Migrate | Sql):
+            await self.aborting.on_paper()
         heads = tuple(sorted(await self._survey.heads())) if step.kind == "migrate" else ()
         before = self.state.step(step.id)
 

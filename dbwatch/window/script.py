@@ -25,9 +25,8 @@ from dbwatch.text import one_line
 from dbwatch.window.abort import AbortPlan, ActionKind
 from dbwatch.window.ground import Ground
 from dbwatch.window.revisions import Revisions
+from dbwatch.window.wheel import BY_HAND
 
-BY_HAND = "psql (the way back by hand)"
-"""Who drives, as the journal has it, once somebody follows the paper."""
 TAKEN_BACK = "taken back by hand, with rollback.sql"
 """What the script says of a step that it took back: by this it knows itself what it has done."""
 

@@ -15,6 +15,10 @@ from dbwatch.window.ground import Ground
 
 GONE_S = 10.0
 """How long the old driver's terminated backends may take to be gone."""
+BY_HAND = "psql (the way back by hand)"
+"""Who drives, as the journal has it, once somebody follows rollback.sql or rollback.md."""
+NOW_CLOSE = "dbwatch abort with its runbook compares the schema and closes it"
+"""What is to be done with a window that was taken back by hand."""
 
 
 class Driven(Refused):
@@ -41,8 +45,14 @@ async def take_wheel(ground: Ground, reason: str) -> None:
 async def require_free(
     session: Session, window: UUID, epoch: int, driver: str, lease_left_s: float, reason: str
 ) -> None:
-    """Raises Refused where another driver is alive, its lease runs and a backend of its epoch is there, unless a
-    *reason* is given to take the wheel nevertheless."""
+    """Raises Refused where another driver is alive, its lease runs and a backend of its epoch is there, or where
+    somebody took the window back by hand, unless a *reason* is given to take the wheel nevertheless."""
+    if driver == BY_HAND and not reason:
+        raise Refused(
+            "this window was taken back by hand, or is about to be",
+            why="what its steps did may be gone",
+            next=f"{NOW_CLOSE}; --take-over REASON drives on nevertheless",
+        )
     if reason or lease_left_s <= 0:
         return
     tag = Fence(window, epoch).tag
