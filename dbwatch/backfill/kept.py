@@ -16,8 +16,8 @@ from dbwatch.text import one_line, size
 
 RATE = 50_000.0
 """Rows/s brought back where nothing of this backfill was measured."""
-OVERHEAD = 1.25
-"""What looking for the next key and resting between the batches adds to the time inside them."""
+DEARER = 1.2
+"""What a row costs on its way back, times what it cost when it was filled: its image is used up besides. Measured."""
 DROP_S = 2.0
 """How long the end of a table of images may take."""
 
@@ -58,9 +58,9 @@ class Kept:
 
     @property
     def estimate_s(self) -> float:
-        """How long bringing back what is left takes, at the rate at which the backfill itself went in its batches."""
+        """How long bringing back what is left takes, at the rate at which the backfill itself went, without its pauses."""
         rate = self.rows_done / self.busy_s if self.busy_s > 0 and self.rows_done else RATE
-        return 0.5 + OVERHEAD * self.left / rate
+        return 0.5 + DEARER * self.left / rate
 
 
 async def of_window(session: Session, window: UUID, *, within: float = 5.0) -> tuple[Kept, ...]:

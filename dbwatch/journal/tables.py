@@ -121,7 +121,7 @@ backfill = Table(
     Column("beat_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("ended_at", DateTime(timezone=True)),
     Column("images", Text, comment="JSON, where the before-images are; null: none are kept"),
-    Column("busy_s", Double, nullable=False, server_default="0", comment="seconds inside batches that kept images"),
+    Column("busy_s", Double, nullable=False, server_default="0", comment="of batches that kept images, with rests"),
     Column("back", Text, comment="JSON array, the last key brought back; null before the first"),
     Column("restored", BigInteger, nullable=False, server_default="0", comment="rows brought back"),
     Column("changed", BigInteger, nullable=False, server_default="0", comment="left: others changed them since"),

@@ -19,7 +19,7 @@ _WAY_BACK = "restoring or restored: its data goes or went back"
 def upgrade() -> None:
     for column in (
         Column("images", Text, comment="JSON, where the before-images are; null: none are kept"),
-        Column("busy_s", Double, nullable=False, server_default="0", comment="seconds inside batches that kept images"),
+        Column("busy_s", Double, nullable=False, server_default="0", comment="of batches that kept images, with rests"),
         Column("back", Text, comment="JSON array, the last key brought back; null before the first"),
         Column("restored", BigInteger, nullable=False, server_default="0", comment="rows brought back"),
         Column("changed", BigInteger, nullable=False, server_default="0", comment="left: others changed them since"),
