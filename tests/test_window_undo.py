@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from servers import Database
-from windows import Shop, abort, begin_abort, driven, end_of_abort, small_shop, step, steps_before, until
+from windows import PATIENCE_S, Shop, abort, begin_abort, driven, end_of_abort, small_shop, step, steps_before, until
 
 from dbwatch.journal.events import StepNoted
 from dbwatch.runbook.loader import parse
 from dbwatch.window import wayback
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.conductor import Conductor
-from dbwatch.window.intents import CloseWindow, RunStep
+from dbwatch.window.intents import CloseWindow, RunStep, SignOff, StopOurs
 
 RUNBOOK = """
 title = "names in capitals"
@@ -118,6 +119,43 @@ async def test_an_abort_in_the_middle_of_it_brings_back_the_rows_so_far(db: Data
     assert await db.sql(HASH) == before
     [(rows, restored)] = await db.sql("SELECT rows_done, restored FROM dbwatch.backfill WHERE step_id = 'capitals'")
     assert 0 < rows == restored <= 60_000
+
+
+async def test_an_abort_that_is_cut_short_while_data_goes_back_goes_on_in_other_hands(
+    db18: Database, tmp_path: Path
+) -> None:
+    """One person stops it, begins it again and leaves in the middle; the other one's dbwatch brings it to its end."""
+    shop = await capitals(db18, tmp_path, users=40_000)
+    before = await db18.sql(HASH)
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "capitals")
+        await step(conductor, "capitals")
+        await begin_abort(conductor)
+        await until_restoring(conductor, 1)
+        assert (await conductor.submit(StopOurs())).taken
+        await conductor.work.settled()
+        assert conductor.state.abort is not None
+        assert "stopped by hand" in conductor.state.abort.differences[0]
+        plan = await begin_abort(conductor)
+        assert "rows at most" in restore_of(plan).notes[0]
+        await until_restoring(conductor, 10_000)
+    [(restored,)] = await db18.sql("SELECT restored FROM dbwatch.backfill WHERE step_id = 'capitals'")
+    assert 0 < restored < 40_000
+    async with driven(shop, "lin@b") as conductor:
+        await end_of_abort(conductor)
+        assert conductor.state.abort is not None
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+    assert await db18.sql(HASH) == before
+
+
+async def until_restoring(conductor: Conductor, rows: int) -> None:
+    """Signs the person's action off, and waits until so many rows were brought back."""
+    feed = conductor.feed()
+    async with asyncio.timeout(PATIENCE_S):
+        while not (filled(conductor, rows) and conductor.work.backfill.table == "public.users.name, city"):
+            for step_id in conductor.awaited:
+                await conductor.submit(SignOff(step_id, "undone"))
+            await feed.next()
 
 
 async def test_a_column_that_the_window_made_needs_no_images_and_those_of_a_window_that_is_done_are_dropped(
