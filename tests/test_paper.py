@@ -9,15 +9,18 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from alembic_projects import INDEX_CONCURRENTLY, NO_INDEX_CONCURRENTLY, AlembicProject, column, table
 from psycopg.conninfo import conninfo_to_dict
 from servers import Database, client_tools, eventually
-from story import PATIENCE_S, Seat, column, journal
+from story import PATIENCE_S, Seat, journal
+from story import column as values
 from windows import Shop, driven, small_shop, steps_before, until
 
 from dbwatch.journal import events as ev
@@ -104,7 +107,7 @@ async def laid(conductor: Conductor) -> Path:
 async def is_back(shop: Shop, before: str) -> None:
     assert await shop.dump() == before
     assert await shop.heads() == ["9a20"]
-    assert await column(shop.db, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [0]
+    assert await values(shop.db, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [0]
 
 
 async def is_closed_by_abort(seat: Seat) -> None:
@@ -112,7 +115,7 @@ async def is_closed_by_abort(seat: Seat) -> None:
     done = await seat.run("abort", str(seat.shop.runbook), "--done", "deploy", "--confirm", seat.shop.db.name)
     assert done.code == 0, done.out + done.err
     assert "the schema equals the one at the opening" in done.out
-    assert await column(seat.shop.db, "SELECT outcome FROM dbwatch.window") == ["aborted"]
+    assert await values(seat.shop.db, "SELECT outcome FROM dbwatch.window") == ["aborted"]
 
 
 # The script
@@ -170,7 +173,7 @@ async def test_a_script_that_stopped_half_way_is_run_again(shop18: Shop) -> None
     await shop18.db.sql("CREATE VIEW phones AS SELECT phone FROM users")
     code, said = await person(shop18).psql(script)
     assert (code, "other objects depend on it" in said) == (3, True)
-    assert await column(shop18.db, "SELECT to_regclass('idx_users_phone') IS NULL") == [
+    assert await values(shop18.db, "SELECT to_regclass('idx_users_phone') IS NULL") == [
         True
     ]  # what committed by itself
     assert await shop18.heads() == ["3f1c"]
@@ -199,12 +202,12 @@ async def killed_in_a_build(seat: Seat, *, page_too: bool) -> Path:
         )
 
         async def builds() -> bool:
-            return await column(seat.shop.db, waits) != [0]
+            return await values(seat.shop.db, waits) != [0]
 
         await eventually(builds, within=PATIENCE_S)
         [script] = (seat.shop.folder / "state").rglob("rollback.sql")  # it was there before the step began
         if page_too:
-            [seq] = await column(seat.shop.db, "SELECT max(seq) FROM dbwatch.event")
+            [seq] = await values(seat.shop.db, "SELECT max(seq) FROM dbwatch.event")
             page = script.with_name("rollback.md")
 
             async def is_told() -> bool:
@@ -215,7 +218,7 @@ async def killed_in_a_build(seat: Seat, *, page_too: bool) -> Path:
         await driver.ended()
     await seat.nobody_is_left()
     await reports.rollback()
-    assert await column(seat.shop.db, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [1]
+    assert await values(seat.shop.db, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [1]
     return script.parent
 
 
@@ -251,3 +254,64 @@ async def test_the_page_removes_what_a_killed_build_left(shop18: Shop) -> None:
     await person(shop18).follow(page.read_text())
     await is_back(shop18, before)
     await is_closed_by_abort(seat)
+
+
+# Several heads
+
+
+BRANCHES = """
+title = "three branches"
+alembic = "alembic.ini"
+
+[target]
+dsn = "${SHOP_DSN}"
+
+[[phase]]
+name = "all"
+
+[[phase.step]]
+id = "up"
+kind = "migrate"
+to = "heads"
+
+[[phase.step]]
+id = "look"
+kind = "manual"
+text = "all is well"
+"""
+
+
+async def branches(db: Database, folder: Path) -> Shop:
+    """A window that opens on two branches, brings both further, and begins a third."""
+    project = AlembicProject(folder / "project")
+    project.revision("r0", *table("users"))
+    for name in ("a", "b"):
+        project.revision(f"{name}1", *table(f"{name}1"), after="r0")
+        project.revision(f"{name}2", *column(f"{name}2", of="users"))
+    project.revision("c1", INDEX_CONCURRENTLY, NO_INDEX_CONCURRENTLY, after="r0")
+    ini, runbook = project.project.config, folder / "project" / "runbook.toml"
+    there = conninfo_to_dict(db.dsn)
+    url = f"postgresql+psycopg://{there['user']}@{there['host']}:{there['port']}/{there['dbname']}"
+    ini.write_text(ini.read_text().replace("postgresql+psycopg://nobody@nowhere.invalid/nothing", url))
+    runbook.write_text(BRANCHES)
+    for target in ("a1", "b1"):
+        argv = [sys.executable, "-m", "alembic", "-c", str(ini), "upgrade", target]
+        await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=True)
+    return Shop(db, folder, runbook)
+
+
+@pytest.mark.parametrize("how", ["script", "page"])
+async def test_several_heads_are_as_they_were(db18: Database, tmp_path: Path, how: str) -> None:
+    shop = await branches(db18, tmp_path)
+    before = await shop.dump()
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "look")
+        assert await shop.heads() == ["a2", "b2", "c1"]
+        folder = await laid(conductor)
+        if how == "script":
+            code, said = await person(shop).psql(folder / "rollback.sql")
+            assert code == 0, said
+        else:
+            await person(shop).follow((folder / "rollback.md").read_text())
+    assert await shop.heads() == ["a1", "b1"]
+    assert await shop.dump() == before

@@ -19,7 +19,7 @@ from dbwatch.migration import grammar
 from dbwatch.migration.ddl import Action as DdlAction
 from dbwatch.migration.ddl import Named
 from dbwatch.migration.request import RenderedStatement, RevisionSql
-from dbwatch.postgres.queries import query
+from dbwatch.postgres.queries import OURS, query
 from dbwatch.runbook.model import Migrate, Sql, Step
 from dbwatch.text import one_line
 from dbwatch.window.abort import AbortPlan, ActionKind
@@ -78,9 +78,10 @@ def fence(ground: Ground) -> list[str]:
 
 
 def _filled(name: str, **values: object) -> list[str]:
-    """The statements of that name, their values in place, without comments."""
-    text = sql.SQL(query(name, 130_000).decode()).format(**{key: sql.Literal(value) for key, value in values.items()})
-    return [line for line in text.as_string().splitlines() if not line.startswith("--")]
+    """The statements of that name, their values in place, and without our mark: a person runs them."""
+    text = query(name, 130_000).decode().replace(f" {OURS}", "")
+    filled = sql.SQL(text).format(**{key: sql.Literal(value) for key, value in values.items()})
+    return filled.as_string().splitlines()
 
 
 def _quoted(text: str) -> str:
