@@ -22,7 +22,7 @@ from dbwatch.postgres.session import Connector
 PATIENT = replace(ONCE, lock_timeout_ms=30_000)
 """Waits for a lock as long as a test likes to hold one."""
 
-BATCH = b"WITH filled"
+BATCH = b"filled AS ("
 """In the message that carries a batch, from BEGIN to COMMIT."""
 
 

@@ -14,7 +14,7 @@ from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connector
 
 CHECKED = "AND b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s"
-BATCH = b"WITH filled"
+BATCH = b"filled AS ("
 
 
 async def lose_an_answer(ledger: Ledger, proxy: FaultProxy) -> None:

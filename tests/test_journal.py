@@ -188,9 +188,16 @@ async def test_a_table_behind_the_mirror_is_said(db18: Database, tmp_path: Path)
 
 
 def sample(cls: type[ev.Fact]) -> ev.Fact:
-    values: dict[str, Any] = {"str": "x\x1b[2J", "int": 7, "float": 0.1, "bool": True}
-    types = {f.name: str(f.type) for f in fields(cls)}
-    return cls(**{name: values.get(type_, [{"a": 1}] if "dict" in type_ else ["x"]) for name, type_ in types.items()})
+    values: dict[str, Any] = {
+        "str": "x\x1b[2J",
+        "int": 7,
+        "float": 0.1,
+        "bool": True,
+        "list[str]": ["x"],
+        "list[dict[str, Any]]": [{"a": 1}],
+        "dict[str, Any] | None": {"a": 1},
+    }
+    return cls(**{f.name: values[str(f.type)] for f in fields(cls)})
 
 
 @pytest.mark.parametrize("cls", list(ev.KNOWN.values()), ids=lambda c: c.kind)
