@@ -260,6 +260,12 @@ async def test_a_dropped_line_takes_only_the_screen_away(seat: Seat) -> None:
             return any(isinstance(e.fact, ev.StepNoted) for e in (await journal(seat.shop.db))[told:])
 
         await eventually(goes_on, within=PATIENCE_S)
+        async with seat.screen() as again:  # the line is back: the step is found under way, and left alone
+            await again.until("drives", PATIENCE_S)
+            await again.until("waits for AccessExclusiveLock", PATIENCE_S)
+            assert "n run" not in again.text
+            again.press("q")
+            assert await seconds_to_leave(again) < LEAVES_S
         await reports.rollback()
         assert await screen.ended(PATIENCE_S) == 0
     await seat.nobody_is_left()
