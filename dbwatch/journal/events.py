@@ -231,6 +231,15 @@ class AbortActionStarted(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class AbortActionNoted(Fact):
+    """Something worth keeping happened while the action ran: a lock in the way, a server that went away."""
+
+    kind: ClassVar[str] = "abort.action.noted"
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class AbortActionDone(Fact):
     kind: ClassVar[str] = "abort.action.done"
     number: int
@@ -289,8 +298,8 @@ KNOWN: dict[str, type[Fact]] = {
     for cls in (
         WindowOpened, DriverTook, RunbookAmended, StepStarted, StepDone, StepFailed, StepUnknown, DdlSeen, StepNoted,
         Noted, Marked, ConfirmationAsked, ConfirmationGiven, ConfirmationRefused, Requested, RequestAnswered,
-        SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionDone, AbortActionFailed,
-        AbortFinished, JournalRewound, WindowClosed,
+        SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionNoted, AbortActionDone,
+        AbortActionFailed, AbortFinished, JournalRewound, WindowClosed,
     )
 }  # fmt: skip
 

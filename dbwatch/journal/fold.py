@@ -213,6 +213,7 @@ def _after(state: WindowState, event: ev.Event) -> WindowState:
         case (
             ev.AbortConfirmed()
             | ev.AbortActionStarted()
+            | ev.AbortActionNoted()
             | ev.AbortActionDone()
             | ev.AbortActionFailed()
             | (ev.AbortFinished())
@@ -297,7 +298,7 @@ def _abort_after(state: WindowState, event: ev.Event) -> WindowState:
             abort, finished=True, equal=fact.equal, differences=tuple(fact.differences), seconds=fact.seconds
         )
         return _all_undone(replace(state, abort=done)) if fact.equal else replace(state, abort=done)
-    if not isinstance(fact, ev.AbortActionStarted | ev.AbortActionDone | ev.AbortActionFailed):
+    if not isinstance(fact, ev.AbortActionStarted | ev.AbortActionNoted | ev.AbortActionDone | ev.AbortActionFailed):
         return state
     abort = replace(abort, actions=tuple(_action_after(a, event) for a in abort.actions))
     state = replace(state, abort=abort)
@@ -322,6 +323,8 @@ def _action_after(action: ActionState, event: ev.Event) -> ActionState:
     match event.fact:
         case ev.AbortActionStarted(number=n) if n == action.number:
             return replace(action, status=ActionStatus.RUNNING, started_at=event.at, text="")
+        case ev.AbortActionNoted(number=n, text=text) if n == action.number:
+            return replace(action, text=text)
         case ev.AbortActionDone(number=n, result=text, seconds=taken) if n == action.number:
             return replace(action, status=ActionStatus.DONE, seconds=taken, text=text)
         case ev.AbortActionFailed(number=n, error=text, seconds=taken) if n == action.number:

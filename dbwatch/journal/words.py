@@ -57,6 +57,8 @@ def sentence(fact: ev.Fact) -> str:
             return f"abort confirmed: {len(fact.actions)} actions, about {clock(fact.estimate_s)}"
         case ev.AbortActionStarted():
             return f"abort {fact.number} started"
+        case ev.AbortActionNoted():
+            return f"abort {fact.number}: {fact.text}"
         case ev.AbortActionDone():
             return f"abort {fact.number} done in {clock(fact.seconds)}" + (f": {fact.result}" if fact.result else "")
         case ev.AbortActionFailed():

@@ -7,6 +7,7 @@ One request on standard input, events on descriptor ANSWER_FD (answers.py), and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -134,8 +135,12 @@ def _inspect(ask: Ask, answers: Answers, hooks: Hooks) -> Chain:
 
 
 def _preview(ask: Ask, answers: Answers, hooks: Hooks) -> Finished:
-    for rendered in preview.render(ask):
-        answers.send(rendered)
+    rendered = preview.render(ask)
+    if any(one.trouble for one in rendered):
+        with contextlib.suppress(Exception, SystemExit):  # foreign code: then the troubles stay as they are
+            rendered = preview.listen(ask, rendered, hooks.hearing)
+    for one in rendered:
+        answers.send(one)
     return Finished(frozenset())
 
 

@@ -22,6 +22,7 @@ import os
 import re
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +48,9 @@ _SQL_SHOWN = 20_000
 
 _COMMITS = re.compile(r"\s*(COMMIT|END)\b", re.IGNORECASE)
 """A COMMIT as text, which SQLAlchemy's `commit` event does not see."""
+
+_ASKS = re.compile(r"\s*(SELECT|SHOW|WITH|SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE)
+"""What may be sent while we only listen; the transaction is read only besides."""
 
 _NOTHING = "SELECT NULL WHERE false"
 """What is sent in place of a statement that is in effect already."""
@@ -95,6 +99,8 @@ class Hooks:
         self._receipt = 0
         """Of the last event that the parent has to keep; 0: none."""
         self._blind = False
+        self._heard: list[str] | None = None
+        """What would have been sent, where we only listen."""
         self.revision: str | None = None
         """The revision that runs now; set by whoever hands the steps to Alembic."""
 
@@ -104,6 +110,16 @@ class Hooks:
         event.listen(Engine, "before_cursor_execute", self._before, retval=True)
         event.listen(Engine, "after_cursor_execute", self._after)
         event.listen(Engine, "commit", self._commit)
+
+    @contextlib.contextmanager
+    def hearing(self) -> Iterator[list[str]]:
+        """Within, only questions are sent; every other statement is collected instead, in the list that this gives."""
+        heard: list[str] = []
+        self._heard = heard
+        try:
+            yield heard
+        finally:
+            self._heard = None
 
     def cancel(self, terminate: bool) -> None:
         """Cancels (or terminates) the backends of our own connections, from any thread. Raises nothing."""
@@ -133,6 +149,8 @@ class Hooks:
             "lock_timeout": str(self._ask.lock_timeout_ms),
             "statement_timeout": str(self._ask.statement_timeout_ms),
         }
+        if self._ask.what == "preview":
+            limits["default_transaction_read_only"] = "on"
         if version >= 140_000:
             limits["client_connection_check_interval"] = "500"
         run(dbapi, _set(limits))
@@ -205,6 +223,9 @@ class Hooks:
     def _before(self, connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
         """What is sent in the end: the statement as it is, or nothing of effect where it is in effect already."""
         link, dbapi = _link(connection)
+        if self._heard is not None and not _ASKS.match(statement):
+            self._heard.append(plain(statement))
+            return _NOTHING, type(parameters)()
         reading = read(plain(statement))
         autocommit = bool(getattr(dbapi, "autocommit", False))
         if autocommit:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
@@ -61,6 +63,38 @@ def render(ask: Ask) -> tuple[RevisionSql, ...]:
     if not called:
         raise CommandError("env.py did not run the migrations in its offline mode")
     return tuple(found)
+
+
+def listen(
+    ask: Ask, rendered: tuple[RevisionSql, ...], hear: Callable[[], AbstractContextManager[list[str]]]
+) -> tuple[RevisionSql, ...]:
+    """*rendered*, with those that could not be rendered offline run on a connection, as the database is now.
+
+    A revision that looks before it acts needs a database to look at. What it asks is asked, in a read only transaction
+    that is rolled back; what it would change is only heard: *hear* collects it and sends nothing. A revision that fails
+    even so keeps its trouble. Raises whatever env.py raises.
+    """
+    config = project.configure(ask)
+    script = ScriptDirectory.from_config(config)
+    troubled = {one.revision for one in rendered if one.trouble}
+    found: dict[str, RevisionSql] = {}
+
+    def work(current: tuple[str, ...], context: MigrationContext) -> list[RevisionStep]:
+        for step in project.steps(script, ask.direction, ask.to, ask.start):
+            revision = step.revision.revision
+            if revision in troubled and context.connection is not None:
+                with context.begin_transaction(_per_migration=True):
+                    nested = context.connection.begin_nested()
+                    with hear() as heard, contextlib.suppress(Exception, SystemExit):  # foreign code: its trouble stays
+                        step.migration_fn()
+                        statements = tuple(_statements(heard))
+                        found[revision] = RevisionSql(revision, ask.direction, statements, "")
+                    nested.rollback()
+        return []
+
+    with EnvironmentContext(config, script, fn=work, dont_mutate=True):
+        script.run_env()
+    return tuple(found.get(one.revision, one) for one in rendered)
 
 
 def _stand_in(script: ScriptDirectory, direction: Direction) -> None:

@@ -156,12 +156,14 @@ class AbortPlan:
         return sum(action.estimate_s or 0.0 for action in self.actions)
 
     def covers(self, later: AbortPlan) -> bool:
-        """Whether carrying this plan out does all that *later*, computed after it, asks for, in its order.
+        """Whether carrying this plan out does all that *later*, computed after it, asks for, and ends as was foreseen.
 
         So a plan stays good where a step has ended meanwhile: each action looks first what is left of it.
         """
-        mine = iter([_act(action) for action in self.actions])
-        return all(_act(action) in mine for action in later.actions)
+        mine = iter(self.actions)
+        asked = all(any(_does(one, action) for one in mine) for action in later.actions)
+        foreseen, now = self.prediction, later.prediction
+        return asked and (foreseen is None or now is None or foreseen.holds(now))
 
     @property
     def digest(self) -> str:
@@ -171,6 +173,12 @@ class AbortPlan:
         """
         text = json.dumps([[*_act(action), action.title, action.sql] for action in self.actions])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _does(mine: Action, theirs: Action) -> bool:
+    """Whether carrying *mine* out does what *theirs* asks for."""
+    same = (mine.kind, mine.step, mine.heads) == (theirs.kind, theirs.step, theirs.heads)
+    return same and (mine.forecast or _act(mine) == _act(theirs))
 
 
 def _act(action: Action) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:

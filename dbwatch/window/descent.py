@@ -21,7 +21,7 @@ from dbwatch.migration.request import RevisionSql
 from dbwatch.migration.residue import residue
 from dbwatch.migration.resting import WouldFail
 from dbwatch.migration.scene import Scene
-from dbwatch.window.prediction import Prediction
+from dbwatch.window.prediction import UNREAD, Prediction
 from dbwatch.window.remains import forward, journalled, left_over
 
 WHY_NOT = {
@@ -143,7 +143,7 @@ class Descent:
         """How it stands now."""
         heads = tuple(sorted(self.heads))
         if self._scene is None or self._schema is None:
-            unsure = (*self.unsure, "the schema cannot be read now")
+            unsure = (*self.unsure, UNREAD)
             return Prediction(heads, self.back and not stops, stops=stops, unsure=unsure)
         found = residue(self._schema.opening, self._scene.fingerprint, self._all)
         ours = tuple(sorted(left.difference.key for left in found.ours))

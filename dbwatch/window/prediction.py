@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+UNREAD = "the schema cannot be read now"
 _NAMED = 5
 """How many keys a sentence names before it counts the rest."""
 
@@ -44,10 +45,15 @@ class Prediction:
             wrong.append(f"foreseen at {_at(self.heads)}, found at {_at(found.heads)}")
         if not self.stops and found.stops:
             wrong.append(f"foreseen to go to its end, {found.stops}")
-        for name, foreseen, there in (
-            ("left of ours", self.left, found.left),
-            ("not ours", self.not_ours, found.not_ours),
-        ):
+        seen = (
+            ()
+            if self.blind
+            else (
+                ("left of ours", self.left, found.left),
+                ("not ours", self.not_ours, found.not_ours),
+            )
+        )
+        for name, foreseen, there in seen:
             if more := sorted(set(there) - set(foreseen)):
                 wrong.append(f"not foreseen, {name}: {_listed(more)}")
             if less := sorted(set(foreseen) - set(there)):
@@ -55,6 +61,17 @@ class Prediction:
         if self.equal != found.equal and not wrong:
             wrong.append(f"foreseen {'equal to' if self.equal else 'different from'} the opening, and it is not so")
         return tuple(wrong)
+
+    def holds(self, later: Prediction) -> bool:
+        """Whether what was foreseen is foreseen still; where the schema could not be read, only how far it goes."""
+        if (self.heads, self.stops) != (later.heads, later.stops):
+            return False
+        return self.blind or later.blind or (self.left, self.not_ours) == (later.left, later.not_ours)
+
+    @property
+    def blind(self) -> bool:
+        """The schema could not be read when this was said."""
+        return UNREAD in self.unsure
 
     @property
     def sentences(self) -> tuple[str, ...]:

@@ -7,38 +7,46 @@ stood, in whosever hands.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import psycopg
+from psycopg import errors
 
 from dbwatch.backfill.progress import BackfillProgress
-from dbwatch.errors import DbwatchError, Fenced
+from dbwatch.errors import CannotConnect, ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
 from dbwatch.migration import runner
-from dbwatch.migration.events import Direction
+from dbwatch.migration.events import Cause, Direction, Failed
 from dbwatch.migration.mend import Mend
-from dbwatch.migration.request import Job
-from dbwatch.postgres.session import Role, describe
-from dbwatch.runbook.model import Migrate, Sql
-from dbwatch.steps import progress as shown
+from dbwatch.migration.request import Job, Project
+from dbwatch.postgres.session import describe
+from dbwatch.runbook.model import Migrate
 from dbwatch.steps.progress import MigrationProgress
+from dbwatch.steps.statement import NotBegun, alone
 from dbwatch.window import restoring
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
+from dbwatch.window.backward import Nudged, Scribe
 from dbwatch.window.ground import Ground
+from dbwatch.window.knocking import ATTEMPTS, Knocking, Lookout
 from dbwatch.window.prediction import Prediction
 from dbwatch.window.survey import Survey
 
-ATTEMPTS = 20
-"""How often a downgrade, or a drop, is tried where a lock is in the way."""
+T = TypeVar("T")
+
 STOP_S = 15.0
 """How long our cancelled work may take to end: the whole ladder from cancel to kill."""
 FOR_ABORT = "abort"
 """The reason for which a driver takes the wheel whose first act is to take everything back."""
 STUCK_S = 10.0
 """How long a locked relation may keep the look at where an abort stopped waiting."""
-LAST_PAUSE_S = 5.0
-"""The longest pause between two tries of a drop."""
+AWAY_S = 600.0
+"""How long the server may be away, for a restart or a recovery, before an abort gives up; it is asked all the while."""
+ASK_AGAIN_S = 1.0
+"""How often."""
 
 
 class Rollbacker:
@@ -59,6 +67,9 @@ class Rollbacker:
         self._stop, self._leaving, self._signed = stop, leaving, signed
         self._show, self._show_backfill = show, show_backfill
         self._working: asyncio.Task[None] | None = None
+        self._number = 0
+        self._lookout = Lookout(ground.control, ground.clock)
+        self._knocking = Knocking(ground, self._lookout, stop, show, self._note)
         self._how = {
             ActionKind.FENCE: self._fence,
             ActionKind.STOP: self._end_work,
@@ -84,21 +95,68 @@ class Rollbacker:
             await store.record(ev.AbortConfirmed([a.body() for a in actions], plan.estimate_s, foreseen), within=1.0)
         if working is not None and not any(a.kind is ActionKind.STOP for a in actions):
             await asyncio.wait({working}, timeout=STOP_S)
-        number, since = first, began
+        since = began
         try:
-            for number, action in enumerate(actions[first:], first + 1):
-                since = clock.monotonic()
-                await store.record(ev.AbortActionStarted(number))
-                result = await self._how[action.kind](action)
-                await store.record(ev.AbortActionDone(number, result, clock.monotonic() - since))
-            await self._verdict(clock.monotonic() - began)
+            async with self._lookout.watching():
+                for self._number, action in enumerate(actions[first:], first + 1):
+                    since = clock.monotonic()
+                    await store.record(ev.AbortActionStarted(self._number))
+                    result = await self._while_away(partial(self._how[action.kind], action))
+                    if not self._recorded:
+                        await store.record(ev.AbortActionDone(self._number, result, clock.monotonic() - since))
+                await self._while_away(partial(self._verdict, began))
         except Fenced:
             raise
         except (DbwatchError, psycopg.Error) as error:
-            await self._stuck(number, describe(error), clock.monotonic() - since, clock.monotonic() - began)
+            await self._stuck(self._number, describe(error), clock.monotonic() - since, clock.monotonic() - began)
         except Exception as error:  # noqa: BLE001  # the work's edge: it becomes the abort's end, which all see
             why = f"{type(error).__name__}: {describe(error)}"
-            await self._stuck(number, why, clock.monotonic() - since, clock.monotonic() - began)
+            await self._stuck(self._number, why, clock.monotonic() - since, clock.monotonic() - began)
+
+    async def _while_away(self, act: Callable[[], Awaitable[T]]) -> T:
+        """*act*, begun again where the server went away in the middle of it: each act looks first what is left of it.
+
+        Raises Fenced where somebody took over meanwhile, and what *act* raises where the server is there, or stays
+        away for longer than AWAY_S.
+        """
+        clock, lost_at = self._ground.clock, 0.0
+        while True:
+            try:
+                return await act()
+            except Fenced:
+                raise
+            except (DbwatchError, psycopg.Error) as error:
+                if not away(error) or self._stop.is_set() or self._leaving.is_set():
+                    raise
+                lost_at = lost_at or clock.monotonic()
+                await self._until_back(error, lost_at + AWAY_S)
+
+    async def _until_back(self, lost: Exception, until: float) -> None:
+        clock, told = self._ground.clock, False
+        while not (self._stop.is_set() or self._leaving.is_set()):
+            await clock.sleep(ASK_AGAIN_S)
+            try:
+                await self._ground.store.renew()
+                await self._ground.store.refresh()
+            except (Fenced, Refused):
+                raise
+            except (DbwatchError, psycopg.Error):
+                if clock.monotonic() > until:
+                    raise lost from None
+                if not told:
+                    await self._note(f"the server went away ({describe(lost)}); asking until it is back")
+                    told = True
+            else:
+                return
+
+    @property
+    def _recorded(self) -> bool:
+        """Whether the action's end is in the journal already: it was written in the transaction of its act."""
+        abort = self._ground.store.state.abort
+        return abort is not None and any(a.number == self._number and a.status == "done" for a in abort.actions)
+
+    async def _note(self, text: str) -> None:
+        await self._ground.store.record(ev.AbortActionNoted(self._number, text))
 
     async def _stuck(self, number: int, why: str, taken: float, total: float) -> None:
         if self._leaving.is_set():
@@ -110,7 +168,8 @@ class Rollbacker:
             ev.AbortFinished(False, [stopped], total, found.body() if found else None, missed),
         )
 
-    async def _verdict(self, seconds: float) -> None:
+    async def _verdict(self, began: float) -> None:
+        seconds = self._ground.clock.monotonic() - began
         foreseen = foreseen_of(self._ground.store.events)
         found = await self._survey.found(foreseen.stops if foreseen else "")
         missed = list(foreseen.missed(found)) if foreseen else []
@@ -169,9 +228,19 @@ class Rollbacker:
             stopping.cancel()
 
     async def _undo_sql(self, action: Action) -> str:
-        step = self._ground.runbook.step(action.step)
-        assert isinstance(step, Sql)
-        await self._patiently(action.sql[0], alone=False)
+        if self._recorded:
+            return "done"
+        began = self._ground.clock.monotonic()
+        [statement] = action.sql
+        if alone(statement):
+            with contextlib.suppress(*_GONE):  # an earlier driver's may have taken effect, and nobody heard of it
+                await self._knocking.alone(statement, action.step, unlimited=True)
+            return "done"
+
+        def done() -> ev.Fact:
+            return ev.AbortActionDone(self._number, "done", self._ground.clock.monotonic() - began)
+
+        await self._knocking.together(statement, action.step, done)
         return "done"
 
     async def _restore(self, action: Action) -> str:
@@ -188,31 +257,41 @@ class Rollbacker:
             raise DbwatchError("the runbook names no Alembic project")
         step = self._ground.runbook.step(action.step)
         assert isinstance(step, Migrate)
-        if await self._survey.heads() == frozenset(action.heads):
-            return f"at {', '.join(action.heads) or 'base'} already"
-        progress = shown.started(action.step, ATTEMPTS)
+        to, barrier = await self._survey.reach(frozenset(action.heads))
+        if await self._survey.heads() != to:
+            await self._go_down(project, action.step, to)
+        if barrier:
+            raise DbwatchError(f"stopped {barrier}", next="rollback.md says what is left to do by hand")
+        return f"at {', '.join(sorted(to)) or 'base'}"
 
-        def hear(event: object) -> None:
-            nonlocal progress
-            progress = shown.after(progress, event)  # type: ignore[arg-type]  # the engine's union, by its callback
-            self._show(progress)
-
-        limits = self._ground.limits
+    async def _go_down(self, project: Project, step: str, to: frozenset[str]) -> None:
+        """Alembic's downgrade to the heads *to*. Raises DbwatchError where it does not get there."""
+        ground, known = self._ground, self._ground.store.state.step(step)
+        scribe = Scribe(step, known.attempt, self._number, self._show, self._lookout, ground.store.record)
         job = Job(
             project=project,
             direction=Direction.DOWN,
-            to=frozenset(action.heads),
-            fence=self._ground.store.fence,
-            lock_timeout_ms=limits.lock_timeout_ms,
+            to=to,
+            fence=ground.store.fence,
+            lock_timeout_ms=ground.limits.lock_timeout_ms,
             statement_timeout_ms=0,
             attempts=ATTEMPTS,
             resume=True,
         )
-        connector = self._ground.connector.tagged(self._ground.store.fence.tag)
-        outcome = await runner.run(job, connector, clock=self._ground.clock, on_event=hear, stop=self._stop)
+        outcome = await runner.run(
+            job,
+            ground.connector.tagged(ground.store.fence.tag),
+            clock=Nudged(ground.clock, self._lookout, self._stop),
+            on_event=scribe.hear,
+            stop=self._stop,
+            journal=scribe.keep,
+        )
         if outcome.failure is not None:
+            if outcome.failure.cause is Cause.FENCED:
+                raise Fenced(outcome.failure.message)
+            if lost(outcome.failure):
+                raise ConnectionLost(outcome.failure.message)
             raise DbwatchError(outcome.failure.message)
-        return f"at {', '.join(sorted(outcome.heads_after or ())) or 'base'}"
 
     async def _compare(self, action: Action) -> str:
         del action
@@ -231,26 +310,9 @@ class Rollbacker:
     async def _remove(self, left: tuple[Mend, ...]) -> str:
         for mend in left:
             for statement in mend.sql:
-                await self._patiently(statement, alone=mend.concurrently)
+                await self._knocking.alone(statement, "", unlimited=mend.concurrently)
         gone = [mend.difference.key for mend in left if mend.sql]
         return f"removed {', '.join(gone)}" if gone else "nothing was left behind"
-
-    async def _patiently(self, statement: str, *, alone: bool) -> None:
-        """One statement, tried again where a lock is in the way. Raises psycopg.Error or DbwatchError in the end."""
-        ground = self._ground
-        limits = ground.limits.without_timeouts() if alone else ground.limits
-        connector = ground.connector.tagged(ground.store.fence.tag)
-        for attempt in range(1, ATTEMPTS + 1):
-            session = await connector.open(Role.WORKER, limits=limits)
-            try:
-                await session.execute(statement.encode(), within=86_400.0 if alone else 120.0)
-                return
-            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-                if attempt == ATTEMPTS or self._stop.is_set():
-                    raise
-            finally:
-                await session.close()
-            await ground.clock.sleep(min(LAST_PAUSE_S, 0.25 * 2**attempt))
 
 
 def fenced_already(events: Sequence[ev.Event], epoch: int) -> bool:
@@ -267,3 +329,24 @@ def foreseen_of(events: Sequence[ev.Event]) -> Prediction | None:
     """What was shown before the abort that was confirmed last. Pure."""
     confirmed = next((e.fact for e in reversed(events) if isinstance(e.fact, ev.AbortConfirmed)), None)
     return Prediction.of(confirmed.prediction) if confirmed is not None and confirmed.prediction else None
+
+
+_GONE = (errors.UndefinedObject, errors.UndefinedTable, errors.UndefinedColumn, errors.DuplicateTable)
+
+
+def away(error: Exception) -> bool:
+    """Whether *error* says that the server, or the way to it, went away; not that it refused what we asked. Pure."""
+    if isinstance(error, psycopg.OperationalError):
+        state = error.sqlstate
+        return state is None or state.startswith(("08", "57P0"))
+    return isinstance(error, ConnectionLost | ServerSilent | CannotConnect | NotBegun)
+
+
+def lost(failure: Failed) -> bool:
+    """Whether a downgrade ended because the server, or the way to it, went away. Pure."""
+    state = failure.sqlstate or ""
+    return (
+        failure.cause in (Cause.UNSEEN, Cause.DIED)
+        or state.startswith(("08", "57P0"))
+        or (failure.cause is Cause.DATABASE and not state)
+    )

@@ -31,6 +31,8 @@ from dbwatch.window.wayback import Situation, undone_by_sql
 
 PATIENCE_S = 60.0
 """How long a locked relation may keep the comparison at the end of an abort waiting."""
+STEADY = 5
+"""How often the schema is read anew where revisions were committed meanwhile."""
 GLANCE_S = 1.0
 """The same for a plan that a person waits to see."""
 
@@ -103,9 +105,9 @@ class Survey:
 
     async def plan(self, snapshot: Snapshot, running: str) -> AbortPlan:
         """The way back from here. Raises DbwatchError or psycopg.Error where it cannot be told."""
-        ground, state = self._ground, self._ground.store.state
-        heads = await self.heads()
-        schema, left, not_ours, unread = await self._now(state, heads)
+        ground = self._ground
+        heads, schema, left, not_ours, unread = await self._at_one_instant()
+        state = ground.store.state
         downgrades = await self._downgrades(state, heads)
         rows = {t.relname: t.n_live_tup for t in snapshot.tables.rows}
         waits, pids = _waits(snapshot, downgrades, left)
@@ -206,6 +208,19 @@ class Survey:
         ddl = self._ground.store.state.ddl
         every = [journalled(fact) for fact in ddl]
         return left_over(self._ground.opening, now, every, forward(ddl), accounted)
+
+    async def _at_one_instant(
+        self,
+    ) -> tuple[frozenset[str], Schema | None, tuple[Mend, ...], tuple[str, ...], str]:
+        """The heads, and what `_now` finds: of the same instant, though a step of ours may be committing revisions."""
+        heads = await self.heads()
+        for _ in range(STEADY):
+            found = await self._now(self._ground.store.state, heads)
+            again = await self.heads()
+            if again == heads:
+                break
+            heads = again
+        return heads, *found
 
     async def _now(
         self, state: WindowState, heads: frozenset[str]
