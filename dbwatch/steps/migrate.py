@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,11 +11,15 @@ from dbwatch.journal.events import DdlSeen, Fact, StepNoted
 from dbwatch.migration import events as me
 from dbwatch.migration import runner
 from dbwatch.migration.events import Cause, Direction, Outcome
+from dbwatch.migration.fingerprint import SchemaUnreadable
 from dbwatch.migration.request import Job, Project
+from dbwatch.migration.retry import in_the_way
 from dbwatch.runbook.model import Migrate
 from dbwatch.steps import progress as shown
 from dbwatch.steps import step
+from dbwatch.steps.patience import Needs, Patience, needs
 from dbwatch.steps.step import Done, Failed, Kit
+from dbwatch.steps.waiting import Waiting, knocking
 
 
 def job(spec: Migrate, kit: Kit) -> Job:
@@ -41,16 +45,51 @@ def project(kit: Kit) -> Project:
 async def run(spec: Migrate, kit: Kit) -> step.Outcome:
     """Upgrades to the revision; retries where a lock was in the way and nothing was left behind."""
     scribe = _Scribe(spec, kit)
-    return ended(
-        await runner.run(
-            job(spec, kit),
-            kit.connector,
-            clock=kit.clock,
-            on_event=scribe.hear,
-            stop=kit.stop,
-            journal=scribe.keep,
-        )
+    if spec.patient is not None:
+        return await _patiently(spec, kit, scribe, spec.patient)
+    return ended(await _once(job(spec, kit), kit, scribe))
+
+
+async def _once(job: Job, kit: Kit, scribe: _Scribe) -> Outcome:
+    scribe.begin()
+    return await runner.run(
+        job, kit.connector, clock=kit.clock, on_event=scribe.hear, stop=kit.stop, journal=scribe.keep
     )
+
+
+async def _patiently(spec: Migrate, kit: Kit, scribe: _Scribe, patient_s: float) -> step.Outcome:
+    """Waits until the way is clear, and knocks; again where somebody was there first, and nothing was left behind."""
+    limits = knocking(kit.limits)
+    knock = replace(job(spec, kit), lock_timeout_ms=limits.lock_timeout_ms, attempts=1)
+    needed = await _needs(spec, kit, frozenset(kit.previous.heads_before))
+    waiting = Waiting(kit, spec.id, patient_s, needed, scribe.wait)
+    scribe.stir = waiting.stir
+    while True:
+        if (instead := await waiting.until_clear()) is not None:
+            return instead
+        async with waiting.watching(lambda: scribe.pid):
+            try:
+                outcome = await _once(knock, kit, scribe)
+            except SchemaUnreadable:  # somebody took a lock just now: nothing was sent
+                waiting.found_closed()
+                continue
+        end = ended(outcome)
+        if isinstance(end, Done):
+            return replace(end, result=f"{end.result}; {waiting.state.words}")
+        if outcome.failure is None or not in_the_way(outcome.failure) or not (isinstance(end, Failed) and end.again):
+            return end
+        waiting.found_closed()
+        if outcome.committed:
+            waiting.needs = await _needs(spec, kit, outcome.heads_after or frozenset())
+
+
+async def _needs(spec: Migrate, kit: Kit, heads: frozenset[str]) -> Needs:
+    """What the revisions from *heads* on need; nothing where env.py cannot render them: a knock will tell."""
+    try:
+        rendered = await runner.preview(project(kit), kit.connector, start=heads, to=spec.to, direction=Direction.UP)
+    except runner.MigrationError:
+        return Needs()
+    return needs(statement.sql for revision in rendered for statement in revision.statements)
 
 
 def ended(outcome: Outcome) -> step.Outcome:
@@ -92,10 +131,34 @@ class _Scribe:
         self._spec, self._kit = spec, kit
         self._progress = self._kept = shown.started(spec.id, spec.retries + 1)
         self._sent: dict[int, DdlSeen] = {}
+        self._tries = 0
+        self.stir: Callable[[], None] = _nothing
+        """Called when a statement begins."""
         kit.show_migration(self._progress)
+
+    @property
+    def pid(self) -> int | None:
+        """The backend that runs the statements."""
+        return self._progress.pid
+
+    def begin(self) -> None:
+        """Another run of the engine begins; it counts its statements anew."""
+        self._tries += 1
+        fresh = shown.started(self._spec.id, 1 if self._spec.patient else self._spec.retries + 1)
+        self._progress = self._kept = replace(
+            fresh, knocks=self._progress.knocks, queued_worst_s=self._progress.queued_worst_s, note=self._progress.note
+        )
+        self._kit.show_migration(self._progress)
+
+    def wait(self, patience: Patience, whom: str, pid: int | None) -> None:
+        """Shows for whom the step waits before it sends anything, or what its knock costs others."""
+        self._progress = shown.patient(self._progress, patience, whom, pid, self._kit.clock.monotonic())
+        self._kit.show_migration(self._progress)
 
     def hear(self, event: me.Event) -> None:
         """Called by the engine; returns at once."""
+        if isinstance(event, me.StatementStarted):
+            self.stir()
         self._progress = self._after(self._progress, event)
         self._kit.show_migration(self._progress)
 
@@ -117,12 +180,13 @@ class _Scribe:
 
     def _fact(self, event: me.Event) -> Fact | None:
         self._kept = self._after(self._kept, event)
+        self._tries += isinstance(event, me.Retrying)
         match event:
             case me.StatementStarted() as e if e.objects or not e.known:
                 self._sent[e.n] = DdlSeen(
                     self._spec.id,
                     self._kit.attempt,
-                    e.n + 1000 * (self._kept.attempt - 1),
+                    e.n + 1000 * (self._tries - 1),
                     e.revision or "",
                     e.sql,
                     e.autocommit,
@@ -141,6 +205,10 @@ class _Scribe:
             case me.Committed(revision=revision):
                 return StepNoted(self._spec.id, f"committed {revision}")
         return None
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _plain(body: dict[str, Any]) -> dict[str, Any]:

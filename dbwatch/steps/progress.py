@@ -1,15 +1,16 @@
-"""What a running migrate step tells of itself; the fold of the engine's events. Pure."""
+"""What a running migrate step, or a patient one, tells of itself; the fold of the engine's events. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from dbwatch.migration import events as me
+from dbwatch.steps.patience import Patience, note
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationProgress:
-    """A migrate step that runs."""
+    """A migrate step that runs, or a sql step that waits until its way is clear."""
 
     step: str
     revision: str
@@ -29,7 +30,11 @@ class MigrationProgress:
     retry_in_s: float | None = None
     """How long the wait before the next attempt is; None while one runs."""
     note: str = ""
-    """The latest thing out of the ordinary: a retry's reason, a rung of the stop ladder."""
+    """The latest thing out of the ordinary: a retry's reason, a rung of the stop ladder, what is left of a patience."""
+    knocks: int = 0
+    """How often a patient step has tried."""
+    queued_worst_s: float = 0.0
+    """How long somebody queued behind one of its tries, at most; 0: nobody was seen to."""
 
 
 def started(step: str, attempts: int) -> MigrationProgress:
@@ -58,3 +63,17 @@ def after(progress: MigrationProgress, event: me.Event) -> MigrationProgress:
             return replace(progress, note=f"stopping: {rung}: {said}")
         case _:
             return progress
+
+
+def patient(
+    progress: MigrationProgress, patience: Patience, whom: str, pid: int | None, now: float
+) -> MigrationProgress:
+    """*progress* of a step that waits for *whom* before it sends anything, or knocks with the backend *pid*."""
+    return replace(
+        progress,
+        pid=pid,
+        waits_for=whom,
+        note=note(patience, now),
+        knocks=patience.knocks,
+        queued_worst_s=patience.queued_s,
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 
 import psycopg
 from psycopg import errors
@@ -10,10 +11,14 @@ from psycopg import errors
 from dbwatch.errors import DbwatchError, Fenced
 from dbwatch.journal.events import DdlSeen, StepDone
 from dbwatch.migration import grammar
-from dbwatch.postgres.session import Connection, Role, Session, describe
+from dbwatch.postgres.session import Connection, Limits, Role, Session, describe
 from dbwatch.runbook.model import Sql
+from dbwatch.steps import progress as shown
+from dbwatch.steps.patience import Patience, needs
 from dbwatch.steps.statement import NotBegun, Stopped, alone, run_alone, run_together
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
+from dbwatch.steps.waiting import Waiting, knocking
+from dbwatch.text import one_line
 
 
 def made_by(step_id: str) -> str:
@@ -27,23 +32,49 @@ _SOMEBODY_ELSES = (errors.DuplicateTable, errors.DuplicateObject, errors.Duplica
 
 async def run(spec: Sql, kit: Kit) -> Outcome:
     """Runs the statement; what cannot run inside a transaction runs by itself, and says so if it is cut short."""
+    if spec.patient is not None:
+        return await _patiently(spec, kit, spec.patient)
+    return await _once(spec, kit, kit.limits)
+
+
+async def _once(spec: Sql, kit: Kit, limits: Limits, waiting: Waiting | None = None) -> Outcome:
     by_itself = alone(spec.sql)
-    limits = kit.limits.without_timeouts() if by_itself else kit.limits
+    if by_itself:
+        limits = limits.without_timeouts()
     session = await kit.connector.open(Role.WORKER, limits=limits)
     try:
-        return await (_alone(spec, kit, session) if by_itself else _together(spec, kit, session))
+        async with waiting.watching(lambda: session.pid) if waiting is not None else nullcontext():
+            return await (_alone(spec, kit, session) if by_itself else _together(spec, kit, session, limits, waiting))
     finally:
         await session.close()
 
 
-async def _together(spec: Sql, kit: Kit, session: Session) -> Outcome:
+async def _patiently(spec: Sql, kit: Kit, patient_s: float) -> Outcome:
+    """Waits until the way is clear, and knocks; again where somebody was there first."""
+    progress = replace(shown.started(spec.id, 1), revision="sql", statement=one_line(spec.sql))
+
+    def show(patience: Patience, whom: str, pid: int | None) -> None:
+        kit.show_migration(shown.patient(progress, patience, whom, pid, kit.clock.monotonic()))
+
+    waiting = Waiting(kit, spec.id, patient_s, needs([spec.sql]), show)
+    while True:
+        if (instead := await waiting.until_clear()) is not None:
+            return instead
+        try:
+            return await _once(spec, kit, knocking(kit.limits), waiting)
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
+            waiting.found_closed()
+
+
+async def _together(spec: Sql, kit: Kit, session: Session, limits: Limits, waiting: Waiting | None) -> Outcome:
     began = kit.clock.monotonic()
 
     async def write(connection: Connection, result: str) -> None:
-        done = StepDone(spec.id, kit.attempt, result, kit.clock.monotonic() - began)
+        said = f"{result}; {waiting.state.words}" if waiting is not None else result
+        done = StepDone(spec.id, kit.attempt, said, kit.clock.monotonic() - began)
         await kit.write_in(connection, [*_ddl(spec, kit, done=True), done])
 
-    result = await run_together(session, spec.sql, write, control=kit.control, stop=kit.stop, limits=kit.limits)
+    result = await run_together(session, spec.sql, write, control=kit.control, stop=kit.stop, limits=limits)
     return Done(result, recorded=True)
 
 
