@@ -13,7 +13,7 @@ from dbwatch.runbook.loader import parse
 from dbwatch.window import wayback
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.conductor import Conductor
-from dbwatch.window.intents import CloseWindow, RunStep, SignOff, StopOurs
+from dbwatch.window.intents import Abort, CloseWindow, RunStep, SignOff, StopOurs
 
 RUNBOOK = """
 title = "names in capitals"
@@ -53,6 +53,8 @@ batch_time = "20ms"
 rollback = "tell the shop"
 """
 HASH = "SELECT sum(hashtextextended(ROW(id, name, city)::text, 0))::text, count(*) FROM users"
+BACK = "public.users.name, city"
+"""What the progress of a way back calls its table."""
 IMAGES = "SELECT count(*) FROM pg_class WHERE relname ~ '^before_' AND relkind = 'r'"
 
 
@@ -67,8 +69,10 @@ def restore_of(plan: AbortPlan) -> Action:
     return action
 
 
-def filled(conductor: Conductor, rows: int = 1) -> bool:
-    return conductor.work.backfill is not None and conductor.work.backfill.rows_done >= rows
+def filling(conductor: Conductor, rows: int = 1) -> bool:
+    """Whether the backfill of names has done so many rows."""
+    told = conductor.work.backfill
+    return told is not None and told.images_bytes is not None and told.rows_done >= rows
 
 
 def noted(conductor: Conductor, step_id: str) -> list[str]:
@@ -103,13 +107,35 @@ async def test_the_abort_brings_back_what_a_backfill_overwrote(db: Database, tmp
     assert await db.sql(IMAGES) == [(0,)]
 
 
+async def test_a_plan_from_before_the_first_batch_brings_back_what_the_batches_overwrote_since(
+    db18: Database, tmp_path: Path
+) -> None:
+    shop = await capitals(db18, tmp_path, users=60_000)
+    before = await db18.sql(HASH)
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "capitals")
+        holder = await db18.foreign("holder", autocommit=False)
+        await holder.execute("LOCK TABLE dbwatch.backfill IN SHARE ROW EXCLUSIVE MODE")
+        assert (await conductor.submit(RunStep("capitals"))).taken
+        plan = await conductor.plan_abort()
+        assert restore_of(plan).sql == ()
+        await holder.rollback()
+        await until(conductor, filling)
+        answer = await conductor.submit(Abort(plan.digest, conductor.state.database))
+        assert answer.taken, answer.text
+        await end_of_abort(conductor)
+        assert conductor.state.abort is not None
+        assert conductor.state.abort.equal
+    assert await db18.sql(HASH) == before
+
+
 async def test_an_abort_in_the_middle_of_it_brings_back_the_rows_so_far(db: Database, tmp_path: Path) -> None:
     shop = await capitals(db, tmp_path, users=60_000)
     before = await db.sql(HASH)
     async with driven(shop) as conductor:
         await steps_before(conductor, "capitals")
         assert (await conductor.submit(RunStep("capitals"))).taken
-        await until(conductor, filled)
+        await until(conductor, filling)
         plan = await begin_abort(conductor)
         await end_of_abort(conductor)
         kinds = [a.kind for a in plan.actions]
@@ -152,7 +178,7 @@ async def until_restoring(conductor: Conductor, rows: int) -> None:
     """Signs the person's action off, and waits until so many rows were brought back."""
     feed = conductor.feed()
     async with asyncio.timeout(PATIENCE_S):
-        while not (filled(conductor, rows) and conductor.work.backfill.table == "public.users.name, city"):
+        while (told := conductor.work.backfill) is None or told.table != BACK or told.rows_done < rows:
             for step_id in conductor.awaited:
                 await conductor.submit(SignOff(step_id, "undone"))
             await feed.next()

@@ -155,8 +155,9 @@ class BatchSession:
         assert images is not None
         parts = {
             "restore": images.restore(after=lo is not None),
-            "consumed": images.consumed(),
             "seen": images.seen(after=lo is not None),
+            "range": images.range(after=lo is not None),
+            "keys": images.keys(),
         }
         text = sql.SQL(self._file("backfill-restore")).format(
             settings=self._settings, images=images.own, **{part: sql.SQL(text) for part, text in parts.items()}

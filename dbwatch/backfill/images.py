@@ -178,23 +178,30 @@ class Images:
         """Brings everything back in one statement, for psql. What it did not bring back stays in the table."""
         return self._restoring().as_string(None).replace("%%", "%")
 
-    def consumed(self) -> str:
-        """Which images `restore` used up."""
-        return self._join(self._at("i", "key"), self._at("r", "key")).as_string(None)
-
     def seen(self, *, after: bool) -> str:
-        """How many images there are in that range, and of how many the row is still there."""
+        """The images in that range: whether the row is still there, and whether it is as it was."""
         images, table = self._ranges(after=after)
+        there = sql.SQL("t.{} IS NOT NULL").format(name(self.key[0].name))
         return _text(
-            "SELECT count(*) AS images, count(t.{}) AS there\nFROM {} AS i\nLEFT JOIN {} AS t ON {}\n    AND {}\n"
-            "WHERE {}",
-            name(self.key[0].name),
+            "SELECT {}, {there} AS there, {there} AND {} AS as_before\nFROM {} AS i\n"
+            "LEFT JOIN {} AS t ON {}\n    AND {}\nWHERE {}",
+            _list(self._at("i", "key")),
+            _same([self._of_target(column) for column in self.columns], self._at("i", "old")),
             self._own,
             self._its,
             self._meet,
             table,
             images,
+            there=there,
         )
+
+    def range(self, *, after: bool) -> str:
+        """Which images those are."""
+        return self._ranges(after=after)[0].as_string(None)
+
+    def keys(self) -> str:
+        """The columns of their key."""
+        return _list(self._named("key")).as_string(None)
 
     # --- inside
 

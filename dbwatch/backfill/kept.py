@@ -58,7 +58,7 @@ class Kept:
 
     @property
     def estimate_s(self) -> float:
-        """How long bringing back what is left takes, at the rate at which the backfill itself went, without its pauses."""
+        """How long bringing back what is left takes, at the rate at which the backfill itself went between pauses."""
         rate = self.rows_done / self.busy_s if self.busy_s > 0 and self.rows_done else RATE
         return 0.5 + DEARER * self.left / rate
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import psycopg
 
@@ -44,9 +45,7 @@ async def planned(spec: model.Backfill, kit: Kit) -> Plan:
 async def run(spec: model.Backfill, kit: Kit) -> Outcome:
     """Runs it to its end, from where an earlier attempt stopped; why it slows down or pauses is journalled."""
     found = await planned(spec, kit)
-    if found.undo_notes:
-        await kit.record(*(StepNoted(spec.id, note) for note in found.undo_notes))
-    scribe = _Scribe(spec.id, kit.record)
+    scribe = _Scribe(spec.id, kit.record, found.undo_notes)
 
     def progress(told: BackfillProgress) -> None:
         kit.show_backfill(told)
@@ -102,17 +101,25 @@ async def _stop(kit: Kit, scribe: _Scribe) -> None:
 
 
 class _Scribe:
-    """Journals why the backfill slows down, pauses and goes on: each change once."""
+    """Journals why the backfill slows down, pauses and goes on: each change once.
 
-    def __init__(self, step: str, record: Record) -> None:
+    *first* is told once the backfill is under way: what it overwrites is kept from then on, and an event that comes
+    when its table is there lets the way back on paper know of it.
+    """
+
+    def __init__(self, step: str, record: Record, first: Sequence[str]) -> None:
         self.last: BackfillProgress | None = None
         self._step, self._record = step, record
         self._notes: asyncio.Queue[str | None] = asyncio.Queue()
+        self._first = tuple(first)
         self._told = ""
 
     def hear(self, progress: BackfillProgress) -> None:
         """Called by the engine; returns at once."""
         self.last = progress
+        for note in self._first:
+            self._notes.put_nowait(note)
+        self._first = ()
         kind = str(progress.state) if progress.state in _TOLD else ""
         if kind == self._told:
             return

@@ -42,42 +42,51 @@ def table_of(step: Backfill) -> str:
         return step.table.rpartition(".")[2]
 
 
-def actions(images: Iterable[Kept], step: Backfill, known: StepState) -> list[Action]:
-    """What brings the data of *step* back; empty where it kept none, or all of it is back."""
+Creator = Callable[[str, str], str]
+"""The step that made a column of a table, both by name; empty: it was there at the opening, or is not ours."""
+
+
+def actions(images: Iterable[Kept], step: Backfill, known: StepState, creator: Creator) -> list[Action]:
+    """What brings the data of *step* back; empty where it kept none, or all of it is back.
+
+    Of a step that runs, what it keeps may not be known yet, and it goes on until it is stopped: a forecast.
+    """
+    runs = known.status is StepStatus.RUNNING
     left = [one for one in images if one.step == step.id and one.there and not one.over]
-    if not left:
+    columns = [column for column in columns_of(step) if not creator(table_of(step), column)]
+    if not left and not (runs and step.undo and columns):
         return []
-    rows = sum(one.left for one in left)
-    running = " so far" if known.status is StepStatus.RUNNING else ""
-    notes = [f"{rows:,} rows at most{running}, in batches; a row that somebody else changed since stays as it is"]
+    rows = f"{sum(one.left for one in left):,} rows at most" + (" so far" if runs else "")
+    notes = [f"{rows}, in batches; a row that somebody else changed since stays as it is"]
     if fires := sorted({one_line(trigger) for one in left for trigger in one.fires}):
         notes.append(f"each row fires, as the backfill did: {', '.join(fires)}")
-    what = ", ".join(dict.fromkeys(one.kept_in.display for one in left))
+    named = [one.kept_in.display for one in left] or [one_line(f"{step.table}.{', '.join(columns)}")]
     return [
         Action(
             ActionKind.RESTORE,
-            f"bring back what {what} held before {step.id}",
+            f"bring back what {', '.join(dict.fromkeys(named))} held before {step.id}",
             step=step.id,
             sql=tuple(one.kept_in.by_hand() for one in left),
-            estimate_s=sum(one.estimate_s for one in left),
+            estimate_s=sum(one.estimate_s for one in left) or 1.0,
             notes=tuple(notes),
+            forecast=runs,
         )
     ]
 
 
-def lost(images: Iterable[Kept], step: Backfill, known: StepState, maker: Callable[[str, str], str]) -> list[str]:
-    """What the way back loses of what *step* did or overwrote. *maker* names the step that made a column, or none."""
+def lost(images: Iterable[Kept], step: Backfill, known: StepState, creator: Creator) -> list[str]:
+    """What the way back loses of what *step* did or overwrote."""
     mine = [one for one in images if one.step == step.id]
     safe = {column for one in mine if one.there or one.over for column in one.kept_in.columns}
     rows = f" ({known.text})" if known.status is StepStatus.DONE and known.text else ""
     found = []
     for column in columns_of(step):
         name = one_line(f"{step.table}.{column}")
-        if creator := maker(table_of(step), column):
-            found.append(f"{name}{rows}: made by {creator}, goes with the column")
+        if maker := creator(table_of(step), column):
+            found.append(f"{name}{rows}: made by {maker}, goes with the column")
         elif column not in safe and any(column in one.kept_in.columns for one in mine):
             found.append(f"{name}{rows}: its before-images are gone; somebody dropped their table")
-        elif column not in safe:
+        elif column not in safe and not (step.undo and known.status is StepStatus.RUNNING):
             found.append(f"{name}{rows}: existed at the opening; what it held before is not kept")
     return found
 
@@ -91,6 +100,19 @@ def overwrites(step: Backfill, created: frozenset[str]) -> str:
         return ""
     names = (f"{table_of(step)}.{column}" for column in columns_of(step))
     return next((name for name in names if name not in created), "")
+
+
+def creator(opening: Fingerprint | None, ddl: Sequence[DdlSeen], table: str, column: str) -> str:
+    """As `maker`, where only the names are known, and where the opening may not be."""
+    items = opening.items.values() if opening is not None else ()
+    if any((item.kind, item.parent, item.name) == ("column", table, column) for item in items):
+        return ""
+    wanted = (("column", table, column), ("table", None, table))
+    for fact in ddl:
+        for made in fact.objects:
+            if made.get("action") == "create" and (made.get("kind"), made.get("parent"), made.get("name")) in wanted:
+                return fact.step
+    return ""
 
 
 def maker(opening: Fingerprint, ddl: Sequence[DdlSeen], target: Target, column: str) -> str:

@@ -114,7 +114,7 @@ def _walk(s: Situation, descent: Descent) -> tuple[list[Action], str]:
         if step.rollback and known.status is StepStatus.DONE and not known.undone:
             actions.append(Action(ActionKind.PERSON, f"undo {step.id}: {step.rollback}", step=step.id))
         if isinstance(step, Backfill):
-            actions.extend(restoring.actions(s.images, step, known))
+            actions.extend(restoring.actions(s.images, step, known, partial(_creator, s)))
         if known.undone:
             continue
         if isinstance(step, Sql) and step.undo and known.status in (StepStatus.DONE, StepStatus.UNKNOWN):
@@ -246,12 +246,7 @@ def _kept(s: Situation, step_id: str) -> bool:
 
 
 def _creator(s: Situation, table: str, column: str) -> str:
-    for ddl in s.state.ddl:
-        for o in ddl.objects:
-            made = o.get("action") == "create" and o.get("name")
-            if made in (column, table) and o.get("parent") in (table, None):
-                return ddl.step
-    return ""
+    return restoring.creator(s.schema.opening if s.schema else None, s.state.ddl, table, column)
 
 
 def point_of_no_return(
