@@ -75,6 +75,9 @@ ADDED = ev.DdlSeen(
 )
 
 
+REPORTS = Blocker(47110, AT, None, "reports", "idle in transaction", 31.5, "SELECT 1", "users")
+
+
 def runbook() -> Runbook:
     return parse(RUNBOOK, "runbook.toml", {})
 
@@ -219,7 +222,7 @@ def test_a_plan_is_named_by_what_it_does_not_by_what_changes_each_second() -> No
     window = state(*done("add", "9a20"))
     rendered = {"add": (down("3f1c", "ALTER TABLE users DROP COLUMN phone"),)}
     one = wayback.plan(situation(window, downgrades=rendered))
-    waits = wayback.plan(situation(window, downgrades=rendered, waits={"add": "47110 (reports, 31 s)"}))
+    waits = wayback.plan(situation(window, downgrades=rendered, holders={"add": (REPORTS,)}))
     other = wayback.plan(situation(window, downgrades={"add": (down("3f1c", "DROP TABLE users"),)}))
     assert one.digest == waits.digest
     assert one.digest != other.digest
@@ -236,7 +239,7 @@ def test_a_plan_that_was_shown_stays_good_when_there_is_less_to_do() -> None:
 
 
 def test_a_plan_survives_the_journal() -> None:
-    waits = Blocker(47110, AT, None, "reports", "idle in transaction", 31.5, "SELECT 1", "users")
+    waits = REPORTS
     foreseen = Prediction(("9a20",), False, ("type public.state",), ("index public.theirs",), "above 3f1c", ("why",))
     action = Action(ActionKind.DOWNGRADE, "d", "add", ("DROP",), ("9a20",), 2.0, ("n",), ("AE on users",), (waits,))
     plan = AbortPlan("shop", "shop@db1", 7, (action,), ("lost",), ("in the way",), 300.0, (47110,), foreseen)

@@ -356,12 +356,14 @@ def _schema(statement: pg.CreateSchemaStmt) -> Iterator[Named]:
 
 
 def _reindex(statement: pg.ReindexStmt) -> Iterator[Named]:
-    """REINDEX INDEX CONCURRENTLY leaves NAME_ccnew behind when it is broken off; of a table we cannot know whose."""
+    """REINDEX INDEX CONCURRENTLY leaves NAME_ccnew or NAME_ccold behind when it is broken off, by where; of a table we
+    cannot know whose."""
     if statement.kind == pg.REINDEX_OBJECT_INDEX:
         yield _relation(ALTER, "index", statement.relation)
         if any(node.def_elem.defname == "concurrently" for node in statement.params):
-            made = f"{statement.relation.relname}_ccnew"
-            yield Named(CREATE, "index", statement.relation.schemaname or None, made)
+            for suffix in ("_ccnew", "_ccold"):
+                made = f"{statement.relation.relname}{suffix}"
+                yield Named(CREATE, "index", statement.relation.schemaname or None, made)
 
 
 _HANDLERS: Mapping[str, Callable[[Any], Iterator[Named]]] = {

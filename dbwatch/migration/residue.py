@@ -74,11 +74,17 @@ def names(one: Named, difference: Difference) -> bool:
     item = difference.item
     return (
         bool(one.name)
-        and (one.kind, one.name) == (item.kind, item.name)
+        and one.kind == item.kind
+        and (one.name == item.name or _numbered(one, item))
         and one.schema in (None, item.schema)
         and one.parent in (None, item.parent)
         and (one.oid in (None, item.oid) or difference.kind is Change.REMOVED)
     )
+
+
+def _numbered(one: Named, item: Item) -> bool:
+    """REINDEX CONCURRENTLY numbers what it makes where an earlier one left something: `idx_ccnew1`."""
+    return one.name.endswith(("_ccnew", "_ccold")) and item.name.rstrip("0123456789") == one.name
 
 
 _Touched = Mapping[tuple[str, str, str], str | None]

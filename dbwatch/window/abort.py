@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from dbwatch.text import age
 from dbwatch.window.prediction import Prediction
 
 
@@ -53,6 +54,12 @@ class Blocker:
     query: str
     relation: str = ""
     """What it holds that the action needs; empty where it is an old transaction alone."""
+
+    @property
+    def words(self) -> str:
+        """`47110 (reports, idle in transaction 31 s)`."""
+        state = " ".join(part for part in (self.state, age(self.age_s)) if part)
+        return f"{self.pid} ({self.who}{', ' + state if state else ''})"
 
     def body(self) -> dict[str, Any]:
         """As the journal keeps it."""

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from dbwatch.monitor.samples import Activity, Lock, Snapshot
 from dbwatch.text import age
+from dbwatch.window.abort import Blocker
 
 
 def who(session: Activity, now: datetime | None) -> str:
@@ -27,6 +28,32 @@ def holders(snapshot: Snapshot, relations: Iterable[str]) -> tuple[Activity, ...
         if lock.granted and lock.locktype == "relation" and bare(lock) in names and lock.pid not in snapshot.own_pids
     }
     return tuple(s for s in snapshot.activity.rows if s.pid in pids)
+
+
+def blocker(session: Activity, now: datetime | None, relation: str = "") -> Blocker:
+    """A session that is, or would be, in the way, with all that cancelling it needs."""
+    since = session.xact_start or session.state_change
+    return Blocker(
+        pid=session.pid,
+        backend_start=session.backend_start,
+        query_start=session.query_start,
+        who=session.application_name or session.usename or session.backend_type,
+        state=session.state,
+        age_s=(now - since).total_seconds() if now is not None and since is not None else None,
+        query=session.query,
+        relation=relation,
+    )
+
+
+def in_the_way(snapshot: Snapshot, relations: Iterable[str]) -> tuple[Blocker, ...]:
+    """Who holds any lock on one of *relations* (names as pg_class has them), but for us; the oldest first."""
+    names = set(relations)
+    held: dict[int, str] = {}
+    for lock in snapshot.locks.rows:
+        if lock.granted and lock.locktype == "relation" and bare(lock) in names and lock.pid not in snapshot.own_pids:
+            held.setdefault(lock.pid, bare(lock))
+    found = [blocker(s, snapshot.at, held[s.pid]) for s in snapshot.activity.rows if s.pid in held]
+    return tuple(sorted(found, key=lambda one: -(one.age_s or 0.0)))
 
 
 def bare(lock: Lock) -> str:

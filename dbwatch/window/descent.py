@@ -14,7 +14,7 @@ from dbwatch.journal.events import DdlSeen
 from dbwatch.migration import way
 from dbwatch.migration.chain import Body, Chain
 from dbwatch.migration.ddl import JournalledDdl
-from dbwatch.migration.fingerprint import Fingerprint
+from dbwatch.migration.fingerprint import Change, Fingerprint
 from dbwatch.migration.foresee import carried_out
 from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import RevisionSql
@@ -138,6 +138,17 @@ class Descent:
     def _all(self) -> list[JournalledDdl]:
         ran = self._scene.ddl if self._scene else []
         return [*(journalled(fact) for fact in self._ddl), *ran]
+
+    def gone(self) -> tuple[tuple[str, ...], tuple[tuple[str, str, str], ...]]:
+        """What is there now and would be gone: others' objects by key, and our columns by schema, table and name."""
+        if self._scene is None or self._schema is None:
+            return (), ()
+        after = self._scene.things
+        differs = residue(self._schema.opening, self._schema.now, [journalled(fact) for fact in self._ddl])
+        theirs = tuple(d.key for d in differs.not_ours if d.kind is Change.ADDED and d.item.key not in after)
+        ours = [left.difference.item for left in differs.ours if left.difference.item.key not in after]
+        columns = tuple((i.schema, i.parent, i.name) for i in ours if i.kind == "column")
+        return theirs, columns
 
     def prediction(self, stops: str) -> Prediction:
         """How it stands now."""

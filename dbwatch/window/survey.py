@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dbwatch.backfill import kept
 from dbwatch.backfill.kept import Kept
@@ -19,18 +20,22 @@ from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import RevisionSql
 from dbwatch.migration.residue import Residue, residue
 from dbwatch.monitor.samples import Snapshot
-from dbwatch.runbook.model import Backfill, Migrate
-from dbwatch.window import blockers, wayback
+from dbwatch.runbook.model import Backfill, Migrate, Sql
+from dbwatch.window import wayback
 from dbwatch.window.abort import AbortPlan
+from dbwatch.window.counting import Counter
 from dbwatch.window.descent import Schema, barrier
 from dbwatch.window.ground import Ground
 from dbwatch.window.prediction import Prediction
 from dbwatch.window.remains import forward, journalled, left_over
 from dbwatch.window.revisions import Revisions
+from dbwatch.window.sightings import built, holders, needs_rows
 from dbwatch.window.wayback import Situation, undone_by_sql
 
 PATIENCE_S = 60.0
 """How long a locked relation may keep the comparison at the end of an abort waiting."""
+COLUMNS = 40
+"""Of so many new columns the values are counted for a plan."""
 STEADY = 5
 """How often the schema is read anew where revisions were committed meanwhile."""
 GLANCE_S = 1.0
@@ -47,6 +52,7 @@ class Survey:
         self._chain: Chain | None = None
         self._rendered: dict[tuple[frozenset[str], str | frozenset[str], Direction], Rendered] = {}
         self._downs: dict[str, RevisionSql] = {}
+        self._counter = Counter(ground.connector, ground.clock)
         self._no_return: tuple[str, str] | None = None
         self._looked_ahead = False
 
@@ -110,7 +116,9 @@ class Survey:
         state = ground.store.state
         downgrades = await self._downgrades(state, heads)
         rows = {t.relname: t.n_live_tup for t in snapshot.tables.rows}
-        waits, pids = _waits(snapshot, downgrades, left)
+        undos = {step.id: step.undo for step in ground.runbook.steps() if isinstance(step, Sql) and step.undo}
+        waits = holders(snapshot, downgrades, left, undos)
+        schema, held = await self._counted(schema, downgrades)
         situation = Situation(
             state=state,
             runbook=ground.runbook,
@@ -123,8 +131,10 @@ class Survey:
             unread=unread,
             not_ours=not_ours,
             rows=rows,
-            waits=waits,
-            blockers=pids,
+            holders=waits,
+            blockers=tuple(dict.fromkeys(b.pid for held_by in waits.values() for b in held_by)),
+            held=held,
+            builds=built(ground.store.events),
             images=await self._images(state),
             running=running,
             opened=state.opened_at.astimezone().strftime("%H:%M:%S") if state.opened_at else "",
@@ -200,6 +210,21 @@ class Survey:
         if not began:
             return ()
         return await kept.of_window(await self._ground.control.session(), self._ground.store.window)
+
+    async def _counted(
+        self, schema: Schema | None, downgrades: Mapping[str, Rendered]
+    ) -> tuple[Schema | None, dict[tuple[str, str, str], int | None]]:
+        """How much is in what the way back may drop, and which tables hold rows, where that decides how it ends."""
+        if schema is None:
+            return None, {}
+        opening, now = schema.opening.items, schema.now.items
+        made = [item for key, item in now.items() if item.kind == "column" and key not in opening]
+        wanted = [(item.schema, item.parent, item.name) for item in made]
+        asked = needs_rows(r for rendered in downgrades.values() for r in rendered)
+        tables = [(i.schema, i.name, "") for i in now.values() if i.kind == "table" and i.name in asked]
+        held = await self._counter.values([*wanted[:COLUMNS], *tables])
+        filled = frozenset(place[1] for place in tables if (held.get(place) or 0) > 0)
+        return replace(schema, filled=filled), held
 
     async def _fingerprint(self, patience_s: float) -> Fingerprint:
         return await fingerprint.take(self._ground.connector, self._ground.clock, patience_s=patience_s)
@@ -308,20 +333,3 @@ def _after(chain: Chain, at: frozenset[str], rendered: Rendered) -> frozenset[st
     for done in rendered:
         at = (at - frozenset(chain.revision(done.revision).down)) | {done.revision}
     return at
-
-
-def _waits(
-    snapshot: Snapshot, downgrades: Mapping[str, Rendered], left: tuple[Mend, ...]
-) -> tuple[dict[str, str], tuple[int, ...]]:
-    """By step, for whom its statements would wait now; and those sessions' pids."""
-    waits: dict[str, str] = {}
-    pids: set[int] = set()
-    texts = {step: [s.sql for r in rendered for s in r.statements] for step, rendered in downgrades.items()}
-    texts["clean"] = [sql for item in left for sql in item.sql]
-    for key, statements in texts.items():
-        relations = {n.parent or n.name for sql in statements for n in grammar.read(sql).named}
-        sessions = blockers.holders(snapshot, relations)
-        if sessions:
-            waits[key] = blockers.sentence(sessions, snapshot.at)
-            pids |= {s.pid for s in sessions}
-    return waits, tuple(sorted(pids))

@@ -6,21 +6,26 @@ transaction took back is cleaned first (it lies on top), and the schema is compa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 
 from dbwatch.backfill.kept import Kept
+from dbwatch.journal.events import DdlSeen
 from dbwatch.journal.fold import StepState, StepStatus, WindowState
 from dbwatch.migration import grammar, way
 from dbwatch.migration.chain import Body, Chain
+from dbwatch.migration.locks import Mode, expect
 from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import RevisionSql
 from dbwatch.runbook.model import Backfill, Migrate, Runbook, Sql
 from dbwatch.steps.sql import made_by
-from dbwatch.text import count
+from dbwatch.text import count, one_line
 from dbwatch.window import restoring
-from dbwatch.window.abort import AbortPlan, Action, ActionKind
+from dbwatch.window.abort import AbortPlan, Action, ActionKind, Blocker
+from dbwatch.window.counting import told
 from dbwatch.window.descent import WHY_NOT, Descent, Schema, body_of
 from dbwatch.window.prediction import Prediction
 
@@ -61,8 +66,12 @@ class Situation:
     """Live rows by table name, as the server estimates them."""
     images: tuple[Kept, ...] = ()
     """The before-images that the window's backfills kept, the newest first."""
-    waits: Mapping[str, str] = field(default_factory=dict)
+    holders: Mapping[str, tuple[Blocker, ...]] = field(default_factory=dict)
     """By step (or `clean`): for whom its statements would wait now."""
+    held: Mapping[tuple[str, str, str], int | None] = field(default_factory=dict)
+    """By schema, table and column: how many values it holds, as far as counted."""
+    builds: Mapping[str, float] = field(default_factory=dict)
+    """By table: seconds that this window's own index build on it took."""
     blockers: tuple[int, ...] = ()
     running: str = ""
     """What of ours runs now, in plain words."""
@@ -87,7 +96,7 @@ def plan(situation: Situation) -> AbortPlan:
         target=s.target,
         seq=s.state.seq,
         actions=tuple(actions),
-        lost=tuple(_lost(s)),
+        lost=tuple(dict.fromkeys([*_lost(s), *_losing(s, descent)])),
         obstacles=tuple(_obstacles(s, foreseen, (*s.leftovers, *left))),
         budget_s=s.runbook.rollback_budget,
         blockers=s.blockers,
@@ -171,7 +180,7 @@ def _downgrade(
         step=step.id,
         sql=sql,
         heads=heads,
-        estimate_s=CHILD_S + sum(estimate(statement, s.rows) for statement in sql),
+        estimate_s=CHILD_S + sum(estimate(statement, s.rows, s.builds) for statement in sql),
         notes=tuple(f"{r.revision}: {r.trouble}" for r in going if r.trouble),
         forecast=known.status is StepStatus.RUNNING,
     )
@@ -179,18 +188,43 @@ def _downgrade(
 
 
 def _waiting(s: Situation, action: Action) -> Action:
-    """*action* with whom it would wait for now."""
-    waits = s.waits.get(action.step or "clean", "")
-    return replace(action, notes=(*action.notes, f"would wait now for {waits}")) if waits else action
+    """*action* with the locks that it takes, and whom it would wait for now."""
+    locks = _locks(action.sql)
+    waits = s.holders.get(action.step or "clean", ())
+    if not waits:
+        return replace(action, locks=locks)
+    words = ", ".join(blocker.words for blocker in waits[:_NAMED])
+    words += f" and {len(waits) - _NAMED} more" if len(waits) > _NAMED else ""
+    return replace(action, locks=locks, waits_for=waits, notes=(*action.notes, f"would wait now for {words}"))
 
 
-def estimate(statement: str, rows: Mapping[str, int]) -> float:
-    """Seconds that one statement of a downgrade may take where nothing is in its way."""
+_NAMED = 3
+"""How many sessions a note names."""
+
+
+def _locks(statements: tuple[str, ...]) -> tuple[str, ...]:
+    """The strongest lock on each relation, the strongest first."""
+    strongest: dict[str, Mode] = {}
+    for lock in (lock for statement in statements for lock in expect(statement)):
+        strongest[lock.relation] = max(lock.mode, strongest.get(lock.relation, lock.mode))
+    ordered = sorted(strongest.items(), key=lambda item: -item[1])
+    return tuple(
+        f"{mode.label} on {one_line(name)}" + (f" ({mode.stops} wait)" if mode.stops else "") for name, mode in ordered
+    )
+
+
+def estimate(statement: str, rows: Mapping[str, int], builds: Mapping[str, float] = MappingProxyType({})) -> float:
+    """Seconds that one statement of a downgrade may take where nothing is in its way.
+
+    An index is built in the time that this window's own build on the table took, where it made one (*builds*).
+    """
     words = statement.upper()
     touched = max((n for table, n in rows.items() if table.upper() in words), default=0)
     if words.startswith(("UPDATE", "DELETE", "INSERT")):
         return STATEMENT_S + touched / REWRITE_ROWS_PER_S
     if words.startswith(("CREATE INDEX", "CREATE UNIQUE INDEX")):
+        if known := max((s for table, s in builds.items() if table.upper() in words), default=0.0):
+            return STATEMENT_S + known
         return STATEMENT_S + touched / INDEX_ROWS_PER_S
     return STATEMENT_S
 
@@ -226,7 +260,7 @@ def _lost(s: Situation) -> list[str]:
         if not isinstance(step, Backfill) or known.status not in _TOUCHED:
             continue
         found.extend(restoring.lost(s.images, step, known, partial(_creator, s)))
-    for ddl in s.state.ddl:
+    for ddl in _forward(s):
         for o in ddl.objects:
             if o.get("action") == "drop" and o.get("kind") in ("column", "table") and _kept(s, ddl.step):
                 name = ".".join(str(part) for part in (o.get("parent"), o.get("name")) if part)
@@ -241,12 +275,45 @@ def _lost(s: Situation) -> list[str]:
     return found
 
 
+def _losing(s: Situation, descent: Descent) -> list[str]:
+    """What goes with the columns that the way back drops: their values, and what is not ours."""
+    theirs, columns = descent.gone()
+    filled = {
+        (restoring.table_of(step), column): _copied(step, column)
+        for step in s.runbook.steps()
+        if isinstance(step, Backfill) and s.state.step(step.id).status in _TOUCHED
+        for column in restoring.columns_of(step)
+    }
+    found = [f"{key}: not ours, goes along with what the way back drops" for key in theirs]
+    for schema, table, column in columns:
+        held, name = s.held.get((schema, table, column), 0), one_line(f"{table}.{column}")
+        if held != 0 and (source := filled.get((table, column))):
+            found.append(f"{told(held)} of {name}, all copied from {table}.{source}")
+        elif held != 0 and (table, column) not in filled:
+            found.append(f"{told(held)} of {name}, written since the opening")
+    return found
+
+
+_COPY = re.compile(r"\s*(\w+)\s*=\s*(\w+)\s*")
+
+
+def _copied(step: Backfill, column: str) -> str:
+    """The column that the backfill copies *column* from; empty where it computes it."""
+    copy = _COPY.fullmatch(step.set)
+    return copy[2] if copy is not None and copy[1] == column and not copy[2].isdigit() else ""
+
+
 def _kept(s: Situation, step_id: str) -> bool:
     return s.state.step(step_id).status is StepStatus.DONE
 
 
+def _forward(s: Situation) -> tuple[DdlSeen, ...]:
+    """What the steps ran; what a way back ran stands under a negative attempt."""
+    return tuple(fact for fact in s.state.ddl if fact.attempt > 0)
+
+
 def _creator(s: Situation, table: str, column: str) -> str:
-    return restoring.creator(s.schema.opening if s.schema else None, s.state.ddl, table, column)
+    return restoring.creator(s.schema.opening if s.schema else None, _forward(s), table, column)
 
 
 def point_of_no_return(
