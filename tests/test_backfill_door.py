@@ -139,3 +139,21 @@ def test_the_bar_fits_its_width_and_says_why_it_is_slow() -> None:
     slow = replace(progress, state=State.THROTTLED, reason="replica r1 is 6.0 s behind")
     assert bar(slow, 200).endswith("throttled  replica r1 is 6.0 s behind")
     assert len(bar(slow, 79)) == 79
+
+
+async def test_what_ran_with_undo_is_brought_back_by_the_same_command(db18: Database) -> None:
+    await db18.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t SELECT i, i FROM generate_series(1, 900) i"
+    )
+    code, _, err = await end(await start(db18, *ONCE, "--restore"))
+    assert code == Exit.REFUSED
+    assert "there is nothing to bring back" in err
+    code, lines, _ = await end(await start(db18, *ONCE, "--undo"))
+    assert (code, lines[-1]["rows"], lines[-1]["images"]) == (Exit.OK, 900, "dbwatch.before_1")
+    await db18.sql("UPDATE t SET v = -1 WHERE id = 7")
+    code, [plan], _ = await end(await start(db18, *ONCE, "--restore", "--dry-run", "--json"))
+    assert (code, plan["rows_at_most"], plan["images"]) == (Exit.OK, 900, "dbwatch.before_1")
+    code, lines, _ = await end(await start(db18, *ONCE, "--restore"))
+    assert (code, lines[-1]["outcome"]) == (Exit.OK, "done")
+    assert (lines[-1]["rows"], lines[-1]["changed"], lines[-1]["missing"]) == (899, 1, 0)
+    assert await db18.sql("SELECT count(*) FILTER (WHERE v = id), sum(v) FILTER (WHERE v <> id) FROM t") == [(899, -1)]

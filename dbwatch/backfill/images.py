@@ -55,6 +55,11 @@ class Images:
         return cls(**{**body, "key": key, "columns": tuple(body["columns"])})
 
     @property
+    def named(self) -> str:
+        """The table of images, for a person and as SQL: its name needs no quotes."""
+        return f"{SCHEMA}.{self.relation}"
+
+    @property
     def display(self) -> str:
         """The filled columns for a person: `public.users.phone`."""
         return one_line(f"{self.schema}.{self.table}.{', '.join(self.columns)}")

@@ -73,16 +73,32 @@ async def of_backfill(session: Session, id: int, *, within: float = 5.0) -> Kept
     return next(iter(await _find(session, within, id=id)), None)
 
 
+async def of_spec(session: Session, spec_hash: str, *, within: float = 5.0) -> Kept | None:
+    """The newest of a backfill outside all windows that is not back yet; None where there is none.
+
+    Raises as `Session.call` does.
+    """
+    found = await _find(session, within, spec=spec_hash)
+    return next((one for one in found if one.there and not one.over), None)
+
+
 async def of_done(session: Session, *, within: float = 5.0) -> tuple[Kept, ...]:
     """Those that are still there of windows that are done. Raises as `Session.call` does."""
     return tuple(one for one in await _find(session, within, done=True) if one.there)
 
 
 async def _find(
-    session: Session, within: float, *, window: UUID | None = None, id: int | None = None, done: bool = False
+    session: Session,
+    within: float,
+    *,
+    window: UUID | None = None,
+    id: int | None = None,
+    spec: str | None = None,
+    done: bool = False,
 ) -> tuple[Kept, ...]:
     text = query("backfill-kept", session.server_version)
-    return tuple(await session.fetch(Kept, text, {"window": window, "id": id, "done": done}, within=within))
+    wanted = {"window": window, "id": id, "spec": spec, "done": done}
+    return tuple(await session.fetch(Kept, text, wanted, within=within))
 
 
 async def drop(session: Session, images: Images, *, even_full: bool) -> str:
@@ -91,19 +107,19 @@ async def drop(session: Session, images: Images, *, even_full: bool) -> str:
     Waits for no lock longer than 500 ms: where one is in the way, or it is another role's, it stays and is named, with
     its size. Raises as `Session.call` does where the connection is at fault.
     """
-    table = sql.Identifier("dbwatch", images.relation)
+    table = images.own
 
     async def work(connection: Connection) -> str:
         async with connection.transaction():
             await connection.execute("SET LOCAL lock_timeout = '500ms'; SET LOCAL statement_timeout = '1500ms'")
-            cursor = await connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", [table.as_string()])
+            cursor = await connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", [images.named])
             if await cursor.fetchone() != (True,):
                 return ""
             look = sql.SQL("SELECT EXISTS (SELECT FROM {}), pg_catalog.pg_total_relation_size({}::regclass)")
-            cursor = await connection.execute(look.format(table, sql.Literal(table.as_string())))
+            cursor = await connection.execute(look.format(table, sql.Literal(images.named)))
             [(full, octets)] = await cursor.fetchall()
             if full and not even_full:
-                return f"what is left stays in {table.as_string()} ({size(octets)})"
+                return f"what is left stays in {images.named} ({size(octets)})"
             await connection.execute(sql.SQL("DROP TABLE {}").format(table))
             return f"the before-images of {images.display} ({size(octets)}) were dropped"
 
@@ -111,4 +127,4 @@ async def drop(session: Session, images: Images, *, even_full: bool) -> str:
         return await session.call(work, within=DROP_S)
     except psycopg.Error as error:
         why = one_line(describe(error))
-        return f"the before-images of {images.display} could not be dropped: {why}; DROP TABLE {table.as_string()}"
+        return f"the before-images of {images.display} could not be dropped: {why}; DROP TABLE {images.named}"

@@ -22,7 +22,7 @@ from dbwatch.backfill.pace import Batch
 from dbwatch.backfill.plan import Plan, Spec
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter
-from dbwatch.backfill.row import RESTORED, RESTORING, Position
+from dbwatch.backfill.row import RESTORED, RESTORING
 from dbwatch.backfill.worker import BatchWorker, StopRequested, at_work
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced
@@ -185,12 +185,12 @@ class Restore:
         attempt = partial(claim.claim_back, session, self._of.id, owner=owner, fence=self._fence)
         return await claim.patiently(attempt, self._plan.work, self._clock, self._control)
 
-    async def _reclaim(self, session: Session) -> Position:
+    async def _reclaim(self, session: Session) -> Claimed:
         """The claim again, on a server that does not know of it."""
         claimed = await self._claim(session)
         if isinstance(claimed, Finished):
             raise DbwatchError(f"{self._plan.work} was gone by somebody else")
-        return claimed.position
+        return claimed
 
     async def _analyze(self, session: Session) -> None:
         """Lets the planner know the images, so that it joins them by their key. Where it may not, it goes without."""

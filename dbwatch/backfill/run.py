@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dbwatch.backfill import claim, row
@@ -17,7 +17,6 @@ from dbwatch.backfill.pace import Batch, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter
-from dbwatch.backfill.row import Position
 from dbwatch.backfill.worker import BatchWorker, StopRequested, at_work
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced
@@ -44,6 +43,8 @@ class Result:
     """Why it is incomplete, or what else a person should know."""
     already: bool = False
     """It was finished before; this run did nothing."""
+    images: str = ""
+    """The table that holds what was overwritten; empty: none was kept."""
 
 
 class Backfill:
@@ -103,7 +104,8 @@ class Backfill:
             reclaim=self._reclaim,
         )
         async with working as worker:
-            return await self._to_the_end(worker, began)
+            result = await self._to_the_end(worker, began)
+        return replace(result, images=claimed.images.named if claimed.images else "")
 
     async def _to_the_end(self, worker: BatchWorker, began: float) -> Result:
         try:
@@ -161,19 +163,22 @@ class Backfill:
         )
         return await claim.patiently(attempt, self._plan.work, self._clock, self._control)
 
-    async def _reclaim(self, session: Session) -> Position:
+    async def _reclaim(self, session: Session) -> Claimed:
         """The claim again, on a server that does not know of it."""
         claimed = await self._claim(session)
         if isinstance(claimed, Finished):
             raise DbwatchError(f"{self._plan.work} was finished by somebody else")
-        return claimed.position
+        return claimed
 
     def _finished(self, finished: Finished) -> Result:
         done = finished.row
         when = f" at {done.ended_at:%Y-%m-%d %H:%M:%S} UTC" if done.ended_at else ""
         note = f"finished{when} by {one_line(done.owner)}; nothing was done now"
         self._reporter.tell(State.DONE, note, done.position, Pace(self._plan.spec.batch_time_ms / 1000))
-        return Result(State.DONE, done.rows_done, done.batches, 0.0, done.pending, note=note, already=True)
+        images = done.kept_in.named if done.kept_in else ""
+        return Result(
+            State.DONE, done.rows_done, done.batches, 0.0, done.pending, note=note, already=True, images=images
+        )
 
 
 async def _close(

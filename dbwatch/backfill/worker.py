@@ -47,7 +47,7 @@ async def at_work(
     control: Control,
     reporter: Reporter,
     thresholds: Thresholds,
-    reclaim: Callable[[Session], Awaitable[Position]],
+    reclaim: Callable[[Session], Awaitable[Claimed]],
     stands: Callable[[Row], Position] = attrgetter("position"),
 ) -> AsyncIterator[BatchWorker]:
     """A worker on *session* with its watch, both ended in the end.
@@ -101,7 +101,7 @@ class BatchWorker:
         watch: Watch,
         watching: asyncio.Task[None],
         thresholds: Thresholds,
-        reclaim: Callable[[Session], Awaitable[Position]],
+        reclaim: Callable[[Session], Awaitable[Claimed]],
         images: Images | None,
         stands: Callable[[Row], Position],
     ) -> None:
@@ -245,7 +245,9 @@ class BatchWorker:
         """
         found = await row.read(session.session, self.position.id)
         if found is None or found.epoch < self.position.epoch:
-            self.position = await self._reclaim(session.session)
+            claimed = await self._reclaim(session.session)
+            self.position, self._images = claimed.position, claimed.images
+            session.images = self._images
         elif found.epoch > self.position.epoch:
             raise Fenced(
                 f"{self._plan.work} was taken over",

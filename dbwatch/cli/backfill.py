@@ -8,20 +8,23 @@ import json
 import shutil
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import IO, Any
 
+from dbwatch.backfill import kept
 from dbwatch.backfill.control import Control
+from dbwatch.backfill.kept import Kept
 from dbwatch.backfill.plan import Plan, Spec, plan
 from dbwatch.backfill.progress import BackfillProgress, State
+from dbwatch.backfill.restore import Restore, Returned
 from dbwatch.backfill.run import Backfill, Result
 from dbwatch.backfill.statements import shown
 from dbwatch.cli.output import say
 from dbwatch.clock import Clock, SystemClock
-from dbwatch.errors import Exit
+from dbwatch.errors import Exit, Refused
 from dbwatch.journal import schema
 from dbwatch.postgres.session import Connector, Role
-from dbwatch.text import age, clock, count, one_line
+from dbwatch.text import age, clock, count, one_line, sanitize
 
 TOLD = ("state", "reason", "rows_done", "rows_total_estimate", "fraction", "rows_per_s", "eta_s")
 TOLD_OF_BATCHES = ("batches", "batch_rows", "batch_ms", "target_ms", "duty", "checking", "remaining", "blocked")
@@ -29,11 +32,13 @@ TOLD_OF_BATCHES = ("batches", "batch_rows", "batch_ms", "target_ms", "duty", "ch
 LINE_EVERY_S = 1.0
 
 
-def main(dsn: str, spec: Spec, *, as_json: bool, dry_run: bool, again: bool) -> int:
-    """Plans *spec*, and unless it is a *dry_run* runs it to its end; its exit code.
+def main(dsn: str, spec: Spec, *, as_json: bool, dry_run: bool, again: bool, restore: bool) -> int:
+    """Plans *spec*, and unless it is a *dry_run* runs it to its end, or with *restore* takes it back; its exit code.
 
     The last line on standard output is one of JSON. Raises DbwatchError where it cannot be planned, claimed or ended.
     """
+    if restore:
+        return asyncio.run(_back(dsn, spec, as_json, dry_run))
     return asyncio.run(_dry(dsn, spec, as_json) if dry_run else _run(dsn, spec, as_json, again))
 
 
@@ -49,12 +54,55 @@ async def _run(dsn: str, spec: Spec, as_json: bool, again: bool) -> int:
     await schema.ensure(connector)
     on_tty = sys.stderr.isatty() and not as_json
     system_clock = SystemClock()
-    teller: Bar | Lines = Bar(sys.stderr) if on_tty else Lines(sys.stdout, system_clock)
+    teller: Teller = Bar(sys.stderr) if on_tty else Lines(sys.stdout, system_clock)
     if on_tty:
         teller.say("\n".join([*plan_lines(found), ""]))
     control = Control()
     backfill = Backfill(connector, found, clock=system_clock, control=control, progress=teller.see, again=again)
-    running = asyncio.ensure_future(backfill.run())
+    return await _ended(asyncio.ensure_future(backfill.run()), control, teller)
+
+
+async def _back(dsn: str, spec: Spec, as_json: bool, dry_run: bool) -> int:
+    connector = Connector(dsn)
+    of = await _kept(connector, (await _planned(connector, replace(spec, undo=False))).spec_hash)
+    if dry_run:
+        say(json.dumps(kept_json(of), ensure_ascii=False) if as_json else "\n".join(kept_lines(of)))
+        return Exit.OK
+    await schema.ensure(connector)
+    on_tty = sys.stderr.isatty() and not as_json
+    system_clock = SystemClock()
+    teller: Teller = Bar(sys.stderr) if on_tty else Lines(sys.stdout, system_clock)
+    if on_tty:
+        teller.say("\n".join([*kept_lines(of), ""]))
+    control = Control()
+    restore = Restore(
+        connector,
+        of,
+        clock=system_clock,
+        control=control,
+        progress=teller.see,
+        batch_time_ms=spec.batch_time_ms,
+    )
+    return await _ended(asyncio.ensure_future(restore.run()), control, teller)
+
+
+async def _kept(connector: Connector, spec_hash: str) -> Kept:
+    session = await connector.open(Role.PROBE)
+    try:
+        found = await kept.of_spec(session, spec_hash) if await schema.present(session) else None
+    finally:
+        await session.close()
+    if found is None:
+        raise Refused(
+            "there is nothing to bring back",
+            why="no before-images of such a backfill are kept outside a window: it ran without --undo, or it is back",
+            next="give table, SET, WHERE, key and mode as when it ran; a window is taken back by dbwatch abort",
+        )
+    return found
+
+
+async def _ended(running: asyncio.Future[Result] | asyncio.Future[Returned], control: Control, teller: Teller) -> int:
+    """The exit code of what runs, once its last line is written."""
     _stop_on_signals(control, running)
     try:
         result = await running
@@ -62,8 +110,9 @@ async def _run(dsn: str, spec: Spec, as_json: bool, again: bool) -> int:
         return Exit.INTERRUPTED
     finally:
         teller.end()
+    last = result_json(result) if isinstance(result, Result) else returned_json(result)
     with contextlib.suppress(OSError):
-        print(json.dumps(result_json(result), ensure_ascii=False), flush=True)
+        print(json.dumps(last, ensure_ascii=False), flush=True)
     if result.outcome is State.STOPPED:
         return Exit.INTERRUPTED
     return Exit.OK if result.outcome is State.DONE else Exit.FAILED
@@ -77,7 +126,7 @@ async def _planned(connector: Connector, spec: Spec) -> Plan:
         await session.close()
 
 
-def _stop_on_signals(control: Control, running: asyncio.Future[Result]) -> None:
+def _stop_on_signals(control: Control, running: asyncio.Future[Any]) -> None:
     """The first signal finishes the batch, a second one drops it: the server rolls it back."""
 
     def stop() -> None:
@@ -139,6 +188,9 @@ class Bar:
         self.say("\n")
 
 
+Teller = Bar | Lines
+
+
 def bar(progress: BackfillProgress, width: int) -> str:
     """One line of *width* characters at most: how far, how fast, how long still, and why not faster. Pure."""
     filled = round(20 * progress.fraction)
@@ -180,6 +232,7 @@ def plan_json(found: Plan) -> dict[str, Any]:
         "pending_estimate": found.pending_estimate,
         "estimated_by": found.estimated_by,
         "notes": list(found.notes),
+        "images_bytes": found.images_bytes,
         "batch": found.batch_sql,
         "edge": shown(found.statements.edge(after=True, upto=found.spec.mode == "once")),
         "spec_hash": found.spec_hash,
@@ -202,5 +255,34 @@ def result_json(result: Result) -> dict[str, Any]:
         "quarantined": result.quarantined,
         "outcome": str(result.outcome),
         "already": result.already,
+        "images": result.images,
         "note": result.note,
+    }
+
+
+def returned_json(returned: Returned) -> dict[str, Any]:
+    """The last line of a way back. Pure."""
+    return {**asdict(returned), "outcome": str(returned.outcome), "seconds": round(returned.seconds, 3)}
+
+
+def kept_lines(of: Kept) -> list[str]:
+    """The way back for a person. Pure."""
+    return [
+        f"restore  {of.kept_in.display}, {of.left:,} rows at most, from {of.kept_in.named}",
+        f"time     about {age(of.estimate_s)}",
+        *(f"note     each row fires: {one_line(trigger)}" for trigger in of.fires),
+        "note     a row that somebody else changed since stays as it is, and keeps its before-image",
+        "",
+        *map(sanitize, of.kept_in.by_hand().splitlines()),
+    ]
+
+
+def kept_json(of: Kept) -> dict[str, Any]:
+    """The way back for a program. Pure."""
+    return {
+        "images": of.kept_in.named,
+        "columns": list(of.kept_in.columns),
+        "rows_at_most": of.left,
+        "estimate_s": round(of.estimate_s, 3),
+        "by_hand": of.kept_in.by_hand(),
     }

@@ -1,6 +1,6 @@
--- The before-images that the journal knows of, of one window, of one backfill, or of all windows that are done, the
--- newest first: what is kept, how far it was brought back, how long the batches took that wrote it, and what the
--- table to be restored fires.
+-- The before-images that the journal knows of, of one window, of one backfill, of one spec outside all windows, or of
+-- all windows that are done, the newest first: what is kept, how far it was brought back, how long the batches took
+-- that wrote it, and what the table to be restored fires.
 SELECT
     b.id,
     b.step_id AS step,
@@ -33,6 +33,7 @@ WHERE
     AND (
         b.window_id = %(window)s::uuid
         OR b.id = %(id)s::bigint
+        OR b.spec_hash = %(spec)s::text AND b.window_id IS NULL
         OR %(done)s::boolean AND EXISTS (
             SELECT FROM dbwatch."window" AS w
             WHERE w.id = b.window_id AND w.outcome = 'done'
