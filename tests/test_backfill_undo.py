@@ -16,7 +16,7 @@ import pytest
 from ledger import ONCE, QUICK, WORKER_WAITS, Ledger, Scene, planned, wait_for
 from proxy import FaultProxy
 from psycopg import sql
-from servers import Database
+from servers import Database, OwnServers
 from test_backfill_claim import WINDOW
 
 from dbwatch.backfill import batch, kept
@@ -482,6 +482,44 @@ async def test_images_are_made_with_the_least_privileges_and_shared_with_whoever
         assert await hashed(db18) == before
     finally:
         await db18.sql(f"DROP OWNED BY {worker}, {other}", f"DROP ROLE {worker}, {other}")
+
+
+@pytest.mark.parametrize("restart", ["immediate", "fast"])
+async def test_a_server_that_restarts_while_data_goes_back_costs_time_only(
+    own_server: OwnServers, restart: str
+) -> None:
+    server = await own_server(18)
+    db = await own_server.database(server)
+    before = await users(db)
+    await fill(db)
+    scene = Scene()
+    running = asyncio.create_task(back(db, scene))
+    await scene.until(lambda p: len(p.history) == 2)
+    await server.restart(restart)
+    assert (await running).rows == 4000
+    assert await hashed(db) == before
+
+
+async def test_a_server_that_forgot_the_claim_is_given_new_images(db18: Database) -> None:
+    """As a failover does that lost the claim, the rows and the images: all three go back to nothing at once."""
+    before = await users(db18)
+    scene = Scene()
+    scene.react = lambda p: scene.control.pause() if p.batches == 2 else None
+    filling = asyncio.create_task(fill(db18, scene=scene))
+    paused = await scene.until(lambda p: p.state is State.PAUSED)
+    assert paused.worker is not None
+    await db18.sql(
+        (await images(db18)).kept_in.by_hand(),
+        "DELETE FROM dbwatch.backfill",
+        "DROP TABLE dbwatch.before_1",
+        f"SELECT pg_terminate_backend({paused.worker.pid}, 5000)",
+    )
+    scene.react = lambda _: None
+    scene.control.resume()
+    assert (await filling).rows == 4000
+    assert await tables_of_images(db18) == [("before_2",)]
+    assert (await back(db18)).rows == 4000
+    assert await hashed(db18) == before
 
 
 async def restore_elsewhere(dsn: str) -> asyncio.subprocess.Process:

@@ -118,13 +118,11 @@ def _walk(s: Situation, descent: Descent) -> tuple[list[Action], str]:
         descent.remove(s.leftovers)
     for step in reversed(list(s.runbook.steps())):
         known = s.state.step(step.id)
-        if known.status not in _TOUCHED:
-            continue
         if step.rollback and known.status is StepStatus.DONE and not known.undone:
             actions.append(Action(ActionKind.PERSON, f"undo {step.id}: {step.rollback}", step=step.id))
         if isinstance(step, Backfill):
             actions.extend(restoring.actions(s.images, step, known, partial(_creator, s)))
-        if known.undone:
+        if known.status not in _TOUCHED or known.undone:
             continue
         if isinstance(step, Sql) and step.undo and known.status in (StepStatus.DONE, StepStatus.UNKNOWN):
             if why := descent.undo(step.undo, step.id):
