@@ -137,6 +137,7 @@ class Tried:
     ended: str
     foreseen: str
     wrong: tuple[str, ...]
+    unsure: tuple[str, ...]
     seconds: float
 
 
@@ -230,7 +231,18 @@ async def one(
         ended = "back" if finished.equal else "; ".join(finished.differences)[:100]
         told = f"{foreseen.stops or 'back'}{', unsure' * bool(foreseen.unsure)}; {len(foreseen.left)} left"
         opened = order[base - 1] if base else "base"
-        return Tried(seed, opened, ends[-1] - base, steps, moment, ended, told, tuple(wrong), time.monotonic() - began)
+        return Tried(
+            seed,
+            opened,
+            ends[-1] - base,
+            steps,
+            moment,
+            ended,
+            told,
+            tuple(wrong),
+            foreseen.unsure,
+            time.monotonic() - began,
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         await drop(server, db)
@@ -284,7 +296,7 @@ async def campaign(name: str, aborts: int, seed: int, only: str | None) -> int:
                 f"[{tried.seconds:.0f} s]",
                 flush=True,
             )
-            for why in tried.wrong:
+            for why in (*tried.wrong, *tried.unsure):
                 print(f"      {why}", flush=True)
         print(f"{name}: {aborts - bad} of {aborts} as foretold" if only is None else "", flush=True)
     finally:

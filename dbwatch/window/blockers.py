@@ -46,12 +46,16 @@ def blocker(session: Activity, now: datetime | None, relation: str = "") -> Bloc
 
 
 def in_the_way(snapshot: Snapshot, relations: Iterable[str]) -> tuple[Blocker, ...]:
-    """Who holds any lock on one of *relations* (names as pg_class has them), but for us; the oldest first."""
-    names = set(relations)
+    """Who holds any lock on one of *relations* (names as pg_class has them), but for us; the oldest first.
+
+    Of several that a session holds, the first of *relations* is told.
+    """
+    rank = {name: n for n, name in reversed(list(enumerate(relations)))}
     held: dict[int, str] = {}
     for lock in snapshot.locks.rows:
-        if lock.granted and lock.locktype == "relation" and bare(lock) in names and lock.pid not in snapshot.own_pids:
-            held.setdefault(lock.pid, bare(lock))
+        name = bare(lock)
+        if lock.granted and lock.locktype == "relation" and name in rank and lock.pid not in snapshot.own_pids:
+            held[lock.pid] = min(held.get(lock.pid, name), name, key=rank.__getitem__)
     found = [blocker(s, snapshot.at, held[s.pid]) for s in snapshot.activity.rows if s.pid in held]
     return tuple(sorted(found, key=lambda one: -(one.age_s or 0.0)))
 

@@ -26,7 +26,8 @@ def holders(
     texts.update({step: [sql] for step, sql in undos.items()})
     found: dict[str, tuple[Blocker, ...]] = {}
     for key, statements in texts.items():
-        relations = {n.parent or n.name for sql in statements for n in grammar.read(sql).named}
+        named = [n for sql in statements for n in grammar.read(sql).named]
+        relations = [n.parent for n in named if n.parent] + [n.name for n in named]
         if waits := blockers.in_the_way(snapshot, relations):
             found[key] = waits
     return found

@@ -36,6 +36,8 @@ PATIENCE_S = 60.0
 """How long a locked relation may keep the comparison at the end of an abort waiting."""
 COLUMNS = 40
 """Of so many new columns the values are counted for a plan."""
+ASK_ANEW_S = 3.0
+"""How long what could not be rendered is left at that."""
 STEADY = 5
 """How often the schema is read anew where revisions were committed meanwhile."""
 GLANCE_S = 1.0
@@ -52,6 +54,7 @@ class Survey:
         self._chain: Chain | None = None
         self._rendered: dict[tuple[frozenset[str], str | frozenset[str], Direction], Rendered] = {}
         self._downs: dict[str, RevisionSql] = {}
+        self._troubled_at = float("-inf")
         self._counter = Counter(ground.connector, ground.clock)
         self._no_return: tuple[str, str] | None = None
         self._looked_ahead = False
@@ -306,23 +309,34 @@ class Survey:
         return found
 
     async def _down(self, chain: Chain, at: frozenset[str], revisions: tuple[str, ...]) -> Rendered:
-        """The downgrades of *revisions*: each is rendered once, with all below it down to where the window opened."""
-        if not all(revision in self._downs for revision in revisions):
+        """The downgrades of *revisions*: each is rendered once, with all below it down to where the window opened.
+
+        One that had to be rendered by asking the database may have met a lock of our own running work: it is tried
+        again, now and then.
+        """
+        clock, known = self._ground.clock, [self._downs.get(revision) for revision in revisions]
+        troubled = any(one is not None and one.trouble for one in known)
+        if None in known or (troubled and clock.monotonic() > self._troubled_at + ASK_ANEW_S):
             start = frozenset(self._ground.store.state.start_heads)
-            for rendered in await self._render(at, start, Direction.DOWN):
+            for rendered in await self._preview(at, start, Direction.DOWN):
                 self._downs[rendered.revision] = rendered
-        return tuple(self._downs[revision] for revision in revisions if revision in self._downs)
+            self._troubled_at = clock.monotonic()
+        return tuple(
+            self._downs.get(revision) or RevisionSql(revision, Direction.DOWN, (), "it was not rendered")
+            for revision in revisions
+        )
 
     async def _render(self, start: frozenset[str], to: str | frozenset[str], direction: Direction) -> Rendered:
         key = (start, to, direction)
         if key not in self._rendered:
-            project = self._ground.project
-            if project is None:
-                raise DbwatchError("the runbook names no Alembic project")
-            self._rendered[key] = await runner.preview(
-                project, self._ground.connector, start=start, to=to, direction=direction
-            )
+            self._rendered[key] = await self._preview(start, to, direction)
         return self._rendered[key]
+
+    async def _preview(self, start: frozenset[str], to: str | frozenset[str], direction: Direction) -> Rendered:
+        project = self._ground.project
+        if project is None:
+            raise DbwatchError("the runbook names no Alembic project")
+        return await runner.preview(project, self._ground.connector, start=start, to=to, direction=direction)
 
 
 def _ran(known: StepState) -> bool:
