@@ -293,6 +293,7 @@ async def test_a_snapshot_through_a_pooler_says_what_cannot_be_done(place: Place
     assert "through a pooler: which sessions are its clients' cannot be told, and no window can be driven" in plain.out
     shot = json.loads(json_text.out)
     assert shot["server"]["pooled"] is True
+    assert all(pid > 0 for pid in shot["server"]["own_pids"])  # not the number that the pooler made up
     views = ("activity", "locks", "indexes", "tables", "progress", "replication")
     assert {shot[view]["status"] for view in views} == {"ok"}
     assert status.out == "no window was ever open here\n"

@@ -30,11 +30,6 @@ from dbwatch.window.wheel import BY_HAND
 
 
 @pytest.fixture
-async def shop(db: Database, tmp_path: Path) -> Shop:
-    return await small_shop(db, tmp_path)
-
-
-@pytest.fixture
 async def shop18(db18: Database, tmp_path: Path) -> Shop:
     return await small_shop(db18, tmp_path)
 
@@ -121,8 +116,9 @@ async def is_closed_by_abort(seat: Seat) -> None:
 # The script
 
 
-@pytest.mark.parametrize("place", ["deploy", "complete", "nobody", ""])
-async def test_the_script_takes_everything_back_with_psql_alone(shop: Shop, place: str) -> None:
+@pytest.mark.parametrize(("db", "place"), [(18, "deploy"), (15, "nobody"), (18, "")], indirect=["db"])
+async def test_the_script_takes_everything_back_with_psql_alone(db: Database, tmp_path: Path, place: str) -> None:
+    shop = await small_shop(db, tmp_path)
     before = await shop.dump()
     async with driven(shop) as conductor:
         await steps_before(conductor, place)
@@ -163,6 +159,8 @@ async def test_a_script_laid_at_the_opening_takes_back_whatever_came_after(shop1
     assert (again.code, "taken back by hand" in again.err, "dbwatch abort" in again.err) == (4, True, True)
     assert "taken back by hand" in (await seat.run("status", shop18.db.dsn)).out
     await is_closed_by_abort(seat)
+    code, said = await person(shop18).psql(script)
+    assert (code, "this window is closed: there is nothing to take back" in said) == (3, True)
 
 
 async def test_a_script_that_stopped_half_way_is_run_again(shop18: Shop) -> None:
@@ -234,13 +232,12 @@ async def test_the_script_removes_what_a_killed_build_left(shop18: Shop) -> None
 # The page
 
 
-@pytest.mark.parametrize("place", ["deploy", "nobody"])
-async def test_the_page_takes_everything_back_with_psql_and_alembic(shop18: Shop, place: str) -> None:
+async def test_the_page_takes_everything_back_with_psql_and_alembic(shop18: Shop) -> None:
     before = await shop18.dump()
     async with driven(shop18) as conductor:
-        await steps_before(conductor, place)
+        await steps_before(conductor, "nobody")
         page = ((await laid(conductor)) / "rollback.md").read_text()
-        assert ("git checkout v0.7.0" in page) == (place != "deploy")
+        assert "undo deploy: git checkout v0.7.0" in page
         await person(shop18).follow(page)
         await until(conductor, lambda c: not c.driving)
     await is_back(shop18, before)
@@ -254,6 +251,71 @@ async def test_the_page_removes_what_a_killed_build_left(shop18: Shop) -> None:
     await person(shop18).follow(page.read_text())
     await is_back(shop18, before)
     await is_closed_by_abort(seat)
+
+
+# Data
+
+
+FILL = """
+title = "cities in capitals"
+
+[target]
+dsn = "${SHOP_DSN}"
+
+[[phase]]
+name = "all"
+
+[[phase.step]]
+id = "capitals"
+kind = "backfill"
+table = "users"
+set = "city = upper(city)"
+where = "city <> upper(city)"
+undo = true
+
+[[phase.step]]
+id = "look"
+kind = "manual"
+text = "all is well"
+"""
+
+
+@pytest.mark.parametrize("how", ["script", "page", "an older script"])
+async def test_what_a_backfill_overwrote_is_brought_back(shop18: Shop, how: str) -> None:
+    shop18.runbook.write_text(FILL)
+    cities = "SELECT md5(string_agg(city, ',' ORDER BY id)) FROM users"
+    before = await values(shop18.db, cities)
+    async with driven(shop18) as conductor:
+        older = ((await laid(conductor)) / "rollback.sql").read_text()
+        await steps_before(conductor, "look")
+        assert await values(shop18.db, cities) != before
+        folder = await laid(conductor)
+    script = folder / "rollback.sql"
+    if how == "page":
+        await person(shop18).follow((folder / "rollback.md").read_text())
+    if how == "an older script":  # it cannot know where the images lie, and says so
+        script = shop18.folder / "older.sql"
+        script.write_text(older)
+        code, said = await person(shop18).psql(script)
+        assert (code, "what capitals overwrote is kept (dbwatch.backfill.images says where)" in said) == (3, True)
+        script = folder / "rollback.sql"
+    if how != "page":
+        code, said = await person(shop18).psql(script)
+        assert code == 0, said
+    assert await values(shop18.db, cities) == before
+
+
+# What cannot be taken back
+
+
+async def test_the_script_stops_above_what_has_no_way_back_and_says_so(db18: Database, tmp_path: Path) -> None:
+    shop = await branches(db18, tmp_path, dead_end=True)
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "look")
+        folder = await laid(conductor)
+    code, said = await person(shop).psql(folder / "rollback.sql")
+    assert (code, "a3: revision a3 has no downgrade(); see rollback.md" in said) == (3, True), said
+    assert "a3" in await shop.heads()  # a4 is taken back, with its row of the version table
 
 
 # Several heads
@@ -281,13 +343,19 @@ text = "all is well"
 """
 
 
-async def branches(db: Database, folder: Path) -> Shop:
-    """A window that opens on two branches, brings both further, and begins a third."""
+async def branches(db: Database, folder: Path, *, dead_end: bool = False) -> Shop:
+    """A window that opens on two branches, brings both further, and begins a third.
+
+    With *dead_end* a revision of the first branch has no downgrade.
+    """
     project = AlembicProject(folder / "project")
     project.revision("r0", *table("users"))
     for name in ("a", "b"):
         project.revision(f"{name}1", *table(f"{name}1"), after="r0")
         project.revision(f"{name}2", *column(f"{name}2", of="users"))
+    if dead_end:
+        project.revision("a3", column("a3")[0], None, after="a2")
+        project.revision("a4", *column("a4"))
     project.revision("c1", INDEX_CONCURRENTLY, NO_INDEX_CONCURRENTLY, after="r0")
     ini, runbook = project.project.config, folder / "project" / "runbook.toml"
     there = conninfo_to_dict(db.dsn)

@@ -290,4 +290,5 @@ def _own_pids(snapshot: Snapshot, source: Source) -> frozenset[int]:
         if session.application_name.startswith("dbwatch ") and session.usename == user
     }
     workers = {session.pid for session in snapshot.activity.rows if session.leader_pid in named}
-    return frozenset(named | workers | {source.session.pid})
+    mine = set() if source.facts.pooled else {source.session.pid}  # a pooler makes a number up
+    return frozenset(named | workers | mine)

@@ -20,7 +20,7 @@ from dbwatch.migration.ddl import Action as DdlAction
 from dbwatch.migration.ddl import Named
 from dbwatch.migration.request import RenderedStatement, RevisionSql
 from dbwatch.postgres.queries import OURS, query
-from dbwatch.runbook.model import Migrate, Sql, Step
+from dbwatch.runbook.model import Backfill, Migrate, Sql, Step
 from dbwatch.text import one_line
 from dbwatch.window.abort import AbortPlan, ActionKind
 from dbwatch.window.ground import Ground
@@ -43,6 +43,7 @@ def rollback_sql(plan: AbortPlan, ground: Ground, revisions: Revisions | None) -
         "-- Nothing of dbwatch goes on",
         *fence(ground),
         f"SELECT {_ask('says', ev.DriverTook.kind, ev.encode(ev.DriverTook(BY_HAND, 'rollback.sql')))} \\gset",
+        "SET statement_timeout = 0;",
         "SET lock_timeout = '2s';",
     ]
     for action in plan.actions:
@@ -153,6 +154,8 @@ def _step(step: Step, plan: AbortPlan, ground: Ground, revisions: Revisions | No
         if action.step == step.id and action.sql and action.kind not in _FROM_THE_RUNBOOK:
             noted = _ask("said", ev.StepNoted.kind, step.id, TAKEN_BACK)
             parts += [f"-- {one_line(action.title)}", *_if(f"NOT {noted}", _done_with(step.id, action.sql))]
+    if isinstance(step, Backfill) and step.undo and not parts:
+        parts += _unknown_images(step.id, plan.seq)
     if isinstance(step, Migrate) and revisions is not None:
         parts += _migration(step.id, ground, revisions)
     return ["", f"-- {one_line(step.id)} ({step.kind})", *parts] if parts else []
@@ -167,6 +170,12 @@ def _persons(step: str, how: str) -> list[str]:
     message = f"{step} has to be undone by a person now: {one_line(how)}; then run this again with -v {variable}=1"
     signed = [rf"\if :{{?{variable}}}", _says(step), r"\else", _stop(message), r"\endif"]
     return _if(_ended_and_there(step), signed)
+
+
+def _unknown_images(step: str, seq: int) -> list[str]:
+    """Stops the script where a backfill kept before-images only after it was laid: how it kept them is not in it."""
+    why = f"what {step} overwrote is kept (dbwatch.backfill.images says where), and this script, as of event {seq},"
+    return _if(_ask("kept", step), [_stop(f"{why} does not know how to bring it back: dbwatch abort does")])
 
 
 def _done_with(step: str, statements: Sequence[str]) -> list[str]:

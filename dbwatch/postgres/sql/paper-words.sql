@@ -8,9 +8,6 @@ DECLARE
     digest text;
 BEGIN
     SELECT * INTO STRICT w FROM dbwatch."window" WHERE id = {window} FOR UPDATE;
-    IF w.closed_at IS NOT NULL THEN
-        RAISE EXCEPTION 'this window is closed (%): there is nothing to take back', w.outcome;
-    END IF;
     IF extract(microseconds FROM at)::bigint % 1000000 = 0 THEN
         at := at + interval '1 microsecond';
     END IF;
@@ -73,4 +70,12 @@ CREATE OR REPLACE FUNCTION pg_temp.dbwatch_went_on(since text) RETURNS boolean L
     SELECT EXISTS (SELECT FROM dbwatch.event AS e
                     WHERE e.window_id = {window} AND e.seq > since::bigint
                       AND e.kind IN ('step.started', 'step.done'))
+$function$;
+-- Whether a backfill keeps before-images of rows that were not brought back.
+CREATE OR REPLACE FUNCTION pg_temp.dbwatch_kept(step text) RETURNS boolean LANGUAGE sql AS $function$
+    SELECT EXISTS (SELECT FROM dbwatch.backfill AS b
+                    WHERE b.window_id = {window}
+                      AND b.step_id = step
+                      AND b.images IS NOT NULL
+                      AND b.rows_done > b.restored + b.changed + b.missing)
 $function$;
