@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import test_wayback as tw
 from servers import Database
 from windows import PATIENCE_S, Shop, abort, begin_abort, driven, end_of_abort, small_shop, step, steps_before, until
 
+from dbwatch.backfill.images import Images
+from dbwatch.backfill.kept import Kept
+from dbwatch.backfill.keys import KeyColumn
+from dbwatch.journal import events as ev
 from dbwatch.journal.events import StepNoted
+from dbwatch.journal.fold import WindowState
 from dbwatch.runbook.loader import parse
 from dbwatch.window import wayback
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
@@ -234,3 +242,69 @@ def test_only_without_images_a_backfill_is_the_point_of_no_return() -> None:
     assert first(text) is None
     why = "it overwrites users.name, which existed at the opening"
     assert first(text.replace("undo = true\nbatch", "batch")) == ("capitals", why)
+
+
+# --- the plan, computed
+
+
+PHONE = Images("before_7", "public", "users", (KeyColumn("id", "bigint"),), ("phone",))
+KEPT = Kept(7, "fill", "done", PHONE.to_json(), 3000, 0, 0, 0, 1.5, True, ["audit", "touch\n"])
+BY_HAND = """UPDATE "public"."users" AS t
+SET "phone" = i."old_1"
+FROM "dbwatch"."before_7" AS i
+WHERE t."id" = i."key_1"
+    AND ROW(t."phone")::record OPERATOR(pg_catalog.*=) ROW(i."new_1")::record"""
+
+
+def planned(window: WindowState, *images: Kept, undo: bool = True) -> AbortPlan:
+    text = tw.RUNBOOK.replace('kind = "backfill"', 'kind = "backfill"\nundo = true') if undo else tw.RUNBOOK
+    return wayback.plan(tw.situation(window, images=images, runbook=parse(text, "runbook.toml", {})))
+
+
+def restores(plan: AbortPlan) -> list[Action]:
+    return [action for action in plan.actions if action.kind is ActionKind.RESTORE]
+
+
+def test_the_way_back_of_data_is_a_statement_an_estimate_and_what_it_fires() -> None:
+    [action] = restores(planned(tw.state(*tw.done("fill")), KEPT))
+    assert action == Action(
+        ActionKind.RESTORE,
+        "bring back what public.users.phone held before fill",
+        step="fill",
+        sql=(BY_HAND,),
+        estimate_s=pytest.approx(0.5 + 1.2 * 1.5),  # at 2000 rows a second, a fifth dearer
+        notes=(
+            "3,000 rows at most, in batches; a row that somebody else changed since stays as it is",
+            "each row fires, as the backfill did: audit, touch",
+        ),
+    )
+    assert planned(tw.state(*tw.done("fill")), KEPT).lost == ()
+
+
+def test_data_goes_back_after_the_application_and_before_the_schema() -> None:
+    window = tw.state(*tw.done("add", "9a20", after=("3f1c",)), *tw.done("fill"), *tw.done("same"))
+    assert [a.step for a in planned(window, KEPT).actions if a.step] == ["same", "fill"]
+
+
+def test_what_is_kept_is_brought_back_though_a_person_has_undone_the_step() -> None:
+    person = Action(ActionKind.PERSON, "undo fill", step="fill").body()
+    window = tw.state(*tw.done("fill"), ev.AbortConfirmed([person], 1.0), ev.AbortActionDone(1, "undone", 1.0))
+    assert window.step("fill").undone
+    assert len(restores(planned(window, KEPT))) == 1
+
+
+def test_a_backfill_that_runs_is_promised_its_data_before_anything_is_kept() -> None:
+    running = tw.state(ev.StepStarted("fill", 1))
+    [promised] = restores(planned(running))
+    assert (promised.sql, promised.forecast) == ((), True)
+    assert planned(running).covers(planned(tw.state(*tw.done("fill")), KEPT))
+    assert restores(planned(tw.state(*tw.done("add"), tw.ADDED, ev.StepStarted("fill", 1)))) == []
+    assert restores(planned(running, undo=False)) == []
+
+
+def test_data_that_is_back_is_not_brought_back_again_and_images_that_are_gone_are_a_loss() -> None:
+    window = tw.state(*tw.done("fill"))
+    assert restores(planned(window, replace(KEPT, status="restored"))) == []
+    plan = planned(window, replace(KEPT, there=False))
+    assert restores(plan) == []
+    assert plan.lost == ("users.phone (done): its before-images are gone; somebody dropped their table",)
