@@ -16,8 +16,9 @@ from dbwatch.monitor.samples import Activity, IndexUse, Lock, Snapshot, Status, 
 from dbwatch.postgres.facts import ServerFacts
 from dbwatch.runbook.model import Runbook
 from dbwatch.window import intents
-from dbwatch.window.abort import AbortPlan, Action, ActionKind
+from dbwatch.window.abort import AbortPlan, Action, ActionKind, Blocker
 from dbwatch.window.feed import Frame, MigrationProgress, Rollback, WindowView
+from dbwatch.window.prediction import Prediction
 
 T0 = datetime(2026, 3, 14, 21, 4, 10, tzinfo=UTC)
 """When the window opened."""
@@ -131,13 +132,19 @@ def snapshot(seconds: float = 0.0, *, taken: float = 100.0, waiting: bool = Fals
     )  # type: ignore[arg-type]  # fmt: skip  # one view per kind of row
 
 
-def journal(*facts: ev.Fact, every: float = 30.0, actor: str = "wei@bastion") -> tuple[ev.Event, ...]:
+WEI, LIN = "wei@bastion", "lin@laptop"
+BY_LIN = (ev.ConfirmationGiven, ev.ConfirmationRefused, ev.Requested, ev.Marked)
+"""What the navigator writes."""
+
+
+def journal(*facts: ev.Fact, every: float = 30.0) -> tuple[ev.Event, ...]:
     """The facts as a chained journal, one every so many seconds, after the opening."""
     opened = ev.WindowOpened(RUNBOOK.title, "shop", ["9a20"], "sha", "fingerprint")
     events: list[ev.Event] = []
     for number, fact in enumerate((opened, *facts)):
         at = T0 + timedelta(seconds=every * number)
         previous = events[-1].hash if events else ""
+        actor = LIN if isinstance(fact, BY_LIN) else WEI
         events.append(ev.make(fact, seq=number + 1, at=at, actor=actor, epoch=3, prev_hash=previous))
     return tuple(events)
 
@@ -163,6 +170,20 @@ ADDED = (
 DEPLOYED = (*ADDED, ev.StepDone("deploy", 1, "v0.8.0 is out, lin watched", 240.0))
 FILLING = (*DEPLOYED, ev.StepStarted("fill", 1))
 
+SENT = ev.DdlSeen(
+    "add", 1, 1, "3f1c", "CREATE INDEX CONCURRENTLY idx_users_phone ON users (phone)", True, False, True,
+    [{"action": "create", "kind": "index", "schema": "public", "name": "idx_users_phone", "parent": "users",
+      "oid": 16431}],
+)  # fmt: skip
+"""A statement that commits by itself, and whose end nobody saw."""
+EDIT = """--- runbook.toml, as this window goes by it
++++ runbook.toml, now
+@@ -12,3 +12,3 @@
+ id = "fill"
+-planned = "10min"
++planned = "20min"
+"""
+
 MIGRATING = MigrationProgress(
     step="add", revision="3f1c", statement="ALTER TABLE users ADD COLUMN phone varchar(20)", number=2, applied=(),
     committed=(), pid=48213, waits_for="47110 (reports, idle in transaction 31 s)", attempt=2, attempts=6,
@@ -184,14 +205,33 @@ PLAN = AbortPlan(
         Action(
             ActionKind.DOWNGRADE, "downgrade 3f1c → 9a20", step="add", heads=("9a20",), estimate_s=30.0,
             sql=("DROP INDEX CONCURRENTLY idx_users_phone;", "ALTER TABLE users DROP COLUMN phone;"),
-            notes=("AccessExclusive on users", "would wait now for 47110 (reports, 31 s)"),
+            locks=("ACCESS EXCLUSIVE on users (reads and writes wait)",),
+            waits_for=(
+                Blocker(
+                    47110, T0 - timedelta(hours=1), T0, "reports", "idle in transaction", 31.0, "SELECT u.id", "users"
+                ),
+            ),
         ),
         Action(ActionKind.COMPARE, "compare the schema with the one at 21:04:10", estimate_s=2.0),
     ),
     lost=("612,340 values of users.phone, all copied from users.legacy_phone_field",),
     budget_s=300.0,
     blockers=(47110,),
+    prediction=Prediction(("9a20",), equal=True),
 )  # fmt: skip
+
+SECOND = RUNBOOK.model_copy(
+    update={
+        "phase": tuple(
+            phase.model_copy(
+                update={"step": tuple(s.model_copy(update={"confirm": "navigator"}) if s.id == "drop" else s
+                                      for s in phase.step)}
+            )
+            for phase in RUNBOOK.phase
+        )
+    }
+)  # fmt: skip
+"""The same runbook, in which the last step needs a second person's word."""
 
 
 class FakeClock:
@@ -284,10 +324,9 @@ def frames() -> dict[str, Frame]:
         ev.AbortActionDone(5, "equal", 1.0), ev.AbortFinished(True, [], 38.0),
     )  # fmt: skip
     differs = (*downgraded, ev.AbortFinished(False, ["index idx_users_phone is left"], 38.0))
-    everything = (
-        *FILLING, ev.StepDone("fill", 1, "1,295,000 rows", 100.0), ev.StepDone("complete", 1, "0", 0.2),
-        ev.StepDone("drop", 1, "at head", 4.0, ["77aa"]),
-    )  # fmt: skip
+    ready = (*FILLING, ev.StepDone("fill", 1, "1,295,000 rows", 100.0), ev.StepDone("complete", 1, "0", 0.2))
+    asked = ev.ConfirmationAsked("drop", "past it there is no whole way back: it drops users.legacy_phone_field")
+    everything = (*ready, ev.StepDone("drop", 1, "at head", 4.0, ["77aa"]))
     gone = Rollback(reversible=False, estimate_s=None, reason="legacy values are dropped", no_return="drop")
     quiet, busy = snapshot(761), snapshot(761, waiting=True)
     lost = replace(quiet, connected=False, trouble="reconnecting, try 3: connection refused", taken=114.0)
@@ -302,7 +341,15 @@ def frames() -> dict[str, Frame]:
         "window, server lost": Frame(lost, window()),
         "migrating": Frame(busy, window(*ADDING, migration=MIGRATING, busy="add", elapsed=91.0)),
         "add failed": Frame(quiet, window(*ADDING, ev.StepFailed("add", 1, TIMEOUT, 10.1, again=True))),
-        "add unknown": Frame(quiet, window(*ADDING, ev.StepUnknown("add", 1, "the driver vanished during autocommit"))),
+        "add unknown": Frame(
+            quiet,
+            window(
+                *ADDING,
+                SENT,
+                ev.StepNoted("add", "try 2 of 6"),
+                ev.StepUnknown("add", 1, "the driver vanished during autocommit"),
+            ),
+        ),
         "next is a person's": Frame(quiet, window(*ADDED)),
         "next is the backfill": Frame(quiet, window(*DEPLOYED)),
         "filling": Frame(quiet, window(*FILLING, backfill=BACKFILLING, backfill_step="fill", busy="fill")),
@@ -324,7 +371,44 @@ def frames() -> dict[str, Frame]:
                 backfill=replace(BACKFILLING, state=State.PAUSED, reason="paused by hand"),
             ),
         ),
-        "navigator": Frame(quiet, window(*ADDING, actor="lin@laptop", driving=False)),
+        "navigator": Frame(
+            quiet,
+            window(
+                *FILLING,
+                actor="lin@laptop",
+                driving=False,
+                navigators=("lin@laptop",),
+                backfill=BACKFILLING,
+                backfill_step="fill",
+            ),
+        ),
+        "navigator, driver silent": Frame(
+            quiet, window(*ADDING, actor="lin@laptop", driving=False, navigators=("lin@laptop",), silent_s=12.0)
+        ),
+        "navigator, window taken back": Frame(
+            busy, window(*begun, actor="lin@laptop", driving=False, navigators=("lin@laptop",))
+        ),
+        "wheel lost": Frame(
+            quiet,
+            window(
+                *ADDED,
+                ev.DriverTook("lin@laptop", "wei does not answer"),
+                driving=False,
+                navigators=("wei@bastion",),
+                trouble="this dbwatch is no longer the driver",
+            ),
+        ),
+        "proposing": Frame(quiet, window(*ready, asked, runbook=SECOND, navigators=("lin@laptop",))),
+        "proposed": Frame(
+            quiet,
+            window(*ready, asked, runbook=SECOND, actor="lin@laptop", driving=False, navigators=("lin@laptop",)),
+        ),
+        "confirmed": Frame(
+            quiet,
+            window(*ready, asked, ev.ConfirmationGiven("drop", 10), runbook=SECOND, navigators=("lin@laptop",)),
+        ),
+        "edited": Frame(quiet, window(*ADDED, edited=EDIT, edited_sha="5ha")),
+        "edited, broken": Frame(quiet, window(*ADDED, edited="runbook.toml:7: unknown key 'palnned'")),
         "journal trouble": Frame(quiet, window(*ADDED, journal_trouble="the disk of prod-db1 is full")),
         "aborting": Frame(busy, window(*begun, busy="the abort")),
         "abort waits for a person": Frame(quiet, window(*person, busy="the abort")),

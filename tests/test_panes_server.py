@@ -213,7 +213,7 @@ POLLED = replace(
 
 def test_what_became_slower_since_the_opening_stands_first() -> None:
     sheet = statements.sheet(POLLED, BASELINE)
-    assert table(sheet, 85)[0] == "   slower  mean ms   was ms  calls  total  now/s   now ms statement"
+    assert table(sheet, 85)[0] == "   slower  mean ms   was ms  calls  total  now/s statement"
     first, second, third = table(sheet, 85)[1:]
     assert first.split() == ["▲", "4.0×", "4.00", "1.00", "100", "0.4", "s", "SELECT", "1"]
     assert second.split()[:3] == ["10.0", "10.0", "200"]
@@ -343,7 +343,7 @@ def test_points_far_apart_are_not_joined() -> None:
 
 def test_steps_are_marked_where_they_began() -> None:
     opened = window(ev.StepStarted("add", 1, []))
-    assert [(m.label, m.at_s) for m in charts.steps_begun(opened.events, T0 + timedelta(seconds=60))] == [
+    assert [(m.label, m.at_s) for m in charts.marks_of(opened.events, T0 + timedelta(seconds=60))] == [
         ("add", -30.0)
     ]
 

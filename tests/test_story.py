@@ -83,7 +83,7 @@ async def test_a_person_drives_a_window_and_takes_it_all_back(db: Database, tmp_
     before, heads = await shop.dump(), await shop.heads()
     seat = Seat.at(shop)
     async with application(db), seat.screen(shell=True) as screen:
-        await screen.until("you drive (wei)", PATIENCE_S)
+        await screen.until("driver wei (you)", PATIENCE_S)
         await the_preview_is_signed_off(screen)
         await the_migration_waits_and_its_blocker_is_ended(screen, db)
         await sign_off(screen, "deploy", "v0.8.0 is out")

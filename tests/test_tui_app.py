@@ -235,14 +235,6 @@ async def test_a_sign_off_can_be_left() -> None:
         assert len(at.app.screen_stack) == 1
 
 
-async def test_a_step_of_unknown_outcome_is_signed_off_only_with_that_said() -> None:
-    async with seat("add unknown", WIDE) as at:
-        await at.press("n")
-        assert "Nobody knows whether add took effect" in at.text
-        await at.press(*"looked", "enter")
-        assert at.desk.asked == [intents.SignOff("add", "looked")]
-
-
 async def test_enter_runs_the_step_under_the_plans_cursor_and_shows_the_detail_elsewhere() -> None:
     async with seat("add failed", WIDE) as at:
         await at.press("1", "enter")

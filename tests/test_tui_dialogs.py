@@ -10,12 +10,15 @@ import pytest
 from seat import NARROW, WIDE, Seat, seat, wait_for
 
 from dbwatch.errors import DbwatchError
+from dbwatch.journal import events as ev
 from dbwatch.monitor.samples import Activity, Status
-from dbwatch.tui.dialogs.abort import REFRESH_S, AbortDialog, Mode, abort_text, mode_of, plan_text
+from dbwatch.tui.dialogs.abort import REFRESH_S, AbortDialog
+from dbwatch.tui.dialogs.abort_text import Mode, abort_text, in_the_way_now, mode_of, plan_text
 from dbwatch.tui.dialogs.signal import SignalDialog, Target, locks_of, session_text, target_now
 from dbwatch.window import intents
 from dbwatch.window.abort import AbortPlan
 from dbwatch.window.feed import Frame
+from dbwatch.window.prediction import Prediction
 
 FRAMES = ff.frames()
 
@@ -37,7 +40,7 @@ def session(frame: Frame, pid: int) -> Activity:
 
 def test_the_session_is_shown_with_all_that_decides() -> None:
     frame = FRAMES["migrating"]
-    told = session_text(session(frame, 47110), frame.snapshot).plain
+    told = session_text(session(frame, 47110), frame.snapshot, 75).plain
     parts = (
         "47110, connected since 2026-03-14 20:04:10", "app on shop, reports", "10.0.0.7", "AccessShare on users",
         "idle in transaction, waits on Client ClientRead", "query 31 s, transaction 31 s", "3 sessions",
@@ -137,23 +140,31 @@ async def test_without_a_connection_the_dialog_says_that_it_is_not_the_present()
 
 
 def test_the_plan_is_shown_whole() -> None:
-    told = plan_text(ff.PLAN, 75).plain
+    told = plan_text(ff.PLAN, FRAMES["migrating"].snapshot, 75).plain
     lines = [" ".join(line.split()) for line in told.splitlines()]
     assert lines[0] == "shop@prod-db1 (primary, 16.4) estimated 0:33 of 5:00"
     assert "3 undo deploy: git checkout v0.7.0; docker compose up -d (a person) ?" in lines
     assert "4 downgrade 3f1c → 9a20 0:30" in lines
     assert "ALTER TABLE users DROP COLUMN phone;" in lines
-    assert "▲ would wait now for 47110 (reports, 31 s)" in lines
-    assert "lost: 612,340 values of users.phone, all copied from users.legacy_phone_field" in lines
+    assert "ACCESS EXCLUSIVE on users (reads and writes wait)" in lines
+    assert "▲ would wait for 47110 reports, idle in transaction 31 s, holds users:" in lines
+    assert "afterwards: at 9a20, the schema equals the opening's" in lines
+    assert "lost: 612,340 values of users.phone, all copied from" in lines
 
 
 def test_a_plan_over_its_budget_says_so() -> None:
-    assert "estimated 0:33 of 0:10 OVER" in plan_text(replace(ff.PLAN, budget_s=10.0), 75).plain
+    assert (
+        "estimated 0:33 of 0:10 OVER"
+        in plan_text(replace(ff.PLAN, budget_s=10.0), FRAMES["filling"].snapshot, 75).plain
+    )
 
 
 def test_an_obstacle_is_told() -> None:
     plan = replace(ff.PLAN, obstacles=("the downgrade of 77aa drops values that nothing else holds",))
-    assert "✗ the downgrade of 77aa drops values that nothing else holds" in plan_text(plan, 75).plain
+    assert (
+        "✗ the downgrade of 77aa drops values that nothing else holds"
+        in plan_text(plan, FRAMES["filling"].snapshot, 75).plain
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +183,7 @@ def test_each_action_tells_its_state_and_its_time() -> None:
     assert "✓ 1 fence epoch 3 → 4 0.2 s" in lines
     assert "▶ 3 undo deploy: git checkout v0.7.0; docker compose up -d 6:41 …" in lines
     assert "○ 4 downgrade 3f1c → 9a20 ~0:30" in lines
-    assert "▲ Waits for a person: undo deploy: git checkout v0.7.0; docker compose up -d" in lines
+    assert "▲ Waits for a person: undo deploy: git checkout v0.7.0; docker compose up" in lines
 
 
 def test_a_downgrade_that_waits_says_for_whom() -> None:
@@ -180,7 +191,10 @@ def test_a_downgrade_that_waits_says_for_whom() -> None:
     assert frame.window is not None
     assert frame.window.state.abort is not None
     downgrading = ff.window(*[e.fact for e in frame.window.events[1:-2]], migration=ff.MIGRATING)
-    assert "▲ waits for 47110 (reports, idle in transaction 31 s)" in abort_text(downgrading, 75).plain
+    waits = in_the_way_now(downgrading, frame.snapshot)
+    assert [one.pid for one in waits] == [47110]
+    told = abort_text(downgrading, 75, waits, 47110).plain
+    assert "▶ ▲ waits for 47110 reports, idle in transaction 31 s, holds users:" in told
 
 
 def test_the_verdict_is_proof_or_what_differs() -> None:
@@ -322,14 +336,96 @@ async def test_an_abort_that_got_stuck_shows_what_failed_and_the_way_from_here()
         assert at.desk.asked == [intents.Abort(ff.PLAN.digest, "shop")]
 
 
-async def test_a_navigator_may_read_an_abort_and_not_begin_one() -> None:
-    frame = FRAMES["aborting"]
-    assert frame.window is not None
-    async with seat(replace(frame, window=replace(frame.window, driving=False)), WIDE) as at:
+async def test_a_navigator_asks_the_driver_to_begin_the_abort_that_they_have_read() -> None:
+    async with seat("navigator", NARROW, desk=ff.FakeDesk(accepts=intents.NAVIGATOR)) as at:
+        await at.press("A")
+        await wait_for(lambda: "Type the database's name to ask wei to begin:" in at.text)
+        assert "Enter asks" in at.text
+        await at.press(*"shop", "enter")
+        assert at.desk.asked == [intents.Abort(ff.PLAN.digest, "shop")]
+
+
+async def test_somebody_elses_running_abort_is_watched_and_not_begun_again() -> None:
+    async with seat("navigator, window taken back", WIDE, desk=ff.FakeDesk(accepts=intents.NAVIGATOR)) as at:
+        assert "wei takes this window back: A shows how far it is" in at.text
         await at.press("A")
         assert "▶ 1 fence epoch 3 → 4" in at.text
-        await at.press(*"shop", "enter")
+        assert "wei carries it out" in at.text
+        await at.press(*"shop", "enter", "f3")
         assert at.desk.asked == []
+
+
+BOTH = replace(
+    ff.PLAN,
+    actions=tuple(
+        replace(a, waits_for=(*a.waits_for, replace(a.waits_for[0], pid=47311, who="app-7"))) if a.waits_for else a
+        for a in ff.PLAN.actions
+    ),
+)
+
+
+async def test_each_of_those_in_the_way_can_be_chosen_and_cancelled() -> None:
+    frame = replace(FRAMES["migrating"], window=FRAMES["filling"].window)
+    desk = ff.FakeDesk()
+    desk.plan = BOTH
+    async with seat(frame, (100, 50), desk=desk) as at:
+        await at.press("A")
+        await wait_for(lambda: "F2 look at 47110" in at.text)
+        assert "▶ ▲ would wait for 47110 reports" in at.text
+        await at.press("tab")
+        assert "▶ ▲ would wait for 47311 app-7" in at.text
+        assert "F2 look at 47311, to cancel it   Tab next of 2" in at.text
+        await at.press("f2", "y")
+        [signal] = desk.asked
+        assert isinstance(signal, intents.Signal)
+        assert (signal.pid, signal.terminate) == (47311, False)
+
+
+def test_whoever_has_gone_since_the_plan_was_made_is_told_as_gone() -> None:
+    gone = changed("migrating", 47110)
+    assert "✓ 47110 reports: gone by now" in plan_text(ff.PLAN, gone.snapshot, 75).plain
+
+
+async def test_whoever_a_running_abort_waits_for_can_be_cancelled_between_two_tries_too() -> None:
+    note = "canceling statement due to lock timeout; it waited for 47110 (reports, idle in transaction 31 s): SELECT 1"
+    frame = FRAMES["abort stuck"]
+    assert frame.window is not None
+    facts = [e.fact for e in frame.window.events[1:-2]]
+    between = ff.window(*facts, migration=replace(ff.MIGRATING, pid=None, waits_for="", note=note), busy="the abort")
+    quiet = replace(ff.snapshot(761), own_pids=frozenset())
+    async with seat(Frame(quiet, between), (100, 50)) as at:
+        await at.press("A")
+        assert "waits for 47110 reports, idle in transaction 31 s" in at.text
+        await at.press("f2", "K", "y")
+        [signal] = at.desk.asked
+        assert isinstance(signal, intents.Signal)
+        assert (signal.pid, signal.terminate) == (47110, True)
+
+
+def test_a_way_back_that_stops_says_where_and_what_is_left() -> None:
+    stops = "above 77aa: its downgrade raises NotImplementedError"
+    plan = replace(
+        ff.PLAN,
+        obstacles=(f"the way back stops {stops}", "not taken back: 77aa", "the way out: take back by hand what it did"),
+        prediction=Prediction(("77aa",), equal=False, left=("column users.phone",), stops=stops),
+    )
+    told = " ".join(plan_text(plan, FRAMES["filling"].snapshot, 75).plain.split())
+    for part in ("✗ the way back stops above 77aa", "✗ not taken back: 77aa", "✗ the way out:",
+                 "afterwards: at 77aa, the schema differs", "left of ours: column users.phone"):  # fmt: skip
+        assert part in told
+
+
+def test_a_plan_that_was_wrong_is_told_in_the_verdict() -> None:
+    frame = FRAMES["back"]
+    assert frame.window is not None
+    facts = [e.fact for e in frame.window.events[1:-1]]
+    foreseen = Prediction(("9a20",), equal=True)
+    confirmed = replace(next(f for f in facts if isinstance(f, ev.AbortConfirmed)), prediction=foreseen.body())
+    facts = [confirmed if isinstance(f, ev.AbortConfirmed) else f for f in facts]
+    wrong = ff.window(*facts, ev.AbortFinished(False, ["x"], 38.0, foreseen.body(), ["not foreseen, left of ours: x"]))
+    assert "✗ the plan was wrong: not foreseen, left of ours: x" in abort_text(wrong, 75).plain
+    right = ff.window(*facts, ev.AbortFinished(True, [], 38.0, foreseen.body(), []))
+    assert "✓ as the plan foretold" in abort_text(right, 75).plain
 
 
 # The detail of a row

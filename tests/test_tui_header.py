@@ -29,7 +29,7 @@ def test_the_first_line_tells_window_phase_server_driver_and_budget() -> None:
     told = window_line(FRAMES["migrating"], 160).plain
     assert told.startswith(" users.phone replaces legacy_phone_field ▸ EXPAND ▸ code ▸ contract ")
     assert "shop@prod-db1 PostgreSQL 16.4 primary" in told
-    assert "you drive (wei)" in told
+    assert "driver wei (you)" in told
     assert told.endswith("1:31 / 1:00:00")
 
 
@@ -40,11 +40,47 @@ def test_the_present_phase_is_told_without_colour_too() -> None:
 def test_a_narrow_first_line_keeps_phase_server_and_time() -> None:
     told = window_line(FRAMES["filling"], 80).plain
     assert "✓expand›CODE›contract  shop@prod-db1 16.4" in told
-    assert told.endswith("wei  12:41/1:00:00")
+    assert told.endswith("wei*  12:41/1:00:00")
 
 
 def test_a_navigator_sees_who_drives() -> None:
-    assert "wei drives · you lin" in window_line(FRAMES["navigator"], 160).plain
+    assert "driver wei · navigator lin (you)" in window_line(FRAMES["navigator"], 160).plain
+    assert "  wei+lin*  " in window_line(FRAMES["navigator"], 80).plain
+
+
+def test_the_driver_sees_who_looks_on() -> None:
+    assert "driver wei (you) · navigator lin  " in window_line(FRAMES["proposing"], 160).plain
+    assert "  wei*+lin  " in window_line(FRAMES["proposing"], 80).plain
+    three = Frame(ff.snapshot(), ff.window(navigators=("lin@laptop", "ada@bastion")))
+    assert "driver wei (you) · navigators lin, ada  " in window_line(three, 160).plain
+
+
+def test_one_person_at_two_machines_is_told_by_their_hosts() -> None:
+    twice = ff.window(driving=False, actor="wei@home", navigators=("wei@home",))
+    assert "driver wei@bastion · navigator wei@home (you)" in window_line(Frame(ff.snapshot(), twice), 160).plain
+
+
+def test_a_silent_driver_is_told_loudly_at_every_width() -> None:
+    frame = FRAMES["navigator, driver silent"]
+    assert "driver wei ✗ silent 12 s" in window_line(frame, 160).plain
+    assert "  wei✗+lin*  " in window_line(frame, 80).plain
+    for width in (80, 140):
+        told = last_line(None, frame, 100.0, width).plain
+        assert told == " ✗ wei was not heard of for 12 s: T takes the wheel"
+
+
+def test_the_rollback_clock_runs_against_its_budget_in_every_state() -> None:
+    slow = ff.window(*ff.FILLING, rollback=Rollback(True, 301.0))
+    assert "rollback ≈ 5:01 of 5:00 OVER its budget" in line(Frame(ff.snapshot(), slow))
+    assert "back 5:01/5:00 OVER" in line(Frame(ff.snapshot(), slow), 80)
+    assert "◀ going back 9:11 of 5:00 OVER" in line(FRAMES["aborting"])
+    assert "back in 0:38 of 5:00" in line(FRAMES["back"])
+    assert "abort over after 0:38 of 5:00" in line(FRAMES["not back"])
+    for name in ("filling", "navigator", "proposed", "add unknown", "wheel lost"):
+        for width in (60, 80, 120, 160):
+            assert "back ≈ 0:38 of 5:00" in line(FRAMES[name], width) or "back 0:38/5:00 ok" in line(
+                FRAMES[name], width
+            )
 
 
 def test_a_blown_budget_says_so_in_a_word() -> None:
@@ -74,13 +110,13 @@ def test_the_second_line_tells_how_the_server_is() -> None:
     assert "▲ waiting 3 (12 s)" in told
     assert "WAL 13 MB/s" in told
     assert "xmin 38 s" in told
-    assert "rollback ≈ 0:38 reversible" in told
+    assert "rollback ≈ 0:38 of 5:00 reversible" in told
     assert told.endswith("● live 0.4 s")
 
 
 def test_the_second_line_of_a_narrow_screen() -> None:
     told = line(FRAMES["migrating"], 80)
-    assert told == " conn 61/97  tps 1.2k  ▲ wait 3 12 s  xmin 38 s  back 0:38 ok      ● live 0.4 s"
+    assert told == " conn 61/97  tps 1.2k  ▲ wait 3 12 s  back 0:38/5:00 ok            ● live 0.4 s"
 
 
 def test_what_is_waiting_and_the_freshness_stay_when_all_else_gives_way() -> None:
@@ -199,6 +235,8 @@ def test_a_lost_wheel_is_told_and_not_taken_for_trouble_with_the_journal() -> No
     frame = FRAMES["migrating"]
     lost = replace(frame, window=replace(frame.window, trouble="this dbwatch is no longer the driver"))
     assert last_line(None, lost, 100.0, 90).plain == " ✗ this dbwatch is no longer the driver"
+    told = last_line(None, FRAMES["wheel lost"], 100.0, 90).plain
+    assert told == " ✗ lin drives now: this dbwatch is no longer the driver; T takes the wheel back"
 
 
 def test_a_restart_of_the_server_is_noticed() -> None:

@@ -12,10 +12,11 @@ from dbwatch.runbook.model import Contact
 from dbwatch.tui import keys
 from dbwatch.tui.app import DbwatchApp
 from dbwatch.tui.board import PANES
+from dbwatch.tui.command import Command, Group, Situation
 from dbwatch.tui.dialogs.palette import entries, found
 from dbwatch.tui.dialogs.reading import help_text
 from dbwatch.tui.footline import keys_text
-from dbwatch.tui.keys import COMMANDS, Situation, available, footer, offered
+from dbwatch.tui.keys import COMMANDS, available, footer, offered
 from dbwatch.tui.window_commands import WindowCommands
 from dbwatch.window import intents
 
@@ -33,7 +34,7 @@ def situations() -> Iterator[Situation]:
                     yield Situation(frame.window, accepts, pane.command, pane.can, session, step)
 
 
-def names(commands: list[keys.Command]) -> set[str]:
+def names(commands: list[Command]) -> set[str]:
     return {command.name for command in commands}
 
 
@@ -109,7 +110,7 @@ def test_a_mere_watch_has_no_key_of_a_window() -> None:
     for accepts in (WATCHING, frozenset[type]()):
         here = Situation(None, accepts, "activity", frozenset({"filter"}), session=True)
         groups = {command.group for command in offered(here)}
-        assert keys.Group.WINDOW not in groups
+        assert Group.WINDOW not in groups
         assert not {"plan", "backfill", "journal"} & names(offered(here))
         assert ({"cancel", "terminate"} <= names(offered(here))) == bool(accepts)
 
@@ -126,7 +127,8 @@ def test_cancel_and_terminate_need_a_session_under_the_cursor() -> None:
         ("add failed", "run add again"),
         ("next is the backfill", "run fill"),
         ("abort waits for a person", "sign off: deploy undone"),
-        ("add unknown", "sign off add"),
+        ("add unknown", "decide add"),
+        ("proposed", "confirm drop"),
         ("no way back", "close the window"),
         ("abort stuck", "close the window"),
     ],
@@ -151,8 +153,12 @@ def test_the_footer_says_what_b_would_do_now(name: str, word: str) -> None:
         ("aborting", "next", "an abort is under way"),
         ("closed", "next", "the window is closed: done"),
         ("navigator", "next", "wei@bastion drives this window; only the driver starts and stops its steps"),
-        ("navigator", "stop", "wei@bastion drives this window, and its work runs there"),
-        ("navigator", "abort", "wei@bastion drives this window; only the driver starts and stops its steps"),
+        ("navigator, driver silent", "backfill_toggle", "no backfill is running, and only wei can start one"),
+        ("proposing", "next", "drop waits for a second person's word; X takes the proposal back"),
+        ("confirmed", "next", "lin has confirmed drop: it is about to begin"),
+        ("filling", "take", "you drive already"),
+        ("closed", "take", "the window is closed: done"),
+        ("closed", "mark", "the window is closed"),
         ("migrating", "backfill_toggle", "add comes before fill"),
         ("window opened", "stop", "nothing of ours is running"),
         ("window opened", "faster", "no backfill is running"),

@@ -20,7 +20,9 @@ from textual.screen import Screen
 from dbwatch.clock import Clock, SystemClock
 from dbwatch.text import sanitize
 from dbwatch.tui import files, keys
+from dbwatch.tui.alerts import alert
 from dbwatch.tui.board import Board, FilterLine, Shown
+from dbwatch.tui.command import Situation
 from dbwatch.tui.dialogs import ask
 from dbwatch.tui.dialogs.abort import AbortDialog
 from dbwatch.tui.dialogs.dialog import Dialog
@@ -83,6 +85,8 @@ class DbwatchApp(App[None]):
         self._frozen_at = 0.0
         self._interval = 1.0
         self._said: Said | None = None
+        self._rung = ""
+        """For which alert the bell was rung."""
         self._board = Board(Shown(self._latest, self._latest, self._clock.monotonic(), self._interval))
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
@@ -132,6 +136,11 @@ class DbwatchApp(App[None]):
     def on_frame_arrived(self, message: FrameArrived) -> None:
         """Shows the newest frame."""
         self._latest = message.frame
+        pressing = alert(message.frame.window)
+        name = pressing.name if pressing is not None else ""
+        if name and name != self._rung:
+            self.bell()
+        self._rung = name
         self._show()
 
     def _tick(self) -> None:
@@ -182,7 +191,7 @@ class DbwatchApp(App[None]):
         """The intents that the desk takes."""
         return frozenset() if self._desk is None else self._desk.accepts
 
-    def situation(self) -> keys.Situation:
+    def situation(self) -> Situation:
         """What decides which commands can be given now."""
         return self._board.situation(self.accepts)
 
@@ -207,6 +216,8 @@ class DbwatchApp(App[None]):
         self.say(answer.text or f"{about}: {'taken' if answer.taken else 'refused'}", wrong=not answer.taken)
         if isinstance(intent, Abort) and not answer.taken and isinstance(self.screen, AbortDialog):
             self.screen.refused(answer.text)
+        if answer.name_needed and not self._leaving:
+            self._window.name_needed(intent, answer.text)
 
     # Commands: one method per command of the registry
 

@@ -17,10 +17,11 @@ from textual.widgets import Input
 
 from dbwatch.monitor.rates import Rates, rates
 from dbwatch.monitor.samples import Snapshot
+from dbwatch.tui.command import Situation
 from dbwatch.tui.field import Field
 from dbwatch.tui.footline import Said, keys_text, last_line
 from dbwatch.tui.header import WIDE, server_line, window_line
-from dbwatch.tui.keys import BY_NAME, Situation
+from dbwatch.tui.keys import BY_NAME
 from dbwatch.tui.panes.activity import ActivityPane
 from dbwatch.tui.panes.backfill import BackfillPane
 from dbwatch.tui.panes.base import Pane

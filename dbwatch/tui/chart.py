@@ -44,6 +44,7 @@ class Mark:
 
     at_s: float
     label: str
+    glyph: str = "▼"
 
 
 def chart(
@@ -137,9 +138,9 @@ def _labels(marks: Sequence[Mark], width: int, span_s: float) -> list[str]:
     """The marks' names, empty where one would run into the next name or over the edge."""
     cell_s = span_s / max(1, width - 8)
     ends = [*(mark.at_s for mark in marks), 0.0][1:]
-    labels = [f"▼{mark.label}" for mark in marks]
+    labels = [f"{mark.glyph}{mark.label}" for mark in marks]
     return [
-        label if mark.at_s + (len(label) + 1) * cell_s <= end else "▼"
+        label if mark.at_s + (len(label) + 1) * cell_s <= end else mark.glyph
         for mark, label, end in zip(marks, labels, ends, strict=True)
     ]
 

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 
 from textual.content import Content
 
-from dbwatch.tui.keys import Situation, footer
+from dbwatch.tui.alerts import alert
+from dbwatch.tui.allowed import short
+from dbwatch.tui.command import Situation
+from dbwatch.tui.keys import footer
 from dbwatch.tui.panes.journal import says, tone
 from dbwatch.tui.say import BAD, FAINT, GOOD, WARN
 from dbwatch.window.feed import Frame
 
 LINGERS_S = 15.0
 """So long a good answer stands; what went wrong stands until the next key."""
+GLIMPSE_S = 4.0
+"""So long where something presses waits behind it."""
 STYLES = {"": "", "strong": "bold", "dim": FAINT, "good": GOOD, "warn": WARN, "bad": f"bold {BAD}", "own": "bold"}
 
 
@@ -27,23 +32,25 @@ class Said:
 
 
 def last_line(said: Said | None, frame: Frame | None, now: float, width: int) -> Content:
-    """What was said to the person here, as long as it stands; else trouble with the journal; else the last event."""
-    if said is not None and (said.wrong or now - said.at < LINGERS_S):
+    """What was said to the person here, as long as it stands; else what presses; else the last event."""
+    pressing = alert(frame.window) if frame is not None else None
+    stands = GLIMPSE_S if pressing is not None else LINGERS_S
+    if said is not None and (said.wrong or now - said.at < stands):
         line = Content.assemble((f" {'✗' if said.wrong else '›'} ", f"bold {BAD}" if said.wrong else "bold"), said.text)
     elif frame is None:
         line = Content("")
-    elif frame.window is not None and frame.window.trouble:
-        line = Content.styled(f" ✗ {frame.window.trouble}", f"bold {BAD}")
-    elif frame.window is not None and frame.window.journal_trouble:
-        line = Content.styled(
-            f" ✗ the journal is kept in the mirror only: {frame.window.journal_trouble}", f"bold {BAD}"
-        )
+    elif pressing is not None:
+        if pressing.bad:
+            line = Content.styled(f" ✗ {pressing.text}", f"bold {BAD}")
+        else:
+            line = Content.styled(f" ▲ {pressing.text} ", f"bold reverse {WARN}")
     elif frame.snapshot.notice:
         line = Content.styled(f" ▲ {frame.snapshot.notice}", WARN)
     elif frame.window is not None and frame.window.events:
         event = frame.window.events[-1]
         style = STYLES.get(tone(event.fact), "")
-        line = Content.assemble((f" {event.at:%H:%M:%S} ", FAINT), (says(event, frame.window), style))
+        who = "" if event.actor == frame.window.actor else f"{short(event.actor)}: "
+        line = Content.assemble((f" {event.at:%H:%M:%S} ", FAINT), who, (says(event, frame.window), style))
     else:
         line = Content("")
     return line.truncate(width, ellipsis=True)

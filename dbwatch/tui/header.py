@@ -14,7 +14,8 @@ from dbwatch import text
 from dbwatch.journal.fold import StepStatus
 from dbwatch.monitor.rates import Rates
 from dbwatch.monitor.samples import Snapshot, Status, Vitals
-from dbwatch.tui.keys import next_step
+from dbwatch.tui.allowed import next_step, short
+from dbwatch.tui.clocks import cut, time_spent, way_back
 from dbwatch.tui.panes.age import MISSED_POLLS
 from dbwatch.tui.say import BAD, FAINT, GOOD, WARN
 from dbwatch.window.feed import Frame, WindowView
@@ -48,16 +49,12 @@ def freshness(snapshot: Snapshot, now: float, interval: float, frozen_for: float
         return Content.assemble(("‖ FROZEN ", f"bold {WARN}"), (text.age(frozen_for), WARN))
     age = data_age(snapshot, now)
     trouble = snapshot.trouble.split(":")[0] if width < WIDE else snapshot.trouble
-    because = f" ({_cut(trouble, 34 if width < WIDE else 60)})" if trouble else ""
+    because = f" ({cut(trouble, 34 if width < WIDE else 60)})" if trouble else ""
     if age is None:
         return Content.assemble(("◌ ", WARN), (f"no data yet{because}", WARN if trouble else FAINT))
     if not is_stale(snapshot, now, interval):
         return Content.assemble(("● ", GOOD), f"live {text.age(age)}")
     return Content.assemble(("◌ stale ", f"bold {BAD}"), (f"{text.age(age)}{because}", BAD))
-
-
-def _cut(string: str, cells: int) -> str:
-    return string if len(string) <= cells else string[: cells - 1] + "…"
 
 
 def fit(left: Sequence[Part], right: Sequence[Part], width: int, gap: str = "   ") -> Content:
@@ -104,7 +101,14 @@ def phases(view: WindowView, narrow: bool) -> Content:
     return Content.assemble(*pieces)
 
 
-def stage(view: WindowView, narrow: bool) -> Content:
+def phase_of(view: WindowView) -> Content:
+    """`CODE 2/3`: where we are, in the fewest cells."""
+    names, now = [phase.name for phase in view.runbook.phase], current_phase(view)
+    where = f"{now.upper()} {names.index(now) + 1}/{len(names)}" if now is not None else f"{len(names)} phases done"
+    return Content.styled(where, "bold $accent")
+
+
+def stage(view: WindowView, narrow: bool, named: bool = True) -> Content:
     """Where the window stands: its phases, or that it is being taken back, or how it ended."""
     abort = view.state.abort
     if view.state.closed_at is not None:
@@ -113,33 +117,33 @@ def stage(view: WindowView, narrow: bool) -> Content:
         return Content.assemble(("◀ GOING BACK", f"bold reverse {WARN}"))
     if abort is not None:
         return Content.assemble(("◀ BACK" if abort.equal else "◀ NOT QUITE BACK", f"bold reverse {WARN}"))
-    return phases(view, narrow)
+    return phases(view, narrow) if named else phase_of(view)
 
 
-TITLES = (48, 36, 28, 20, 14)
-"""How many cells of the title are kept, the most that leaves room for everything else."""
+TITLES = ((48, True), (36, True), (28, True), (20, True), (14, True), (28, False), (20, False), (14, False))
+"""How many cells of the title are kept, and whether all phases are named: the first that leaves room for the rest."""
 
 
 def window_line(frame: Frame, width: int) -> Content:
     """The first status line."""
     narrow = width < WIDE
     gap = "  " if narrow else "     "
-    for kept in TITLES:
-        left, right = _window_parts(frame, narrow, kept)
+    for kept, named in TITLES:
+        left, right = _window_parts(frame, narrow, kept, named)
         if _cells([*left, *right], gap) + 2 <= width:
             break
     return fit(left, right, width, gap)
 
 
-def _window_parts(frame: Frame, narrow: bool, kept: int) -> tuple[list[Part], list[Part]]:
+def _window_parts(frame: Frame, narrow: bool, kept: int, named: bool) -> tuple[list[Part], list[Part]]:
     view, facts = frame.window, frame.snapshot.facts
     left: list[Part] = []
     right: list[Part] = []
     if view is None:
         left.append(Part(Content.assemble(("dbwatch", "bold"), (" ▸ ", FAINT), "watching")))
     else:
-        title = (_cut(view.runbook.title, kept), "bold")
-        left.append(Part(Content.assemble(title, (" " if narrow else " ▸ ", FAINT), stage(view, narrow))))
+        title = (cut(view.runbook.title, kept), "bold")
+        left.append(Part(Content.assemble(title, (" " if narrow else " ▸ ", FAINT), stage(view, narrow, named))))
     if facts is not None:
         version = facts.version_text if narrow else f"PostgreSQL {facts.version_text}"
         role = " standby" if facts.in_recovery else "" if narrow else " primary"
@@ -149,32 +153,38 @@ def _window_parts(frame: Frame, narrow: bool, kept: int) -> tuple[list[Part], li
     elif view is not None and view.state.database:
         left.append(Part(Content(view.state.database), rank=1))
     if view is not None:
-        right += [Part(people(view, narrow), rank=3), Part(time_spent(view, narrow), rank=2)]
+        right += [
+            Part(people(view, narrow), rank=3 if view.silent_s is None else 1),
+            Part(time_spent(view, narrow), rank=2),
+        ]
     elif frame.snapshot.at is not None:
         right.append(Part(Content(f"server {frame.snapshot.at:%H:%M:%S}"), rank=2))
     return left, right
 
 
 def people(view: WindowView, narrow: bool) -> Content:
-    """Who drives, and who sits here if that is somebody else."""
-    driver, me = _short(view.state.driver), _short(view.actor)
-    if view.driving or not driver:
-        return Content(f"you drive ({me})" if not narrow else me)
-    return Content(f"{driver} drives · you {me}" if not narrow else f"{driver}+{me}")
+    """`driver wei (you) · navigator lin`; narrow `wei*+lin`, where `*` is you. A driver who is silent is told as such.
 
-
-def _short(actor: str) -> str:
-    return actor.split("@")[0]
-
-
-def time_spent(view: WindowView, narrow: bool) -> Content:
-    """Elapsed time of the window against its budget; over it, says so in a word too."""
-    spent, budget = text.clock(view.elapsed_s), view.runbook.budget
-    if budget is None:
-        return Content(spent)
-    over = view.elapsed_s > budget
-    line = f"{spent}{'/' if narrow else ' / '}{text.clock(budget)}{' OVER' if over else ''}"
-    return Content.styled(line, BAD if over else "")
+    Two of the same name are told apart by their hosts.
+    """
+    driver, me = view.state.driver, view.actor
+    others = list(dict.fromkeys(view.navigators))
+    if not view.driving and me not in others:
+        others.append(me)
+    names = [short(actor) for actor in dict.fromkeys((driver, *others))]
+    named = {
+        actor: actor if names.count(short(actor)) > 1 and not narrow else short(actor) for actor in (driver, *others)
+    }
+    silent = not view.driving and view.silent_s is not None
+    if narrow:
+        at_wheel = f"{named[driver] or '–'}{'*' if view.driving else '✗' if silent else ''}"
+        seats = "".join(f"+{named[actor]}{'*' if actor == me and not view.driving else ''}" for actor in others)
+        return Content.assemble((at_wheel, f"bold {BAD}" if silent else ""), seats)
+    gone = f" ✗ silent {text.age(view.silent_s)}" if silent else ""
+    at_wheel = f"driver {named[driver] or 'nobody'}{' (you)' if view.driving else ''}{gone}"
+    seats = ", ".join(f"{named[actor]}{' (you)' if actor == me and not view.driving else ''}" for actor in others)
+    word = " · navigators " if len(others) > 1 else " · navigator "
+    return Content.assemble((at_wheel, f"bold {BAD}" if silent else ""), f"{word}{seats}" if seats else "")
 
 
 def meter(fraction: float, cells: int) -> str:
@@ -219,29 +229,6 @@ def waiting(snapshot: Snapshot, vitals: Vitals, narrow: bool) -> Content:
     return Content.assemble((f"▲ {word} {vitals.waiting}{since}", f"bold {style}"))
 
 
-def past_no_return(view: WindowView) -> bool:
-    """Whether the step after which there is no way back has begun."""
-    step = view.rollback.no_return
-    return step is not None and view.state.step(step).status not in (StepStatus.PENDING, StepStatus.WAIVED)
-
-
-def way_back(view: WindowView, narrow: bool) -> Content:
-    """What an abort would mean now: `rollback ≈ 0:38 reversible`, or `no way back since drop`."""
-    rollback = view.rollback
-    if rollback.unknown:
-        because = "" if narrow else f": {_cut(rollback.unknown, 48)}"
-        return Content.assemble((f"? way back not known{because}", f"bold {WARN}"))
-    if past_no_return(view):
-        return Content.assemble((f"✗ no way back since {rollback.no_return}", f"bold {BAD}"))
-    if not rollback.reversible:
-        because = f": {_cut(rollback.reason, 24 if narrow else 48)}" if rollback.reason else ""
-        return Content.assemble((f"✗ no way back{because}", f"bold {BAD}"))
-    takes = "" if rollback.estimate_s is None else text.clock(rollback.estimate_s)
-    if narrow:
-        return Content.assemble(f"back {takes or '?'} ", ("ok", GOOD))
-    return Content.assemble(f"rollback ≈ {takes} " if takes else "rollback ", ("reversible", GOOD))
-
-
 def server_line(
     frame: Frame, figures: Rates, *, now: float, interval: float, frozen_for: float | None, width: int
 ) -> Content:
@@ -263,8 +250,8 @@ def server_line(
             mark = Content.styled(f"xmin {text.age(vitals.oldest_xmin_s)}{'!' if old else ''}", WARN if old else "")
             left.append(Part(mark, rank=6))
     elif snapshot.vitals.status is not Status.WAITING:
-        left.append(Part(Content.styled(_cut(f"no figures: {snapshot.vitals.reason}", width // 2), WARN), rank=3))
+        left.append(Part(Content.styled(cut(f"no figures: {snapshot.vitals.reason}", width // 2), WARN), rank=3))
     if frame.window is not None and frame.window.state.open:
-        left.append(Part(way_back(frame.window, narrow), rank=1))
+        left.append(Part(way_back(frame.window, narrow), rank=0))
     live = freshness(snapshot, now, interval, frozen_for, width)
     return fit(left, [Part(live)], width, "  " if narrow else "   ")

@@ -1,218 +1,36 @@
 """The one registry of keys: bindings, footer, help screen and command palette all come from it.
 
 A command is *offered* where its door can do it at all (a mere watch has no plan, hence no `n`), and *refused*, with
-a sentence, where it cannot be done just now. What is not offered stands nowhere; what is refused stands in the help
-with its reason, and in neither footer nor palette.
+a sentence, where it cannot be done just now (`allowed.py`). What is not offered stands nowhere; what is refused stands
+in the help with its reason, and in neither footer nor palette.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
-
 from textual.binding import Binding
 
-from dbwatch.backfill.progress import State
-from dbwatch.journal.fold import ActionState, ActionStatus, StepStatus
-from dbwatch.runbook.model import Manual
-from dbwatch.window import gates
-from dbwatch.window.abort import ActionKind
-from dbwatch.window.feed import WindowView
+from dbwatch.tui import allowed
+from dbwatch.tui.allowed import in_window
+from dbwatch.tui.command import Command, Group, Offered, Refusal, Situation
 from dbwatch.window.intents import (
     Abort,
+    Amend,
     ChangeSpeed,
-    CloseWindow,
+    Confirm,
+    Mark,
     Note,
     RunStep,
     Signal,
     SignOff,
     StopOurs,
+    TakeOver,
     ToggleBackfill,
 )
 
 
-class Group(StrEnum):
-    """The headings of the help screen."""
-
-    PANES = "Panes"
-    WINDOW = "The window"
-    SESSIONS = "Sessions"
-    TABLE = "The pane in front"
-    SCREEN = "The screen"
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that decides which commands can be given now."""
-
-    window: WindowView | None = None
-    accepts: frozenset[type] = frozenset()
-    """The intents that the desk takes; empty without a desk."""
-    pane: str = ""
-    """The pane in front: the name of its command."""
-    can: frozenset[str] = frozenset()
-    """What the pane in front can do: filter, sort, export, detail."""
-    session: bool = False
-    """Whether the cursor is on a session of the server's."""
-    step: str | None = None
-    """The step under the Plan's cursor."""
-
-
-Offered = Callable[[Situation], bool]
-Refusal = Callable[[Situation], str]
-
-
-def _always(_: Situation) -> bool:
-    return True
-
-
-def _granted(_: Situation) -> str:
-    return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """Something that a person can do with a key."""
-
-    name: str
-    """Also the name of the app's method: `do_<name>`."""
-    keys: tuple[str, ...]
-    """Textual's names of the keys."""
-    key: str
-    """As shown."""
-    word: str
-    """In the footer."""
-    about: str
-    """In the help and the palette."""
-    group: Group
-    offered: Offered = _always
-    refusal: Refusal = _granted
-    wording: Callable[[Situation], str] | None = None
-    """What the key would do just now, where that is more than *word* says."""
-    footer: int = 0
-    """Which goes first where the footer is too narrow for all: 1 stays longest; 0 is not in the footer."""
-
-    def said(self, situation: Situation) -> str:
-        """The word in the footer."""
-        return self.wording(situation) if self.wording is not None else self.word
-
-
-def next_step(view: WindowView) -> str | None:
-    """The id of the first step that is not over; None where all are."""
-    step = gates.next_step(view.state, view.runbook)
-    return None if step is None else step.id
-
-
-def persons_action(view: WindowView) -> ActionState | None:
-    """The action of a running abort that waits for a person's signature; None where none does."""
-    actions = view.state.abort.actions if view.state.aborting and view.state.abort is not None else ()
-    running = (a for a in actions if a.status is ActionStatus.RUNNING and a.body.get("kind") == ActionKind.PERSON)
-    return next(running, None)
-
-
-def is_signed_off(view: WindowView, step: str) -> bool:
-    """Whether a person's signature ends this step: theirs to do, or nobody knows whether it took effect."""
-    return isinstance(view.runbook.step(step), Manual) or view.state.step(step).status is StepStatus.UNKNOWN
-
-
-def step_refusal(view: WindowView, step: str) -> str:
-    """Why *step* cannot be run, or signed off, from this screen now."""
-    refuses = gates.sign_off_refusal if is_signed_off(view, step) else gates.refusal
-    return hands_off(view) or refuses(view.state, view.runbook, view.runbook.step(step))
-
-
-def may_close(view: WindowView) -> bool:
-    """Whether nothing is left to do but to close the window: all is done, or it was taken back."""
-    abort = view.state.abort
-    return view.state.open and (abort.finished if abort is not None else next_step(view) is None)
-
-
-def hands_off(view: WindowView) -> str:
-    """Why nobody at this screen may start anything; empty where one may."""
-    if view.state.closed_at is not None:
-        return f"the window is closed: {view.state.outcome}"
-    if not view.driving:
-        return f"{view.state.driver or 'somebody else'} drives this window; only the driver starts and stops its steps"
-    return ""
-
-
-def _what_next(s: Situation) -> str:
-    if s.window is None:
-        return "next"
-    if (action := persons_action(s.window)) is not None:
-        return f"sign off: {action.body.get('step')} undone"
-    if may_close(s.window):
-        return "close the window"
-    step = next_step(s.window)
-    if step is None:
-        return "next"
-    again = " again" if s.window.state.step(step).attempt else ""
-    return f"sign off {step}" if is_signed_off(s.window, step) else f"run {step}{again}"
-
-
-def _what_abort(s: Situation) -> str:
-    return "show the abort" if s.window is not None and s.window.state.abort is not None else "abort"
-
-
-def _what_backfill(s: Situation) -> str:
-    if s.window is None or s.window.backfill is None or s.window.backfill.state.ended:
-        return "start backfill"
-    return "resume backfill" if s.window.backfill.state is State.PAUSED else "pause backfill"
-
-
 def _window(*intents: type) -> Offered:
-    return lambda s: s.window is not None and all(intent in s.accepts for intent in intents)
-
-
-def _in_window(refusal: Callable[[WindowView, Situation], str]) -> Refusal:
-    """A refusal that has a window to ask."""
-    return lambda s: "no window is open here" if s.window is None else refusal(s.window, s)
-
-
-def _no_next(view: WindowView, s: Situation) -> str:
-    if reason := hands_off(view):
-        return reason
-    if persons_action(view) is not None or (may_close(view) and CloseWindow in s.accepts):
-        return ""
-    step = next_step(view)
-    return "every step is done" if step is None else step_refusal(view, step)
-
-
-def _no_step(view: WindowView, s: Situation) -> str:
-    if s.step is None:
-        return "put the Plan's cursor on a step"
-    return step_refusal(view, s.step)
-
-
-def _no_backfill(view: WindowView, _: Situation) -> str:
-    if reason := hands_off(view):
-        return reason
-    running = view.state.running
-    if running is not None and running.id == view.backfill_step:
-        return ""
-    backfill = gates.next_backfill(view.state, view.runbook)
-    return backfill if isinstance(backfill, str) else gates.refusal(view.state, view.runbook, backfill)
-
-
-def _no_speed(view: WindowView, _: Situation) -> str:
-    if reason := hands_off(view):
-        return reason
-    return "" if view.backfill is not None and not view.backfill.state.ended else "no backfill is running"
-
-
-def _no_abort(view: WindowView, _: Situation) -> str:
-    return "" if view.state.abort is not None else hands_off(view)
-
-
-def _no_stop(view: WindowView, _: Situation) -> str:
-    if not view.driving:
-        return f"{view.state.driver or 'somebody else'} drives this window, and its work runs there"
-    return "" if view.busy or view.state.running else "nothing of ours is running"
-
-
-def _no_note(view: WindowView, _: Situation) -> str:
-    return "the window is closed" if view.state.closed_at is not None else ""
+    """In a window, at a desk that takes one of *intents*."""
+    return lambda s: s.window is not None and any(intent in s.accepts for intent in intents)
 
 
 def _no_session(s: Situation) -> str:
@@ -243,36 +61,49 @@ PANES: tuple[Command, ...] = (
 COMMANDS: tuple[Command, ...] = (
     *PANES,
     Command(
-        "next", ("n",), "n", "next", "run the next step, or sign it off where a person does it",
-        Group.WINDOW, _window(RunStep, SignOff), _in_window(_no_next), _what_next, footer=1,
+        "next", ("n",), "n", "next", "the next step: run it, sign it off, decide or confirm it",
+        Group.WINDOW, _window(RunStep, SignOff, Confirm), in_window(allowed.no_next), allowed.what_next, footer=1,
     ),
     Command(
-        "step", ("enter",), "Enter", "this step", "run the step under the Plan's cursor, or sign it off",
-        Group.WINDOW, lambda s: _window(RunStep, SignOff)(s) and s.pane == "plan", _in_window(_no_step), footer=6,
+        "step", ("enter",), "Enter", "this step", "the same with the step under the Plan's cursor",
+        Group.WINDOW, lambda s: _window(RunStep, SignOff, Confirm)(s) and s.pane == "plan",
+        in_window(allowed.no_step), footer=6,
     ),
     Command(
         "backfill_toggle", ("b",), "b", "backfill", "start, pause or resume the backfill",
-        Group.WINDOW, _window(ToggleBackfill), _in_window(_no_backfill), _what_backfill, footer=3,
+        Group.WINDOW, _window(ToggleBackfill), in_window(allowed.no_backfill), allowed.what_backfill, footer=3,
     ),
     Command(
         "gentler", ("left_square_bracket",), "[", "gentler", "let the backfill take longer pauses",
-        Group.WINDOW, _window(ChangeSpeed), _in_window(_no_speed), footer=9,
+        Group.WINDOW, _window(ChangeSpeed), in_window(allowed.no_speed), footer=9,
     ),
     Command(
         "faster", ("right_square_bracket",), "]", "faster", "let the backfill take shorter pauses",
-        Group.WINDOW, _window(ChangeSpeed), _in_window(_no_speed), footer=9,
+        Group.WINDOW, _window(ChangeSpeed), in_window(allowed.no_speed), footer=9,
     ),
     Command(
         "stop", ("X",), "X", "stop ours", "stop our own work at once, change nothing else",
-        Group.WINDOW, _window(StopOurs), _in_window(_no_stop), footer=2,
+        Group.WINDOW, _window(StopOurs), in_window(allowed.no_stop), allowed.what_stop, footer=2,
     ),
     Command(
         "abort", ("A",), "A", "abort", "show the way back; typing the database's name begins it",
-        Group.WINDOW, _window(Abort), _in_window(_no_abort), _what_abort, footer=2,
+        Group.WINDOW, _window(Abort), in_window(allowed.no_abort), allowed.what_abort, footer=2,
+    ),
+    Command(
+        "amend", ("E",), "E", "edited", "show what was edited in the runbook's file; take it",
+        Group.WINDOW, lambda s: _window(Amend)(s) and s.window is not None and bool(s.window.edited), footer=2,
+    ),
+    Command(
+        "take", ("T",), "T", "take over", "drive this window; whoever drove it is fenced out",
+        Group.WINDOW, _window(TakeOver), in_window(allowed.no_wheel), footer=3,
     ),
     Command(
         "note", ("N",), "N", "note", "write a line into the journal",
-        Group.WINDOW, _window(Note), _in_window(_no_note),
+        Group.WINDOW, _window(Note), in_window(allowed.no_words), footer=10,
+    ),
+    Command(
+        "mark", ("M",), "M", "mark", "mark this moment in charts and journal: a deploy, a test",
+        Group.WINDOW, _window(Mark), in_window(allowed.no_words), footer=10,
     ),
     Command(
         "cancel", ("C",), "C", "cancel", "cancel the query under the cursor, after a look at it",

@@ -86,6 +86,8 @@ class LiveTable(Widget, can_focus=True):
 
     def __init__(self, columns: Sequence[Column] = (), *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
+        self.pointer = "▶"
+        """Stands before the line under the cursor: one cell."""
         self._columns = tuple(columns)
         self._places: tuple[Place, ...] = ()
         self._fitted_to = -1
@@ -220,7 +222,7 @@ class LiveTable(Widget, can_focus=True):
 
     def _strip(self, line: Line, width: int, style: Style | None, *, at_cursor: bool = False) -> Strip:
         base = style or self._style(line.tone, at_cursor)
-        runs: list[tuple[str, Style]] = [("▶" if at_cursor else " ", base)]
+        runs: list[tuple[str, Style]] = [(self.pointer if at_cursor else " ", base)]
         x = 1
         for value, place in laid(line, self._fitted(), width):
             if place.x > x:

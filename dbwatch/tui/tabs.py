@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from textual.content import Content
 
-from dbwatch.tui.keys import Command
+from dbwatch.tui.command import Command
 from dbwatch.tui.say import WARN
 from dbwatch.window.feed import Frame
 

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dbwatch.journal.fold import ActionState
+from dbwatch.journal.fold import ActionState, Proposal
 from dbwatch.monitor.samples import Activity
 from dbwatch.runbook.model import Manual
-from dbwatch.tui import keys
+from dbwatch.tui import allowed
 from dbwatch.tui.dialogs.abort import AbortDialog
 from dbwatch.tui.dialogs.ask import closing
-from dbwatch.tui.dialogs.note import journal_note, sign_off
+from dbwatch.tui.dialogs.dialog import Dialog
+from dbwatch.tui.dialogs.edited import EditedDialog
+from dbwatch.tui.dialogs.naming import ConfirmDialog, NoReturn, Word
+from dbwatch.tui.dialogs.note import decline, journal_note, mark, sign_off
 from dbwatch.tui.dialogs.signal import SignalDialog
-from dbwatch.window.feed import Desk
+from dbwatch.tui.dialogs.unknown import TOOK, grounds, undecided
+from dbwatch.tui.dialogs.wheel import TakeOverDialog
+from dbwatch.window import gates
+from dbwatch.window.feed import Desk, WindowView
 from dbwatch.window.intents import (
     Abort,
+    Amend,
     ChangeSpeed,
     CloseWindow,
+    Confirm,
+    Decide,
+    Decline,
+    Intent,
+    Mark,
     Note,
     RunStep,
     Signal,
     SignOff,
     StopOurs,
+    TakeOver,
     ToggleBackfill,
 )
 
@@ -35,46 +49,147 @@ class WindowCommands:
     def __init__(self, app: DbwatchApp, desk: Desk | None) -> None:
         self._app, self._desk = app, desk
 
+    # Steps
+
     def do_next(self) -> None:
-        """The next step; a person's action of the abort; or the window's end."""
+        """The next step; a proposed one's confirmation; a person's action of the abort; or the window's end."""
         view = self._app.latest.window
         if view is None:
             return
-        if (action := keys.persons_action(view)) is not None:
+        proposal = allowed.proposed(view)
+        if not view.driving:
+            if proposal is not None:
+                self._confirm(proposal, view)
+        elif (action := allowed.persons_action(view)) is not None:
             self.sign_off_action(action)
-        elif keys.may_close(view):
+        elif allowed.may_close(view):
             question = closing(view.runbook.title, view.state.abort is not None)
             self._app.push_screen(question, lambda answer: self._close() if answer == "y" else None)
-        elif (step := keys.next_step(view)) is not None:
-            self._run_step(step)
+        elif (step := allowed.next_step(view)) is not None:
+            self._begin(step, view)
 
     def do_step(self) -> None:
         """The step under the cursor."""
-        if (step := self._app.situation().step) is not None:
-            self._run_step(step)
+        view, step = self._app.latest.window, self._app.situation().step
+        if view is None or step is None:
+            return
+        proposal = allowed.proposed(view)
+        if not view.driving:
+            if proposal is not None and proposal.step == step:
+                self._confirm(proposal, view)
+        else:
+            self._begin(step, view)
 
     def _close(self) -> None:
         self._app.submit(CloseWindow(), "close the window")
 
-    def _run_step(self, step: str) -> None:
-        view = self._app.latest.window
-        if view is None:
-            return
+    def _begin(self, step: str, view: WindowView) -> None:
         spec = view.runbook.step(step)
-        if isinstance(spec, Manual):
-            self._sign_off(step, spec.text)
-        elif keys.is_signed_off(view, step):
-            said = view.state.step(step).text
-            self._sign_off(step, f"Nobody knows whether {step} took effect: {said}. Sign it off only if it did.")
+        if allowed.is_unknown(view, step):
+            self._decide(step, view)
+        elif isinstance(spec, Manual):
+            self._sign_off(step, spec.text, second=spec.confirm is not None)
         else:
             self._app.submit(RunStep(step), step)
 
-    def _sign_off(self, step: str, text: str) -> None:
+    def _sign_off(self, step: str, text: str, *, second: bool = False) -> None:
         def done(note: str | None) -> None:
             if note is not None:
                 self._app.submit(SignOff(step, note), step)
 
-        self._app.push_screen(sign_off(step, text), done)
+        self._app.push_screen(sign_off(step, text, second=second), done)
+
+    def _decide(self, step: str, view: WindowView) -> None:
+        def looked(answer: str | None) -> None:
+            if answer is not None:
+                took_effect = answer == TOOK
+                self._app.push_screen(grounds(step, took_effect), lambda note: decided(took_effect, note))
+
+        def decided(took_effect: bool, note: str | None) -> None:
+            if note is not None:
+                self._app.submit(Decide(step, took_effect, note), f"decide {step}")
+
+        self._app.push_screen(undecided(view, step), looked)
+
+    def name_needed(self, intent: Intent, why: str) -> None:
+        """*intent* was not taken for want of the database's name: asks for it, and hands the intent in again.
+
+        Where another dialog is open, nobody's typing is caught: the answer is only told.
+        """
+        view = self._app.latest.window
+        if view is None or isinstance(self._app.screen, Dialog):
+            return
+        if isinstance(intent, ToggleBackfill):
+            backfill = gates.next_backfill(view.state, view.runbook)
+            intent = intent if isinstance(backfill, str) else RunStep(backfill.id)
+        if not isinstance(intent, RunStep | SignOff):
+            return
+        step = intent.step or allowed.next_step(view)
+        if step is None:
+            return
+
+        def named(word: Word | None) -> None:
+            if word is not None:
+                self._app.submit(replace(intent, step=step, confirmation=word.name), step)
+
+        self._app.push_screen(NoReturn(view.runbook.step(step), why, view), named)
+
+    # Two people
+
+    def _confirm(self, proposal: Proposal, view: WindowView) -> None:
+        def answered(word: Word | None) -> None:
+            if word is None:
+                return
+            if word.name:
+                self._app.submit(Confirm(proposal.seq, word.name), f"confirm {proposal.step}")
+            else:
+                self._app.push_screen(decline(proposal.step), declined)
+
+        def declined(why: str | None) -> None:
+            if why is not None:
+                self._app.submit(Decline(proposal.seq, why), f"decline {proposal.step}")
+
+        self._app.push_screen(ConfirmDialog(proposal, view), answered)
+
+    def do_take(self) -> None:
+        """Shows whose wheel it is, and asks why."""
+
+        def taken(reason: str | None) -> None:
+            if reason is not None:
+                self._app.submit(TakeOver(reason), "take the wheel")
+
+        if (view := self._app.latest.window) is not None:
+            self._app.push_screen(TakeOverDialog(view), taken)
+
+    def do_note(self) -> None:
+        """A line for the journal."""
+
+        def done(text: str | None) -> None:
+            if text is not None:
+                self._app.submit(Note(text), "note")
+
+        self._app.push_screen(journal_note(), done)
+
+    def do_mark(self) -> None:
+        """A line for the journal that stands in the charts too."""
+
+        def done(text: str | None) -> None:
+            if text is not None:
+                self._app.submit(Mark(text), "mark")
+
+        self._app.push_screen(mark(), done)
+
+    def do_amend(self) -> None:
+        """What was edited in the runbook's file, to be taken."""
+
+        def read(sha: str | None) -> None:
+            if sha is not None:
+                self._app.submit(Amend(sha), "the edited runbook")
+
+        if (view := self._app.latest.window) is not None:
+            self._app.push_screen(EditedDialog(view), read)
+
+    # Our work while it runs, and the way back
 
     def do_backfill_toggle(self) -> None:
         """Starts, pauses or resumes."""
@@ -101,23 +216,19 @@ class WindowCommands:
         """The database's name was typed under the plan with this digest."""
         self._app.submit(Abort(digest, confirmation), "abort")
 
-    def look_at(self, pid: int) -> None:
-        """A look at the session *pid*, to cancel it."""
-        rows = self._app.latest.snapshot.activity.rows
-        self._confirm_signal(next((row for row in rows if row.pid == pid), None), terminate=False)
-
     def sign_off_action(self, action: ActionState) -> None:
         """A person's action of the abort is done."""
         self._sign_off(str(action.body.get("step")), str(action.body.get("title")))
 
-    def do_note(self) -> None:
-        """A line for the journal."""
+    # Sessions
 
-        def done(text: str | None) -> None:
-            if text is not None:
-                self._app.submit(Note(text), "note")
-
-        self._app.push_screen(journal_note(), done)
+    def look_at(self, pid: int) -> None:
+        """A look at the session *pid*, to cancel it."""
+        rows = self._app.latest.snapshot.activity.rows
+        session = next((row for row in rows if row.pid == pid), None)
+        if session is None:
+            self._app.say(f"session {pid} is gone")
+        self._confirm_signal(session, terminate=False)
 
     def do_cancel(self) -> None:
         """A look at the session first."""

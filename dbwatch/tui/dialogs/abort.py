@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import textwrap
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
-from enum import Enum, auto
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -17,133 +13,26 @@ from textual.message import Message
 from textual.widgets import Input
 
 from dbwatch import text
-from dbwatch.journal.fold import AbortState, ActionState, ActionStatus
+from dbwatch.journal.fold import ActionState
 from dbwatch.text import one_line
+from dbwatch.tui.allowed import driver_of, persons_action
+from dbwatch.tui.dialogs.abort_text import (
+    InTheWay,
+    Mode,
+    Piece,
+    abort_text,
+    in_the_way_now,
+    mode_of,
+    plan_text,
+    planned_in_the_way,
+)
 from dbwatch.tui.dialogs.dialog import Dialog
-from dbwatch.tui.keys import hands_off, persons_action
-from dbwatch.tui.say import BAD, FAINT, GOOD, WARN
-from dbwatch.window.abort import AbortPlan, ActionKind
-from dbwatch.window.feed import Frame, WindowView
+from dbwatch.tui.say import BAD, FAINT, WARN
+from dbwatch.window.abort import AbortPlan
+from dbwatch.window.feed import Frame
 
 REFRESH_S = 2.0
 """How often the plan is asked for again while nothing is typed."""
-
-Piece = Content | str | tuple[str, str]
-
-
-class Mode(Enum):
-    """What the dialog shows."""
-
-    PLAN = auto()
-    GOING = auto()
-    STUCK = auto()
-    """It ended without bringing the window back: what happened so far, and the plan from here."""
-    OVER = auto()
-
-
-def mode_of(view: WindowView | None) -> Mode:
-    """What there is to show for the window as it stands."""
-    abort = view.state.abort if view is not None else None
-    if view is None or abort is None:
-        return Mode.PLAN
-    if not abort.finished:
-        return Mode.GOING
-    return Mode.OVER if abort.equal or not view.state.open else Mode.STUCK
-
-
-def _row(head: str, time: str, width: int, style: str = "", indent: int = 2) -> Content:
-    """*head* with its *time* at the right edge of the first line; what is longer goes on below, indented."""
-    first, *rest = textwrap.wrap(head, width - len(time) - 2, subsequent_indent=" " * indent) or [""]
-    below = "".join(f"{line}\n" for line in rest)
-    return Content.assemble((f"{first:<{width - len(time)}}{time}\n{below}", style))
-
-
-def took(seconds: float) -> str:
-    """`0.4 s`, and from ten seconds on `0:38`."""
-    return text.age(seconds) if seconds < 10 else text.clock(seconds)
-
-
-def plan_text(plan: AbortPlan, width: int) -> Content:
-    """The plan as it will be carried out, in *width* cells."""
-    budget = "" if plan.budget_s is None else f" of {text.clock(plan.budget_s)}"
-    over = plan.budget_s is not None and plan.estimate_s > plan.budget_s
-    estimate = f"estimated {text.clock(plan.estimate_s)}{budget}{' OVER' if over else ''}"
-    pieces: list[Piece] = [_row(plan.target, estimate, width, f"bold {BAD}" if over else "bold"), "\n"]
-    for number, action in enumerate(plan.actions, 1):
-        time = "?" if action.estimate_s is None else text.clock(action.estimate_s)
-        person = " (a person)" if action.estimate_s is None and action.kind is ActionKind.PERSON else ""
-        pieces.append(_row(f"{number} {action.title}{person}", time, width))
-        pieces += [(f"    {statement}\n", FAINT) for statement in action.sql]
-        pieces += [(f"    ▲ {note}\n", WARN) for note in action.notes]
-    pieces += [(f"\nlost: {lost}", f"bold {WARN}") for lost in plan.lost]
-    pieces += [(f"\n✗ {obstacle}", f"bold {BAD}") for obstacle in plan.obstacles]
-    pieces += [(f"\n{sentence}", "") for sentence in (plan.prediction.sentences if plan.prediction else ())]
-    return Content.assemble(*pieces)
-
-
-def since(view: WindowView, then: datetime | None) -> float | None:
-    """Seconds from *then*, by the server's clock, to what the window knows as now."""
-    opened = view.state.opened_at
-    return None if then is None or opened is None else max(0.0, view.elapsed_s - (then - opened).total_seconds())
-
-
-def action_row(action: ActionState, view: WindowView, width: int) -> Content:
-    """One action of an abort under way or over."""
-    glyphs = {
-        ActionStatus.WAITING: ("○", FAINT), ActionStatus.RUNNING: ("▶", "bold"),
-        ActionStatus.DONE: ("✓", GOOD), ActionStatus.FAILED: ("✗", f"bold {BAD}"),
-    }  # fmt: skip
-    glyph, style = glyphs[action.status]
-    title = str(action.body.get("title") or action.body.get("kind") or "?")
-    planned = action.body.get("estimate_s")
-    time = f"~{text.clock(float(planned))}" if isinstance(planned, int | float) else ""
-    if action.seconds is not None:
-        time = took(action.seconds)
-    elif action.status is ActionStatus.RUNNING:
-        time = f"{text.clock(since(view, action.started_at) or 0.0)} …"
-    row = _row(f"{glyph} {action.number} {title}", time, width, style, indent=4)
-    return Content.assemble(row, (f"      {action.text}\n", style)) if action.text else row
-
-
-def verdict(abort: AbortState, view: WindowView) -> Content:
-    """How the abort ended: proof, or what differs."""
-    budget = view.runbook.rollback_budget
-    against = took(abort.seconds or 0.0) + ("" if budget is None else f" of {text.clock(budget)}")
-    if abort.equal:
-        opened = view.state.opened_at
-        when = f"{opened:%H:%M:%S}" if opened else "the opening"
-        return Content.assemble((f"✓ back: the schema equals the one of {when}, {against}", f"bold {GOOD}"))
-    lines = "".join(f"\n  {line}" for line in abort.differences) or "\n  (nobody could compare it)"
-    return Content.assemble((f"✗ NOT back after {against}:", f"bold {BAD}"), lines)
-
-
-def abort_text(view: WindowView, width: int) -> Content:
-    """An abort under way, or over."""
-    abort = view.state.abort
-    if abort is None:
-        return Content("")
-    confirmed = f"confirmed by {abort.actor} at {abort.confirmed_at:%H:%M:%S}"
-    spent = abort.seconds if abort.finished else since(view, abort.confirmed_at)
-    budget = view.runbook.rollback_budget
-    limit = "" if budget is None else f" of {text.clock(budget)}"
-    times = f"{took(spent or 0.0)}{limit}, estimated {text.clock(abort.estimate_s)}"
-    pieces: list[Piece] = [_row(confirmed, times, width, FAINT), "\n"]
-    over = mode_of(view) is Mode.STUCK
-    if over and (done := sum(action.status is ActionStatus.DONE for action in abort.actions)):
-        pieces.append((f"✓ {done} of {len(abort.actions)} actions done\n", GOOD))
-    for action in abort.actions:
-        if over and action.status is not ActionStatus.FAILED:
-            continue
-        pieces.append(action_row(action, view, width))
-        if action.status is ActionStatus.RUNNING and view.migration is not None:
-            pieces += [(f"      {line}\n", WARN) for line in (view.migration.note,) if line]
-            if view.migration.waits_for:
-                pieces.append((f"      ▲ waits for {view.migration.waits_for}\n", f"bold {WARN}"))
-    if abort.finished:
-        pieces += ["\n", verdict(abort, view)]
-    elif (waiting := persons_action(view)) is not None:
-        pieces += [(f"\n▲ Waits for a person: {waiting.body.get('title')}", f"bold {WARN}")]
-    return Content.assemble(*pieces)
 
 
 class AbortDialog(Dialog[None]):
@@ -154,6 +43,7 @@ class AbortDialog(Dialog[None]):
     placeholder = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "blocker", "The session in the way", show=False, priority=True),
+        Binding("tab", "next_blocker", "The next session in the way", show=False, priority=True),
         Binding("f3", "sign_off", "Sign the person's action off", show=False, priority=True),
     ]
 
@@ -166,7 +56,7 @@ class AbortDialog(Dialog[None]):
 
     @dataclass
     class BlockerWanted(Message):
-        """A look at the first session that the plan would wait for."""
+        """A look at the chosen one of those in the way."""
 
         pid: int
 
@@ -187,6 +77,8 @@ class AbortDialog(Dialog[None]):
         self._asked = 0.0
         self._now = 0.0
         self._asking: asyncio.Task[None] | None = None
+        self._chosen: int | None = None
+        """The pid under the cursor, among those in the way."""
 
     # What goes on behind it
 
@@ -236,7 +128,7 @@ class AbortDialog(Dialog[None]):
         view, mode, width = self._frame.window, self._mode, self.room
         pieces: list[Piece] = []
         if view is not None and mode is not Mode.PLAN:
-            pieces.append(abort_text(view, width))
+            pieces.append(abort_text(view, width, self._in_the_way if mode is Mode.GOING else (), self._blocker))
         if mode in (Mode.PLAN, Mode.STUCK):
             pieces.append(self._plan_part(width, again=mode is Mode.STUCK))
         self.body.show(Content.assemble(*pieces))
@@ -246,28 +138,35 @@ class AbortDialog(Dialog[None]):
             self.field.disabled = not may_begin
             if may_begin and not self.field.has_focus and self.app.screen is self:
                 self.field.focus()
+        if view is not None and not view.driving:
+            self.prompt_line.show(Content(f"Type the database's name to ask {driver_of(view)} to begin:"))
         self.offer(self._keys(mode, may_begin))
 
     @property
     def _may_begin(self) -> bool:
-        """Whether there is a plan to confirm, and this screen is the one to do it."""
+        """Whether there is a plan to confirm here: the driver begins it, anybody else asks the driver to."""
         view = self._frame.window
         shown = self._mode in (Mode.PLAN, Mode.STUCK) and self._plan is not None
-        return shown and view is not None and not hands_off(view)
+        return shown and view is not None and view.state.open
 
-    def _blocker(self) -> int | None:
-        """The session that the way back would wait for first, or waits for now."""
-        view = self._frame.window
+    @property
+    def _in_the_way(self) -> tuple[InTheWay, ...]:
+        """Those whom the way back would wait for, or waits for now."""
+        view, snapshot = self._frame.window, self._frame.snapshot
         if self._mode in (Mode.PLAN, Mode.STUCK):
-            return self._plan.blockers[0] if self._plan is not None and self._plan.blockers else None
-        waits_for = view.migration.waits_for if view is not None and view.migration is not None else ""
-        pid = re.match(r"\d+", waits_for)
-        return int(pid[0]) if pid and self._mode is Mode.GOING else None
+            return planned_in_the_way(self._plan, snapshot) if self._plan is not None else ()
+        return in_the_way_now(view, snapshot) if view is not None and self._mode is Mode.GOING else ()
+
+    @property
+    def _blocker(self) -> int | None:
+        """The one under the cursor; the first where that one has gone."""
+        pids = [one.pid for one in self._in_the_way]
+        return self._chosen if self._chosen in pids else next(iter(pids), None)
 
     def _plan_part(self, width: int, *, again: bool) -> Content:
         pieces: list[Piece] = [("\n\nThe way back from here:\n", "bold")] if again else []
         if self._plan is not None:
-            pieces.append(plan_text(self._plan, width))
+            pieces.append(plan_text(self._plan, self._frame.snapshot, width, self._blocker))
         elif not self._trouble:
             waited = f" {text.age(self._now - self._asked)}" if self._asked and self._now - self._asked > 1 else ""
             pieces.append((f"working out the way back …{waited}", FAINT))
@@ -280,10 +179,14 @@ class AbortDialog(Dialog[None]):
         return Content.assemble(*pieces)
 
     def _keys(self, mode: Mode, may_begin: bool) -> list[tuple[str, str]]:
-        keys: list[tuple[str, str]] = [("Enter", "begins")] if may_begin else []
-        if (pid := self._blocker()) is not None:
-            keys.append(("F2", f"look at {pid}, which is in the way"))
-        if self._frame.window is not None and mode is Mode.GOING and persons_action(self._frame.window) is not None:
+        begins = "begins" if self._frame.window is None or self._frame.window.driving else "asks"
+        keys: list[tuple[str, str]] = [("Enter", begins)] if may_begin else []
+        if (pid := self._blocker) is not None:
+            keys.append(("F2", f"look at {pid}, to cancel it"))
+        if len(self._in_the_way) > 1:
+            keys.append(("Tab", f"next of {len(self._in_the_way)}"))
+        view = self._frame.window
+        if view is not None and view.driving and mode is Mode.GOING and persons_action(view) is not None:
             keys.append(("F3", "it is done: sign it off"))
         leave = "back; the abort goes on" if mode is Mode.GOING else "back"
         return [*keys, ("Esc", leave)]
@@ -316,11 +219,19 @@ class AbortDialog(Dialog[None]):
         self._draw()
 
     def action_blocker(self) -> None:
-        """Asks for the dialog about the first session in the way."""
-        if (pid := self._blocker()) is not None:
+        """Asks for the dialog about the session under the cursor."""
+        if (pid := self._blocker) is not None:
             self.post_message(self.BlockerWanted(pid))
+
+    def action_next_blocker(self) -> None:
+        """Puts the cursor on the next session in the way."""
+        pids = [one.pid for one in self._in_the_way]
+        if self._blocker in pids:
+            self._chosen = pids[(pids.index(self._blocker) + 1) % len(pids)]
+            self._draw()
 
     def action_sign_off(self) -> None:
         """Asks for the sign-off of the person's action that the abort waits for."""
-        if self._frame.window is not None and (action := persons_action(self._frame.window)) is not None:
+        view = self._frame.window
+        if view is not None and view.driving and (action := persons_action(view)) is not None:
             self.post_message(self.SignOffWanted(action))

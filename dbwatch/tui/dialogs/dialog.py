@@ -19,6 +19,8 @@ from dbwatch.window.feed import Frame
 Result = TypeVar("Result")
 WIDTH = 92
 """Columns of the box, where there is room."""
+LABEL = 9
+"""Cells for the name of a fact."""
 
 
 class Dialog(ModalScreen[Result]):
@@ -54,6 +56,7 @@ class Dialog(ModalScreen[Result]):
         super().__init__()
         self.title_line = Say(Content(self.heading), grows=True)
         self.body = Say(grows=True)
+        self.scroller = VerticalScroll(can_focus=False)
         self.prompt_line = Say(Content(self.prompt), grows=True)
         self.keys = Say(grows=True)
         self.field = None if self.placeholder is None else Field(placeholder=self.placeholder)
@@ -61,7 +64,7 @@ class Dialog(ModalScreen[Result]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield self.title_line.add_class("heading")
-            with VerticalScroll(can_focus=False):
+            with self.scroller:
                 yield self.body
             if self.field is not None:
                 if self.prompt:
@@ -89,7 +92,7 @@ class Dialog(ModalScreen[Result]):
         keys = len(textwrap.wrap(self.keys.said, self.room)) or 1
         asked = (2 if self.prompt else 0) + 1 if self.field is not None and self.field.display else 0
         around = 2 + 1 + asked + 1 + keys
-        self.query_one(VerticalScroll).styles.max_height = max(3, self.app.size.height - around)
+        self.scroller.styles.max_height = max(3, self.app.size.height - around)
 
     def on_mount(self) -> None:
         """A slow line does not blink for its own sake."""
@@ -106,7 +109,17 @@ class Dialog(ModalScreen[Result]):
 
     def action_scroll(self, lines: int) -> None:
         """Scrolls the body."""
-        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
+        self.scroller.scroll_relative(y=lines, animate=False)
+
+
+def labelled(rows: Iterable[tuple[str, str]], width: int, strong: str = "") -> Content:
+    """Facts with their names before them, in *width* cells: what is long goes on below itself, not below its name."""
+    pieces: list[str | tuple[str, str]] = []
+    for label, value in rows:
+        lines = textwrap.wrap(value, max(20, width - LABEL)) or ["–"]
+        pieces.append((f"{label:<{LABEL}}", FAINT))
+        pieces.append((f"\n{'':<{LABEL}}".join(lines) + "\n", "bold" if label == strong else ""))
+    return Content.assemble(*pieces)
 
 
 def keys_line(keys: Iterable[tuple[str, str]]) -> Content:

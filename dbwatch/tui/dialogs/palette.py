@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Input
 
+from dbwatch.tui.command import Command, Situation
 from dbwatch.tui.dialogs.dialog import Dialog
-from dbwatch.tui.keys import Command, Situation, available
+from dbwatch.tui.keys import available
 from dbwatch.tui.say import FAINT
 
 
@@ -81,6 +81,6 @@ class Palette(Dialog[str]):
         """Chooses another one, and keeps it in sight."""
         self._chosen = max(0, min(self._chosen + lines, len(self._found) - 1))
         self._draw()
-        scroll = self.query_one(VerticalScroll)
+        scroll = self.scroller
         if not scroll.scroll_y <= self._chosen < scroll.scroll_y + scroll.size.height:
             scroll.scroll_to(y=max(0, self._chosen - scroll.size.height // 2), animate=False)

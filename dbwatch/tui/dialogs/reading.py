@@ -7,14 +7,17 @@ from itertools import groupby
 
 from textual.content import Content
 
+from dbwatch.tui.command import Situation
 from dbwatch.tui.dialogs.dialog import Dialog
-from dbwatch.tui.keys import Situation, offered
+from dbwatch.tui.keys import offered
 from dbwatch.tui.say import FAINT
 from dbwatch.window.feed import Frame
 
 SIGNS = (
     "◆ ours   ● live   ◌ stale or held back   ▲ somebody waits   ! over a limit",
-    "✓ done   ▶ runs   ○ to do   ✗ failed   ? nobody knows   ↶ taken back",
+    "✓ done   ▶ runs   ○ to do   ◎ to do, with a second person's word",
+    "✗ failed   ? nobody knows   ↶ taken back   ┐│┘ past the point of no return",
+    "wei*+lin: wei drives, and is you; wei✗: nothing is heard of them",
 )
 
 

@@ -11,9 +11,9 @@ from textual.content import Content
 
 from dbwatch import text
 from dbwatch.monitor.samples import Activity, Snapshot, Status
-from dbwatch.tui.dialogs.dialog import Dialog
+from dbwatch.tui.dialogs.dialog import Dialog, labelled
 from dbwatch.tui.panes.sessions import broken
-from dbwatch.tui.say import BAD, FAINT, WARN
+from dbwatch.tui.say import BAD, WARN
 from dbwatch.window.feed import Frame
 from dbwatch.window.intents import Signal
 
@@ -69,8 +69,8 @@ def locks_of(snapshot: Snapshot, pid: int, most: int = 4) -> Held:
     return Held(", ".join(holds[:most]) + more, ", ".join(wants), len(behind))
 
 
-def session_text(session: Activity, snapshot: Snapshot) -> Content:
-    """The session as it is now, with its whole query."""
+def session_text(session: Activity, snapshot: Snapshot, width: int) -> Content:
+    """The session as it is now, in lines of *width* cells, with its whole query."""
     at, held = snapshot.activity.at, locks_of(snapshot, session.pid)
     wait = f"{session.wait_event_type} {session.wait_event}".strip()
     rows = [
@@ -83,11 +83,8 @@ def session_text(session: Activity, snapshot: Snapshot) -> Content:
         *([("wants", held.wants)] if held.wants else []),
         *([("blocks", f"{held.waiting} sessions that wait for what it holds")] if held.waiting else []),
     ]
-    pieces: list[str | tuple[str, str]] = []
-    for label, value in rows:
-        pieces += [(f"{label:<8} ", FAINT), f"{value}\n"]
     query = "hidden from our role" if session.hidden else "\n".join(broken(session.query)) or "no query yet"
-    return Content.assemble(*pieces, "\n", (query, "bold"))
+    return Content.assemble(labelled(rows, width), "\n", (query, "bold"))
 
 
 def _stamp(at: datetime | None) -> str:
@@ -118,7 +115,7 @@ class SignalDialog(Dialog[Signal]):
         snapshot = self._frame.snapshot
         self.state = target_now(snapshot, self._shown)
         row = find(snapshot, self._shown)
-        said = session_text(row or self._shown, snapshot)
+        said = session_text(row or self._shown, snapshot, self.room)
         if self._own:
             said = Content.assemble(said, ("\n\n◆ This is one of dbwatch's own sessions.", WARN))
         idle = (row or self._shown).state.startswith("idle") and not self._terminate

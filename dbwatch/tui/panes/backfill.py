@@ -12,8 +12,8 @@ from dbwatch import text
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.journal.fold import StepStatus
 from dbwatch.runbook.model import Backfill
+from dbwatch.tui.allowed import next_step
 from dbwatch.tui.header import bar, meter
-from dbwatch.tui.keys import next_step
 from dbwatch.tui.panes.base import Pane, Record
 from dbwatch.tui.panes.plan import percent
 from dbwatch.tui.say import BAD, FAINT, GOOD, WARN, Say

@@ -1,4 +1,4 @@
-"""Charts: transactions per second, the backfill's rate and waiting sessions over time, with marks where steps began."""
+"""Charts: tps, the backfill's rate and waiting sessions over time, marked where steps began or a person said so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from dbwatch.backfill.progress import State
-from dbwatch.journal.events import Event, StepStarted
+from dbwatch.journal.events import Event, Marked, StepStarted
 from dbwatch.monitor.history import History, Point
 from dbwatch.monitor.samples import View
 from dbwatch.tui.chart import SMALLEST, Mark, Series, chart
@@ -45,14 +45,24 @@ def series(name: str, points: Iterable[Point], now: datetime, broken_s: float = 
     return Series(name, tuple(point for point in seen if point[0] >= -SPAN_S))
 
 
-def steps_begun(events: Iterable[Event], now: datetime) -> list[Mark]:
-    """A mark for every step that began within the span."""
-    marks = (
-        Mark((event.at - now).total_seconds(), event.fact.step)
-        for event in events
-        if isinstance(event.fact, StepStarted)
-    )
-    return [mark for mark in marks if -SPAN_S <= mark.at_s <= 0]
+MARKED = "★"
+"""Where a person marked a moment; a step's beginning has ▼."""
+LONGEST = 24
+"""Characters of a person's mark that stand in a chart; the Journal has them all."""
+
+
+def marks_of(events: Iterable[Event], now: datetime) -> list[Mark]:
+    """A mark for every step that began within the span, and for every moment that a person marked."""
+    marks: list[Mark] = []
+    for event in events:
+        at_s = (event.at - now).total_seconds()
+        if not -SPAN_S <= at_s <= 0:
+            continue
+        if isinstance(event.fact, StepStarted):
+            marks.append(Mark(at_s, event.fact.step))
+        elif isinstance(event.fact, Marked):
+            marks.append(Mark(at_s, clip(event.fact.text, LONGEST).rstrip(), MARKED))
+    return marks
 
 
 def heights(charts: int, height: int) -> list[int]:
@@ -135,12 +145,12 @@ class ChartsPane(Pane):
         state = (now, width, height, tuple(charts), len(events))
         if state != self._drawn:
             self._drawn = state
-            marks, lines = steps_begun(events, now), list[str]()
+            marks, lines = marks_of(events, now), list[str]()
             for (name, title), lines_each in zip(charts, heights(len(charts), height), strict=False):
                 drawn = chart(series(title, self._history.series(name), now), width, lines_each, marks, span_s=SPAN_S)
                 lines += drawn.plain.split("\n")
             self._picture.show(lines)
-        return "▼ a step began" if events else ""
+        return f"▼ a step began   {MARKED} marked with M" if events else ""
 
     def export(self) -> list[Record]:
         return [

@@ -8,6 +8,7 @@ from typing import ClassVar
 from dbwatch.journal import events as ev
 from dbwatch.journal.words import sentence
 from dbwatch.text import one_line
+from dbwatch.tui.allowed import short
 from dbwatch.tui.columns import Cell, Column, Line, Tone
 from dbwatch.tui.panes.base import Choice, Record, Sheet, TablePane
 from dbwatch.window.feed import Frame, WindowView
@@ -27,13 +28,13 @@ def tone(fact: ev.Fact) -> Tone:
             return "bad"
         case ev.AbortFinished():
             return "good" if fact.equal else "bad"
-        case ev.StepDone() | ev.AbortActionDone():
+        case ev.StepDone() | ev.AbortActionDone() | ev.ConfirmationGiven():
             return "good"
-        case ev.AbortConfirmed() | ev.WorkStopped() | ev.SessionSignalled() | ev.DriverTook():
+        case ev.AbortConfirmed() | ev.WorkStopped() | ev.SessionSignalled() | ev.DriverTook() | ev.ConfirmationAsked():
             return "warn"
         case ev.DdlSeen() | ev.AbortActionStarted():
             return "dim"
-        case ev.WindowOpened() | ev.WindowClosed():
+        case ev.WindowOpened() | ev.WindowClosed() | ev.Marked() | ev.Noted():
             return "strong"
         case _:
             return ""
@@ -51,7 +52,7 @@ def says(event: ev.Event, view: WindowView) -> str:
 
 def event_line(event: ev.Event, view: WindowView) -> Line:
     """An event as a line of the table."""
-    who = event.actor.split("@")[0]
+    who = short(event.actor)
     said = Cell(says(event, view), tone(event.fact))
     return Line(event.seq, (f"{event.at:%H:%M:%S}", who, ev.kind_of(event.fact), said))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -12,11 +12,12 @@ from textual import events
 
 from dbwatch import text
 from dbwatch.backfill.progress import BackfillProgress, State
-from dbwatch.journal.fold import StepState, StepStatus
+from dbwatch.journal.fold import Proposal, StepState, StepStatus
 from dbwatch.runbook.model import Backfill, Check, Manual, Migrate, Sql
-from dbwatch.tui.columns import Column, Line, Tone, clip
-from dbwatch.tui.header import meter, past_no_return
-from dbwatch.tui.keys import next_step
+from dbwatch.tui.allowed import driver_of, next_step, own_proposal, short
+from dbwatch.tui.clocks import past_no_return, since
+from dbwatch.tui.columns import Column, Line, Tone, cell, clip
+from dbwatch.tui.header import meter
 from dbwatch.tui.panes.base import Choice, Record, Sheet, TablePane
 from dbwatch.window.feed import Frame, MigrationProgress, WindowView
 
@@ -31,6 +32,9 @@ GLYPHS: dict[StepStatus, tuple[str, Tone]] = {
     StepStatus.WAIVED: ("–", "dim"),
 }
 UNDONE: tuple[str, Tone] = ("↶", "dim")
+SECOND = "◎"
+"""A step to do that needs a second person's word; the word stands with it."""
+SECOND_WORD = "2nd person"
 ROOMY = 64
 """Columns from which a step's line has room for who did it and for what came of it."""
 
@@ -49,21 +53,14 @@ class StepKey:
 def who_does(spec: Spec, state: StepState) -> str:
     """Who did the step, or who is to."""
     if state.actor:
-        return state.actor.split("@")[0]
+        return short(state.actor)
     return "person" if isinstance(spec, Manual) else "auto"
-
-
-def running_for(view: WindowView, state: StepState) -> float | None:
-    """Seconds since a running step began, by the server's clock as the window knows it."""
-    if state.started_at is None or view.state.opened_at is None:
-        return None
-    return max(0.0, view.elapsed_s - (state.started_at - view.state.opened_at).total_seconds())
 
 
 def taken(spec: Spec, state: StepState, view: WindowView) -> str:
     """`1:02`, or with a plan `1:02/2:00`; before it has begun only the plan, `~2:00`."""
     planned = "" if spec.planned is None else text.clock(spec.planned)
-    spent = running_for(view, state) if state.status is StepStatus.RUNNING else state.seconds
+    spent = since(view, state.started_at) if state.status is StepStatus.RUNNING else state.seconds
     if spent is None or state.status in (StepStatus.PENDING, StepStatus.WAIVED):
         return f"~{planned}" if planned else ""
     if not planned:
@@ -72,16 +69,26 @@ def taken(spec: Spec, state: StepState, view: WindowView) -> str:
     return f"{text.clock(spent)}/{planned}{over}"
 
 
-def migration_lines(progress: MigrationProgress) -> list[Said]:
-    """Whom a running migration waits for, what it does, when it tries again."""
+def migration_lines(progress: MigrationProgress, patient: bool, spent: float | None) -> list[Said]:
+    """Whom a running step waits for and how, what it does, when it tries again.
+
+    A *patient* one waits outside, where nobody queues behind it, and then knocks; *spent* is how long it has run.
+    """
     lines: list[Said] = []
-    if progress.waits_for:
-        lines.append((f"waits for {progress.waits_for}", "victim"))
-    lines.append((f"{progress.revision or 'starting'} · statement {progress.number}", ""))
+    waits = progress.waits_for
+    if patient and waits and progress.pid is None:
+        since_when = f" since {text.clock(spent)}" if spent is not None else ""
+        lines.append((f"waits outside{since_when} for {waits}", "victim"))
+    elif patient and progress.pid is not None and not progress.number:
+        lines.append((f"knocks{f' at the lock of {waits}' if waits else ''}", "victim"))
+    elif waits:
+        lines.append((f"waits for {waits}", "victim"))
+    if progress.number or not patient:
+        lines.append((f"{progress.revision or 'starting'} · statement {progress.number}", ""))
     if progress.statement:
         lines.append((progress.statement, ""))
     if progress.note:
-        lines.append((progress.note, "victim"))
+        lines.append((progress.note, "" if patient else "victim"))
     elif progress.attempt > 1:
         lines.append((f"try {progress.attempt} of {progress.attempts}", ""))
     if progress.applied:
@@ -89,6 +96,11 @@ def migration_lines(progress: MigrationProgress) -> list[Said]:
     if progress.committed:
         lines.append((f"committed: {', '.join(progress.committed)}", ""))
     return lines
+
+
+def is_patient(spec: Spec) -> bool:
+    """Whether the step may wait until its way is clear."""
+    return isinstance(spec, Migrate | Sql) and spec.patient is not None
 
 
 def backfill_lines(progress: BackfillProgress) -> list[Said]:
@@ -114,34 +126,63 @@ def below(spec: Spec, state: StepState, view: WindowView) -> list[Said]:
     match state.status:
         case StepStatus.RUNNING:
             if view.migration is not None and view.migration.step == spec.id:
-                lines = migration_lines(view.migration)
+                lines = migration_lines(view.migration, is_patient(spec), since(view, state.started_at))
             elif view.backfill is not None and view.backfill_step == spec.id:
                 lines = backfill_lines(view.backfill)
             elif state.text:
                 lines = [(state.text, "")]
         case StepStatus.FAILED:
-            lines = [(state.text, "bad"), ("n runs it again" if state.again else "not safe to run again: A", "strong")]
+            lines = [(state.text, "bad"), (_after_failure(state, view), "strong")]
         case StepStatus.UNKNOWN:
-            lines = [(f"outcome unknown: {state.text}", "bad"), ("n signs it off if it took effect, else A", "strong")]
+            asks = "n shows what is known and asks you" if view.driving else f"{driver_of(view)} has to decide"
+            lines = [(f"outcome unknown: {state.text}", "bad"), (asks, "strong")]
+        case StepStatus.PENDING if (proposal := view.state.proposal) is not None and proposal.step == spec.id:
+            lines = [(waits_for_second(proposal, view), "victim")]
         case StepStatus.PENDING if isinstance(spec, Manual) and next_step(view) == spec.id:
             lines = [(spec.text, "")]
     return lines
 
 
+def _after_failure(state: StepState, view: WindowView) -> str:
+    if not view.driving:
+        return f"{driver_of(view)} may run it again" if state.again else "not safe to run again"
+    return "n runs it again" if state.again else "not safe to run again: A"
+
+
+def waits_for_second(proposal: Proposal, view: WindowView) -> str:
+    """What a proposed step waits for, and what this person can do about it."""
+    if proposal.confirmed_by:
+        return f"{short(proposal.confirmed_by)} has confirmed it: it is about to begin"
+    waited = text.clock(since(view, proposal.at) or 0.0)
+    if view.driving:
+        return f"waits for a second person, {waited}; X takes it back"
+    if own_proposal(proposal, view):
+        return f"waits for a second person, {waited}: somebody else than you"
+    return f"{short(proposal.actor)} waits {waited} for you: n confirms or declines"
+
+
 def step_line(spec: Spec, state: StepState, view: WindowView, width: int, ids: int) -> Line:
     """One step on one line of *width* cells; *ids* is the width of the longest id."""
     glyph, tone = UNDONE if state.undone else GLYPHS[state.status]
-    is_next = view.state.running is None and view.state.abort is None and next_step(view) == spec.id
-    time = taken(spec, state, view)
+    time, who = taken(spec, state, view), who_does(spec, state)
+    proposal = view.state.proposal
     if state.undone:
         time = "undone"
-    elif is_next and state.status is StepStatus.PENDING:
-        tone = "strong"
-        time = f"{time} ◀ n".strip() if view.driving else f"{time} ◀".strip()
+    elif state.status is StepStatus.PENDING:
+        is_next = view.state.running is None and view.state.abort is None and next_step(view) == spec.id
+        is_proposed = proposal is not None and proposal.step == spec.id
+        key = " ◀ n" if is_next and (view.driving or is_proposed) else " ◀" if is_next else ""
+        tone = "victim" if is_proposed else "strong" if is_next else tone
+        if spec.confirm is not None:
+            glyph, who = SECOND, SECOND_WORD
+            word = "proposed" if is_proposed else SECOND_WORD
+            room = width if width >= ROOMY else width - ids - 12
+            time = f"{word} {time}" if width < ROOMY and len(f"{word} {time}{key}") <= room else word
+        time = f"{time}{key}".strip()
     head = f"{glyph} {clip(spec.id, ids)}"
     if width >= ROOMY:
         said = state.text if state.status in (StepStatus.DONE, StepStatus.WAIVED) else about(spec)
-        middle = f"{clip(spec.kind, 8)}  {clip(who_does(spec, state), 10)}  {clip(time, 13)}  "
+        middle = f"{clip(spec.kind, 8)}  {clip(who, 10)}  {clip(time, 14)} "
         line = f"{head}  {middle}{clip(said, width - cell_len(head) - cell_len(middle) - 2)}"
     else:
         line = f"{head} {clip(spec.kind, 8)} "
@@ -165,22 +206,40 @@ def about(spec: Spec) -> str:
 
 
 def plan_lines(view: WindowView, width: int) -> list[Line]:
-    """The whole Plan in lines of *width* cells: phases, steps, what is to say of them."""
+    """The whole Plan in lines of *width* cells: phases, steps, what is to say of them.
+
+    A bracket at the right edge holds what lies past the point of no return.
+    """
     ids = _id_width(view, width)
     lines: list[Line] = []
+    past: int | None = None
     for phase in view.runbook.phase:
+        room = width if past is None else width - 2
         lines.append(Line(("phase", phase.name), (phase.name.upper(),), "strong"))
         for spec in phase.step:
-            state = view.state.step(spec.id)
             if view.rollback.no_return == spec.id and view.state.open and view.state.abort is None:
                 lines.append(no_return_line(view, width))
-            lines.append(step_line(spec, state, view, width, ids))
-            number = 0
-            for said, tone in below(spec, state, view):
-                for piece in wrapped(said, width - 2, 2 if width < ROOMY else 3):
-                    number += 1
-                    lines.append(Line(StepKey(spec.id, number), (f"  {piece}",), tone))
+                past, room = len(lines), width - 2
+            lines += _step_lines(spec, view, room, min(ids, max(6, room - 20)))
+    return lines if past is None else [*lines[:past], *_bracketed(lines[past:], width)]
+
+
+def _step_lines(spec: Spec, view: WindowView, width: int, ids: int) -> list[Line]:
+    state = view.state.step(spec.id)
+    lines = [step_line(spec, state, view, width, ids)]
+    for said, tone in below(spec, state, view):
+        for piece in wrapped(said, width - 2, 2 if width < ROOMY else 3):
+            lines.append(Line(StepKey(spec.id, len(lines)), (f"  {piece}",), tone))
     return lines
+
+
+def _bracketed(lines: Sequence[Line], width: int) -> list[Line]:
+    """*lines*, each of one cell, with the right edge of the bracket that `no_return_line` begins."""
+    last = len(lines) - 1
+    return [
+        replace(line, cells=(f"{clip(cell(line.cells[0]).text, width - 2)} {'┘' if n == last else '│'}",))
+        for n, line in enumerate(lines)
+    ]
 
 
 def _id_width(view: WindowView, width: int) -> int:
@@ -191,7 +250,7 @@ def plan_title(view: WindowView, width: int) -> str:
     """What the parts of a step's line are."""
     ids = _id_width(view, width)
     if width >= ROOMY:
-        return f"  {clip('step', ids)}  {clip('kind', 8)}  {clip('who', 10)}  {clip('took/planned', 13)}  what"
+        return f"  {clip('step', ids)}  {clip('kind', 8)}  {clip('who', 10)}  {clip('took/planned', 14)} what"
     head = f"  {clip('step', ids)} {clip('kind', 8)} "
     return head + clip("took/planned", width - len(head), "right")
 
@@ -199,8 +258,8 @@ def plan_title(view: WindowView, width: int) -> str:
 def no_return_line(view: WindowView, width: int) -> Line:
     """The line that is drawn across the Plan where the way back ends."""
     passed = past_no_return(view)
-    word = " passed: no way back " if passed else " no way back from here "
-    return Line(("no return",), (word.center(width, "═" if passed else "╌"),), "bad" if passed else "warn")
+    word = "▲ passed: no way back " if passed else "▲ no way back from here "
+    return Line(("no return",), (f"{word:{'═' if passed else '╌'}<{width - 1}}┐",), "bad" if passed else "warn")
 
 
 def wrapped(said: str, width: int, most: int) -> list[str]:
@@ -229,6 +288,7 @@ class PlanPane(TablePane):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.table.pointer = "›"  # the usual one is the sign of a step that runs
         self._due: StepKey | None = None
         self._due_at_first = True
 
@@ -308,6 +368,16 @@ def step_detail(view: WindowView, step: str) -> list[str]:
         lines.append(f"heads      {', '.join(state.heads_before)} → {', '.join(state.heads_after)}")
     if state.text:
         lines.append(f"said       {state.text}")
+    if isinstance(spec, Migrate | Sql) and spec.patient is not None:
+        lines.append(
+            f"patient    waits up to {text.clock(spec.patient)} until nobody is in its way, and knocks for 200 ms"
+        )
+    if (progress := view.migration) is not None and progress.step == step and progress.knocks:
+        lines.append(f"knocks     {progress.knocks}, others queued at most {progress.queued_worst_s * 1000:.0f} ms")
+    if spec.confirm is not None:
+        lines.append("confirm    a second person types the database's name before it begins")
+    if (proposal := view.state.proposal) is not None and proposal.step == step:
+        lines.append(f"proposed   by {proposal.actor} at {proposal.at:%H:%M:%S}: {proposal.why}")
     if spec.rollback:
         lines.append(f"way back   {spec.rollback} (a person does it)")
     if isinstance(spec, Sql) and spec.undo:

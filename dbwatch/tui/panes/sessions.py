@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
@@ -13,11 +14,17 @@ OWN = "◆"
 """Goes with every session of ours."""
 CELL = 500
 """Characters of a statement that a cell could ever show."""
+_COMMENTS = re.compile(r"^(?:[\s⏎→]*(?:--[^⏎]*⏎|/\*.*?\*/))+[\s⏎→]*")
 
 
 def flat(sql: str) -> str:
-    """The beginning of *sql* in one line: the glyphs that stand for line breaks and tabs become spaces."""
-    return " ".join(sql[:CELL].replace("⏎", " ").replace("→", " ").split())
+    """The beginning of *sql* in one line: the glyphs that stand for line breaks and tabs become spaces.
+
+    Lines of comment before the statement, as our own queries have them, are left out; a comment alone is shown.
+    """
+    beginning = sql[: 4 * CELL]
+    stripped = _COMMENTS.sub("", beginning) or beginning
+    return " ".join(stripped[:CELL].replace("⏎", " ").replace("→", " ").split())
 
 
 def broken(sql: str) -> list[str]:

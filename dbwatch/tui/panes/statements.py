@@ -30,7 +30,7 @@ COLUMNS = (
     Column("rows", 6, "right", priority=2),
     Column("temp", 7, "right", priority=1),
     Column("WAL", 7, "right", priority=2),
-    Column("statement", None, priority=10, least=24),
+    Column("statement", None, priority=10, least=36),
 )
 
 BLOCK = 8192
