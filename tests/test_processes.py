@@ -32,10 +32,11 @@ from story import (
     sign_off,
 )
 from terminal import Terminal, terminal
-from windows import small_shop
+from windows import attended, small_shop, until
 
 from dbwatch.journal import events as ev
 from dbwatch.postgres.embedded import EmbeddedServer
+from dbwatch.window.intents import Confirm, Decline
 
 USERS = 20_000
 LOCKED = USERS // 2 + 1
@@ -352,9 +353,9 @@ async def test_a_second_driver_waits_or_takes_over_and_the_first_one_sees_that(s
         assert (refused.code, "wei@bastion drives this window" in refused.err) == (4, True)
         taken = await seat.run(*again, "--take-over", "wei sleeps", "--sign", "preview=read")
         assert "lin@b took the wheel: wei sleeps" in taken.out
-        await screen.until("lin drives · you wei", PATIENCE_S)
+        await screen.until("driver lin", PATIENCE_S)
         await screen.until("✓ add", PATIENCE_S)
-        await screen.until("this dbwatch is no longer the driver")
+        await screen.until("T takes the wheel")
         assert "n sign off" not in screen.text
         screen.press("q")
         assert await seconds_to_leave(screen) < LEAVES_S
@@ -517,6 +518,26 @@ async def test_without_a_screen_it_stops_where_a_person_is_needed(seat: Seat) ->
     assert {step["status"] for step in told["steps"]} == {"done"}
     following = await seat.run("run", str(seat.shop.runbook), "--headless")
     assert (following.code, "preview is a person's step" in following.err) == (4, True)
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+async def test_without_a_screen_a_step_waits_for_a_second_persons_word(seat: Seat, agrees: bool) -> None:
+    runbook = seat.shop.runbook
+    runbook.write_text(runbook.read_text().replace('to = "3f1c"\n', 'to = "3f1c"\nconfirm = "navigator"\n'))
+    async with seat.started("run", str(runbook), "--headless", "--sign", "preview=read") as driver:
+        await driver.until("add waits for a second person's word")
+        async with attended(seat.shop) as navigator:
+            await until(navigator, lambda c: c.state.proposal is not None)
+            assert navigator.state.proposal is not None
+            seq = navigator.state.proposal.seq
+            word = Confirm(seq, seat.shop.db.name) if agrees else Decline(seq, "not at noon")
+            answer = await navigator.submit(word)
+            assert answer.taken, answer.text
+        ended = await driver.ended()
+    assert ended.code == 4
+    assert ("deploy is a person's step" in ended.err) == agrees
+    assert any("add not confirmed: not at noon" in line for line in told_lines(ended.out)) != agrees
+    assert (await steps(seat))["add"]["status"] == ("done" if agrees else "pending")
 
 
 def told_lines(printed: str) -> list[str]:
