@@ -201,7 +201,10 @@ class Survey:
                 up[step.id] = await self._render(at, step.to, Direction.UP)
                 at = _after(chain, at, up[step.id])
         ids = tuple(r.revision for rendered in up.values() for r in rendered)
-        back = {r.revision: r for r in await self._down(chain, at, ids)}
+        try:
+            back = {r.revision: r for r in await self._down(chain, at, ids)}
+        except runner.MigrationError as error:  # an env.py that cannot render: the paper says so, revision by revision
+            back = {one: RevisionSql(one, Direction.DOWN, (), str(error)) for one in ids}
         down = {step: tuple(back[r.revision] for r in reversed(rendered)) for step, rendered in up.items()}
         return Revisions(chain, start, up, down)
 
