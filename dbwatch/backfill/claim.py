@@ -23,6 +23,7 @@ from dbwatch.errors import DbwatchError, Fenced, Refused
 from dbwatch.journal import tables
 from dbwatch.journal.compile import compiled
 from dbwatch.journal.fence import Fence
+from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connection, Session, describe
 from dbwatch.text import one_line
 
@@ -249,7 +250,7 @@ async def _keep(connection: Connection, images: Images) -> Images:
     """Makes the table of images, for whoever may write the journal, and says in the row where it is."""
     for statement in images.create():
         await connection.execute(statement.encode(), {})
-    cursor = await connection.execute(_WRITERS)
+    cursor = await connection.execute(query("backfill-writers", connection.info.server_version))
     for (writer,) in await cursor.fetchall():
         await connection.execute(_GRANT.format(images.own, sql.Identifier(writer)))
     id = int(images.relation.removeprefix("before_"))
@@ -257,13 +258,6 @@ async def _keep(connection: Connection, images: Images) -> Images:
     return images
 
 
-_WRITERS = """
-SELECT r.rolname FROM pg_catalog.pg_class AS c
-CROSS JOIN pg_catalog.aclexplode(coalesce(c.relacl, pg_catalog.acldefault('r', c.relowner))) AS a
-INNER JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee
-WHERE c.oid = 'dbwatch.backfill'::regclass AND a.privilege_type = 'UPDATE' AND r.rolname <> current_user
-"""
-"""Who else may take the backfill over."""
 _GRANT = sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}")
 
 

@@ -107,24 +107,26 @@ async def drop(session: Session, images: Images, *, even_full: bool) -> str:
     Waits for no lock longer than 500 ms: where one is in the way, or it is another role's, it stays and is named, with
     its size. Raises as `Session.call` does where the connection is at fault.
     """
-    table = images.own
+    table, held = images.own, ""
 
     async def work(connection: Connection) -> str:
+        nonlocal held
         async with connection.transaction():
             await connection.execute("SET LOCAL lock_timeout = '500ms'; SET LOCAL statement_timeout = '1500ms'")
             cursor = await connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", [images.named])
             if await cursor.fetchone() != (True,):
                 return ""
-            look = sql.SQL("SELECT EXISTS (SELECT FROM {}), pg_catalog.pg_total_relation_size({}::regclass)")
-            cursor = await connection.execute(look.format(table, sql.Literal(images.named)))
+            look = sql.SQL(query("backfill-images-left", session.server_version).decode())
+            cursor = await connection.execute(look.format(images=table, named=sql.Literal(images.named)))
             [(full, octets)] = await cursor.fetchall()
+            held = f" ({size(octets)})"
             if full and not even_full:
-                return f"what is left stays in {images.named} ({size(octets)})"
+                return f"what is left stays in {images.named}{held}"
             await connection.execute(sql.SQL("DROP TABLE {}").format(table))
-            return f"the before-images of {images.display} ({size(octets)}) were dropped"
+            return f"the before-images of {images.display}{held} were dropped"
 
     try:
         return await session.call(work, within=DROP_S)
     except psycopg.Error as error:
         why = one_line(describe(error))
-        return f"the before-images of {images.display} could not be dropped: {why}; DROP TABLE {images.named}"
+        return f"the before-images of {images.display}{held} could not be dropped: {why}; DROP TABLE {images.named}"
