@@ -89,16 +89,16 @@ async def tables_of_images(db: Database) -> list[tuple[Any, ...]]:
     return await db.sql("SELECT relname FROM pg_class WHERE relname ~ '^before_' AND relkind = 'r'")
 
 
-async def test_what_was_filled_whole_is_brought_back_exactly(db: Database) -> None:
-    before = await users(db)
-    result = await fill(db)
+async def test_what_was_filled_whole_is_brought_back_exactly(any_db: Database) -> None:
+    before = await users(any_db)
+    result = await fill(any_db)
     assert (result.outcome, result.rows) == (State.DONE, 4000)
-    assert await hashed(db) != before
-    returned = await back(db)
+    assert await hashed(any_db) != before
+    returned = await back(any_db)
     assert (returned.outcome, returned.rows, returned.changed, returned.missing) == (State.DONE, 4000, 0, 0)
-    assert await hashed(db) == before
+    assert await hashed(any_db) == before
     assert "were dropped" in returned.note
-    assert await tables_of_images(db) == []
+    assert await tables_of_images(any_db) == []
 
 
 async def test_what_was_stopped_in_the_middle_is_brought_back_exactly(db: Database) -> None:
