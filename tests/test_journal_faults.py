@@ -303,12 +303,12 @@ async def test_with_neither_table_nor_mirror_it_is_kept_in_mind_and_said(
     file.mkdir()
     proxy.cut()
     proxy.refusing = True
-    await store.record(ev.Noted("nowhere to go"), within=0.5)
+    assert not await store.record(ev.Noted("nowhere to go"), within=0.5)
     assert "local copy" in store.trouble
     assert store.events[-1].fact == ev.Noted("nowhere to go")
     file.rmdir()
     file.with_name("away").rename(file)
-    await store.record(ev.Noted("the disk is back"), within=0.5)
+    assert await store.record(ev.Noted("the disk is back"), within=0.5)
     kept = [p.fact for p in Mirror(tmp_path, store.window).pending]
     assert kept == [ev.Noted("nowhere to go"), ev.Noted("the disk is back")], "what the disk missed follows"
     proxy.refusing = False

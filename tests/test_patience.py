@@ -7,17 +7,18 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from servers import Database, eventually
+from alembic_projects import USERS, AlembicProject, column
+from servers import Database, OwnServers, eventually
 from windows import PATIENCE_S, Shop, abort, driven, small_shop, until
 
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepState, StepStatus
 from dbwatch.postgres.queries import query
-from dbwatch.postgres.session import Role
+from dbwatch.postgres.session import Connector, Role
 from dbwatch.steps import behind
 from dbwatch.steps.behind import Behind, Queue
 from dbwatch.steps.patience import KNOCK_MS, OLD_S, GiveUp, Knock, Need, Needs, Patience, Seen, Wait, looked, needs
@@ -112,7 +113,7 @@ def test_a_wait_whose_beginning_the_server_does_not_tell_counts_from_when_it_was
 # What is seen
 
 
-async def look(db: Database, statements: list[str]) -> list[Seen]:
+async def look(db: Database, statements: list[str], user: str = "postgres") -> list[Seen]:
     wanted = needs(statements)
     flat = [(need.schema, need.name, held) for need in wanted.relations for held in sorted(need.held)]
     wish = {
@@ -123,7 +124,7 @@ async def look(db: Database, statements: list[str]) -> list[Seen]:
         "schema": wanted.schema,
         "ours": "dbwatch % tag",
     }
-    session = await db.connector.open(Role.CONTROL)
+    session = await Connector(db.dsn_as(user)).open(Role.CONTROL)
     try:
         await session.values(query("patience-queue", session.server_version), {"pid": session.pid})
         return await session.fetch(Seen, query("patience", session.server_version), wish)
@@ -163,6 +164,28 @@ async def test_a_reader_of_nearly_all_tables_is_a_dump_whatever_it_is_called(db1
     await holds(db18, "report", *(f"LOCK TABLE t{n} IN ACCESS SHARE MODE" for n in range(10)))
     assert [(one.who, one.dump) for one in await look(db18, ["ALTER TABLE users ADD note text"])] == [("nightly", True)]
     assert await look(db18, ["INSERT INTO users VALUES (1)"]) == []
+
+
+async def test_a_role_that_may_not_look_sees_who_is_in_the_way_but_not_since_when(db18: Database) -> None:
+    role = f"blind_{db18.name}"
+    await db18.sql("CREATE TABLE users (id int)", f"CREATE ROLE {role} LOGIN")
+    try:
+        reports = await holds(db18, "reports", "SELECT 1 FROM users")
+        [one] = await look(db18, ["ALTER TABLE users ADD note text"], role)
+        assert (one.pid, one.mode, one.age_s) == (reports.info.backend_pid, "AccessShareLock", None)
+        assert (one.who, one.snapshot, one.dump) == ("reports", False, False)
+    finally:
+        await db18.sql(f"DROP ROLE {role}")
+
+
+async def test_a_prepared_transaction_is_in_the_way_under_its_own_name(own_server: OwnServers) -> None:
+    server = await own_server(18, settings={"max_prepared_transactions": "2"})
+    db = await own_server.database(server)
+    await db.sql("CREATE TABLE users (id int)")
+    session = await holds(db, "transfer", "LOCK TABLE users IN SHARE MODE")
+    await session.execute("PREPARE TRANSACTION 'transfer 7'")
+    [one] = await look(db, ["UPDATE users SET id = 1"])
+    assert (one.pid, one.who, one.mode) == (0, "prepared transaction transfer 7", "ShareLock")
 
 
 # What is done
@@ -247,15 +270,15 @@ async def done(conductor: Conductor, step_id: str) -> None:
 
 
 @asynccontextmanager
-async def busy(db: Database) -> AsyncIterator[None]:
+async def busy(db: Database, read: LiteralString = "SELECT 1 FROM users") -> AsyncIterator[None]:
     """A table that is never free, though nobody holds it for long: two sessions take turns, and overlap."""
     one, other = await db.foreign("one", autocommit=False), await db.foreign("other", autocommit=False)
 
     async def take_turns() -> None:
-        await other.execute("SELECT 1 FROM users")
+        await other.execute(read)
         while True:
             for now, last in ((one, other), (other, one)):
-                await now.execute("SELECT 1 FROM users")
+                await now.execute(read)
                 await last.rollback()
                 await now.execute("SELECT pg_sleep(0.5)")
 
@@ -336,6 +359,31 @@ async def test_a_migration_that_knocked_in_vain_is_taken_back_whole(shop18: Shop
         assert conductor.state.abort is not None
         assert conductor.state.abort.equal, conductor.state.abort.differences
     assert await shop18.dump() == before
+
+
+async def test_a_chain_that_was_knocked_back_half_way_goes_on_from_there(db18: Database, tmp_path: Path) -> None:
+    await db18.sql(USERS, "CREATE TABLE products (id int)")
+    project = AlembicProject(tmp_path / "shop", tpm=True)
+    project.revision("r1", *column("phone")).revision("r2", *column("price", of="products"))
+    runbook = project.folder / "runbook.toml"
+    runbook.write_text(
+        'title = "half-way"\nalembic = "alembic.ini"\n[target]\ndsn = "${SHOP_DSN}"\n[[phase]]\nname = "all"\n'
+        '[[phase.step]]\nid = "up"\nkind = "migrate"\nto = "r2"\npatient = "20s"\n'
+    )
+    shop = Shop(db18, tmp_path, runbook)
+    before = await shop.dump()
+    async with driven(shop) as conductor:
+        async with busy(db18, "SELECT 1 FROM products"):
+            await begun(conductor, "up")
+            await until(conductor, lambda c: c.work.migration is not None and c.work.migration.knocks == 2)
+        state = await ended(conductor, "up")
+        assert state.status is StepStatus.DONE, state.text
+        made = {(o["kind"], o["name"]) for one in conductor.state.ddl for o in one.objects}
+        assert {("column", "phone"), ("column", "price")} <= made
+        await abort(conductor)
+        assert conductor.state.abort is not None
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+    assert await shop.dump() == before
 
 
 async def test_ddl_is_not_begun_while_a_dump_runs(shop18: Shop) -> None:

@@ -106,10 +106,11 @@ def ended(outcome: Outcome) -> step.Outcome:
     if outcome.residue is None:
         parts.append("what it left behind could not be read")
         return Failed("; ".join(parts), again=False, stopped=stopped)
-    left = [o.difference.key for o in outcome.residue.ours if o.revision not in outcome.committed]
+    left = [o for o in outcome.residue.ours if o.revision not in outcome.committed]
     if left:
-        parts.append(f"left behind: {', '.join(left)}")
-    return Failed("; ".join(parts), again=not left and outcome.heads_after is not None, stopped=stopped)
+        parts.append(f"left behind: {', '.join(o.difference.key for o in left)}")
+    clean = all(o.revision is None for o in left)  # what Alembic or env.py makes, it makes where it is not there
+    return Failed("; ".join(parts), again=clean and outcome.heads_after is not None, stopped=stopped)
 
 
 async def recover(spec: Migrate, kit: Kit) -> step.Outcome:

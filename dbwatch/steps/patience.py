@@ -20,7 +20,8 @@ from dbwatch.text import age, clock
 KNOCK_MS = 200
 """The lock_timeout of a knock, and so how long others may queue behind one: longer than the transactions of an
 application at work, too short for its users to notice, and below PostgreSQL's deadlock_timeout of 1 s, so that a knock
-neither waits for the deadlock check nor has an autovacuum cancelled."""
+neither waits for the deadlock check nor has an autovacuum cancelled. A transaction that locks several relations may
+knock at each of them; what all that cost others is measured, and told."""
 OLD_S = 1.0
 """From this age on a transaction is waited for: five times as long as a knock would."""
 LOOK_S = 0.5

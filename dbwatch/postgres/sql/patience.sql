@@ -59,8 +59,10 @@ WITH RECURSIVE wanted AS MATERIALIZED (
            extract(epoch FROM clock_timestamp() - s.xact_start)::float8 AS age_s,
            coalesce(h.mode, '') AS mode,
            coalesce(h.relation, '') AS relation,
-           %(snapshots)s AND s.backend_xmin IS NOT NULL AND s.backend_type = 'client backend' AS snapshot,
-           %(schema)s AND (s.application_name = 'pg_dump' OR r.virtualtransaction IS NOT NULL) AS dump
+           %(snapshots)s AND s.backend_xmin IS NOT NULL AND s.backend_type IS NOT DISTINCT FROM 'client backend'
+               AS snapshot,
+           %(schema)s AND (s.application_name IS NOT DISTINCT FROM 'pg_dump' OR r.virtualtransaction IS NOT NULL)
+               AS dump
       FROM session AS s
       LEFT JOIN pg_catalog.pg_roles AS u ON u.oid = s.usesysid
       LEFT JOIN holding AS h ON h.virtualtransaction = s.virtualtransaction
