@@ -44,10 +44,11 @@ def of_item(item: Item) -> Form:
             case "column":
                 lines = [line for line in rest if line != "not null" and not line.startswith("default ")]
                 default = next((line.removeprefix("default ") for line in rest if line.startswith("default ")), "")
+                kind = _value(f"NULL::{first}").type_cast.type_name
                 return Column(
-                    of_type(_value(f"NULL::{first}").type_cast.type_name),
+                    of_type(kind),
                     "not null" in rest,
-                    of_expression(_value(default)) if default else "",
+                    of_default(_value(default), kind) if default else "",
                     tuple(lines),
                 )
             case "index":
@@ -93,9 +94,19 @@ def of_type(name: pg.TypeName) -> str:
     return _text(_bare(name))
 
 
-def of_expression(node: pg.Node) -> str:
-    """The form of a default, or another expression."""
-    return _text(_bare(node))
+def of_default(node: pg.Node, kind: pg.TypeName) -> str:
+    """The form of a column's default. `'0'` and `0` are the same for an integer, and not for a bigint: the server
+    keeps the one as a constant of the type and the other as an integer that it converts."""
+    bare = _bare(node)
+    name = kind.names[-1].string.sval if kind.names else ""
+    if bare.WhichOneof("node") == "a_const" and name in _EXACT and _NUMBER.fullmatch(bare.a_const.sval.sval):
+        bare.a_const.sval.sval = f"{_AS_NUMBER}{bare.a_const.sval.sval}"
+    return _text(bare)
+
+
+_EXACT = ("int4", "numeric")
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_AS_NUMBER = "number "
 
 
 def _statement(sql: str) -> Any:
@@ -119,9 +130,14 @@ def _bare(message: Any) -> Any:
     return bare
 
 
+_MEANINGLESS = frozenset(
+    {"location", "schemaname", "catalogname", "rexpr_list_start", "rexpr_list_end", "list_start", "list_end"}
+)
+
+
 def _strip(message: Any) -> None:
     for field, value in list(message.ListFields()):
-        if field.name in ("location", "schemaname", "catalogname", "rexpr_list_start", "rexpr_list_end"):
+        if field.name in _MEANINGLESS:
             message.ClearField(field.name)
         elif field.message_type is not None:
             for part in value if field.is_repeated else (value,):
@@ -152,15 +168,14 @@ def _uncast(node: pg.Node) -> None:
 def _plain(constant: pg.A_Const) -> None:
     match constant.WhichOneof("val"):
         case "ival":
-            text = str(constant.ival.ival)
+            text = f"{_AS_NUMBER}{constant.ival.ival}"
         case "fval":
-            text = constant.fval.fval
+            text = f"{_AS_NUMBER}{constant.fval.fval}"
         case "boolval":
             text = "true" if constant.boolval.boolval else "false"
         case "sval":
             text = constant.sval.sval
-            if text in ("t", "f"):
-                text = "true" if text == "t" else "false"
+            text = {"t": "true", "f": "false"}.get(text, text)
         case _:
             return
     constant.Clear()

@@ -15,11 +15,12 @@ import postgast
 from postgast import pg_query_pb2 as pg
 
 from dbwatch.migration import canon, grammar
-from dbwatch.migration.canon import HEX, Column
-from dbwatch.migration.ddl import Action, JournalledDdl, Named
+from dbwatch.migration.canon import Column
+from dbwatch.migration.ddl import Action, JournalledDdl
 from dbwatch.migration.fingerprint import Item
-from dbwatch.migration.resting import WouldFail, free, names_column, read_constraint, refers, shows
-from dbwatch.migration.scene import RELATIONS, Scene, Thing, chosen_name, key_of, quoted
+from dbwatch.migration.renaming import find, rename
+from dbwatch.migration.resting import WouldFail, free, in_expression, names_column, read_constraint, refers, shows
+from dbwatch.migration.scene import Scene, Thing, chosen_name, key_of, quoted
 
 # --- drops
 
@@ -27,24 +28,13 @@ from dbwatch.migration.scene import RELATIONS, Scene, Thing, chosen_name, key_of
 def _drop(scene: Scene, statement: pg.DropStmt) -> None:
     cascade = statement.behavior == pg.DROP_CASCADE
     for named in grammar._drop(statement):
-        thing = _find(scene, named)
+        thing = find(scene, named)
         if thing is None:
             if not statement.missing_ok and named.kind not in ("table", "index"):
                 raise WouldFail(f"{named.kind} {named.name} does not exist")
             continue
         free(scene, thing, cascade)
         scene.take(thing)
-
-
-def _find(scene: Scene, named: Named) -> Thing | None:
-    if named.parent:
-        return scene.part(named.kind, named.parent, named.name)
-    if named.kind in RELATIONS:
-        return scene.relation(named.name, named.schema or "")
-    return scene.named(named.kind, named.name)
-
-
-# --- tables
 
 
 def _create_table(scene: Scene, statement: pg.CreateStmt) -> None:
@@ -70,7 +60,7 @@ def _add_column(scene: Scene, table: str, schema: str, column: pg.ColumnDef) -> 
             case pg.CONSTR_NOTNULL:
                 not_null = True
             case pg.CONSTR_DEFAULT:
-                default = canon.of_expression(node.constraint.raw_expr)
+                default = canon.of_default(node.constraint.raw_expr, kind)
             case pg.CONSTR_IDENTITY:
                 rest.append("identity always" if node.constraint.generated_when == "a" else "identity by default")
                 not_null = True
@@ -83,7 +73,7 @@ def _add_column(scene: Scene, table: str, schema: str, column: pg.ColumnDef) -> 
         sequence = chosen_name(table, column.colname, "seq")
         parsed = postgast.parse(f"SELECT nextval('{sequence}'), NULL::{serial}").stmts[0].stmt.select_stmt
         values = [node.res_target.val for node in parsed.target_list]
-        default, not_null = canon.of_expression(values[0]), True
+        default, not_null = canon.of_default(values[0], values[1].type_cast.type_name), True
         type_form = canon.of_type(values[1].type_cast.type_name)
         scene.put("sequence", schema, sequence, None, within=key_of("column", schema, column.colname, table))
     scene.put("column", schema, column.colname, Column(type_form, not_null, default, tuple(rest)), parent=table)
@@ -180,11 +170,11 @@ def _command(scene: Scene, table: str, schema: str, command: pg.AlterTableCmd) -
             _alter_column(scene, table, command.name, lambda c: replace(c, not_null=False))
             _nullable(scene, table, schema, command.name)
         case pg.AT_ColumnDefault:
-            default = canon.of_expression(defined) if defined.WhichOneof("node") else ""
-            _alter_column(scene, table, command.name, lambda c: replace(c, default=default))
+            _alter_column(scene, table, command.name, lambda c: replace(c, default=_default(defined, c)))
         case pg.AT_AlterColumnType:
             kind = canon.of_type(defined.column_def.type_name)
             _alter_column(scene, table, command.name, lambda c: replace(c, type=kind))
+            _recast(scene, table, command.name, defined.column_def.type_name.names[-1].string.sval)
         case pg.AT_ValidateConstraint:
             scene.unsure.append(f"whether {command.name} of {table} holds")
         case _:
@@ -197,6 +187,31 @@ def _alter_column(scene: Scene, table: str, name: str, change: Callable[[Column]
         raise WouldFail(f"column {name} of {table} does not exist")
     if isinstance(form := thing.now, Column):
         scene.reform(thing, change(form))
+
+
+def _default(expression: pg.Node, column: Column) -> str:
+    if not expression.WhichOneof("node"):
+        return ""
+    kind = pg.TypeName()
+    kind.ParseFromString(bytes.fromhex(column.type))
+    return canon.of_default(expression, kind)
+
+
+def _recast(scene: Scene, table: str, column: str, type_: str) -> None:
+    """The server writes a varchar with a cast to text in an expression, and a text without one: so an index or a check
+    over the column reads otherwise after its type changed, and as before once it is back."""
+    was = scene.opening.items.get(key_of("column", "public", column, table))
+    same = was is not None and ("character varying" in was.definition) == (type_ == "varchar")
+    for thing in scene.parts(table):
+        form = thing.now
+        if (
+            isinstance(form, str)
+            and thing.item.kind in ("index", "constraint")
+            and in_expression(thing.item.kind, form, column)
+        ):
+            mark = f"over {column} as another type"
+            lines = [line for line in form.split("\n") if line != mark]
+            scene.reform(thing, "\n".join(lines if same else [*lines, mark]))
 
 
 def _set_not_null(scene: Scene, table: str, name: str) -> None:
@@ -245,90 +260,6 @@ def _index(scene: Scene, statement: pg.IndexStmt) -> None:
         scene.put("index", found.item.schema, name, canon.of_index(statement), parent=table)
 
 
-def _rename(scene: Scene, statement: pg.RenameStmt) -> None:
-    new = statement.newname
-    match statement.rename_type:
-        case pg.OBJECT_TABLE | pg.OBJECT_VIEW | pg.OBJECT_SEQUENCE | pg.OBJECT_MATVIEW | pg.OBJECT_INDEX:
-            old = statement.relation.relname
-            thing = scene.relation(old) or scene.named("index", old) or _constraint_named(scene, old)
-            if thing is None:
-                if not statement.missing_ok:
-                    raise WouldFail(f"{old} does not exist")
-                return
-            _renamed(scene, thing, new)
-        case pg.OBJECT_COLUMN | pg.OBJECT_TABCONSTRAINT:
-            kind = "column" if statement.rename_type == pg.OBJECT_COLUMN else "constraint"
-            thing = scene.part(kind, statement.relation.relname, statement.subname)
-            if thing is None:
-                raise WouldFail(f"{kind} {statement.subname} of {statement.relation.relname} does not exist")
-            _renamed(scene, thing, new)
-        case _:
-            for named in grammar._rename(statement):
-                if (thing := _find(scene, named)) is not None and named.name != new:
-                    _renamed(scene, thing, new)
-
-
-def _constraint_named(scene: Scene, name: str) -> Thing | None:
-    """ALTER INDEX ... RENAME reaches the index of a constraint too, and renames the constraint."""
-    return next((t for t in scene.things.values() if (t.item.kind, t.item.name) == ("constraint", name)), None)
-
-
-def _renamed(scene: Scene, thing: Thing, new: str) -> None:
-    old = thing.item
-    table = old.kind in RELATIONS
-    for other in list(scene.things.values()):
-        item, form = other.item, other.form
-        if item.key == old.key:
-            del scene.things[item.key]
-            key = key_of(item.kind, item.schema, new, item.parent)
-            scene.things[key] = Thing(replace(item, key=key, name=new), other.now if form is None else form)
-            continue
-        was = other.now if item.kind in ("index", "constraint") else form
-        changed = was
-        mine = item.parent == (old.name if table else old.parent) or (
-            item.kind == "constraint" and refers(other, old.name if table else old.parent)
-        )
-        if isinstance(was, str) and mine and (table or old.kind == "column"):
-            changed = _reworded(item.kind, was, old.name, new, table=table)
-        parent = new if table and item.parent == old.name else item.parent
-        within = key_of(old.kind, old.schema, new, old.parent) if item.within == old.key else item.within
-        if table and item.within.startswith(key_of("column", old.schema, "", old.name) + "."):
-            within = item.within.replace(f".{quoted(old.name)}.", f".{quoted(new)}.", 1)
-        if (parent, within) == (item.parent, item.within) and changed == was:
-            continue
-        del scene.things[item.key]
-        key = key_of(item.kind, item.schema, item.name, parent)
-        keeps = form is None and changed == was and item.kind not in ("column",)
-        scene.things[key] = Thing(
-            replace(item, key=key, parent=parent, within=within), form if keeps else (changed or other.now)
-        )
-
-
-def _reworded(kind: str, form: str, old: str, new: str, *, table: bool) -> str:
-    first, *rest = form.split("\n")
-    message: Any = pg.IndexStmt() if kind == "index" else pg.Constraint()
-    if not HEX.fullmatch(first):
-        return form
-    message.ParseFromString(bytes.fromhex(first))
-    _replace(message, old, new, relations=table)
-    return "\n".join((message.SerializeToString(deterministic=True).hex(), *rest))
-
-
-def _replace(message: Any, old: str, new: str, *, relations: bool) -> None:
-    if isinstance(message, pg.RangeVar):
-        if relations and message.relname == old:
-            message.relname = new
-        return
-    if isinstance(message, pg.IndexElem) and not relations and message.name == old:
-        message.name = new
-    if isinstance(message, pg.String) and not relations and message.sval == old:
-        message.sval = new
-    for descriptor, value in message.ListFields():
-        if descriptor.message_type is not None and not (isinstance(message, pg.A_Const)):
-            for part in value if descriptor.is_repeated else (value,):
-                _replace(part, old, new, relations=relations)
-
-
 def _enum(scene: Scene, statement: pg.CreateEnumStmt) -> None:
     names = [node.string.sval for node in statement.type_name]
     if scene.named("type", names[-1]) is not None:
@@ -343,7 +274,7 @@ def _made(kind: str) -> Callable[[Scene, Any], None]:
     def make(scene: Scene, statement: Any) -> None:
         word = next(word for word, does in _DOES.items() if does is make)
         for named in grammar._HANDLERS[word](statement):
-            if named.action is Action.CREATE and named.kind == kind and _find(scene, named) is None:
+            if named.action is Action.CREATE and named.kind == kind and find(scene, named) is None:
                 owner = scene.relation(named.parent) if named.parent else None
                 schema = named.schema if named.schema is not None else (owner.item.schema if owner else "public")
                 scene.put(kind, schema, named.name, None, parent=named.parent or "")
@@ -356,7 +287,7 @@ _DOES: Mapping[str, Callable[[Scene, Any], None]] = {
     "create": _create_table,
     "alter_table": _alter_table,
     "index": _index,
-    "rename": _rename,
+    "rename": rename,
     "create_enum": _enum,
     "create_seq": _made("sequence"),
     "create_extension": _made("extension"),

@@ -77,3 +77,16 @@ def names_column(form: Form, column: str) -> bool:
         mark = bytes([len(octets)]) + octets if len(octets) < 128 else octets
         return mark in whole
     return bool(re.search(rf"\b{re.escape(column)}\b", text))
+
+
+def in_expression(kind: str, form: Form, column: str) -> bool:
+    """Whether an index or a check uses *column* in an expression, not only as a plain key."""
+    if not isinstance(form, str) or not HEX.fullmatch(text := form.split("\n")[0]):
+        return False
+    if kind == "constraint":
+        return bool(read_constraint(form).contype == pg.CONSTR_CHECK) and names_column(form, column)
+    index = pg.IndexStmt()
+    index.ParseFromString(bytes.fromhex(text))
+    for node in index.index_params:
+        node.index_elem.name = ""
+    return names_column(index.SerializeToString(deterministic=True).hex(), column)

@@ -41,3 +41,16 @@ def down(chain: Chain, have: Iterable[str], want: Iterable[str]) -> tuple[str, .
     """
     between = closure(chain, have) - closure(chain, want)
     return tuple(revision.id for revision in reversed(chain.revisions) if revision.id in between)
+
+
+def up(chain: Chain, have: Iterable[str], want: Iterable[str]) -> tuple[str, ...]:
+    """The revisions from the heads *have* to the heads *want*, parents first. Raises DbwatchError as `closure` does."""
+    between = closure(chain, want) - closure(chain, have)
+    return tuple(revision.id for revision in chain.revisions if revision.id in between)
+
+
+def linear(chain: Chain, have: Iterable[str], want: Iterable[str]) -> bool:
+    """Whether one revision follows another on that way, so that its order is no question."""
+    between = closure(chain, want) - closure(chain, have)
+    parents = [parent for revision in chain.revisions if revision.id in between for parent in revision.down]
+    return len(parents) == len(set(parents)) and all(len(chain.revision(id).down) <= 1 for id in between)

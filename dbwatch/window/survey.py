@@ -54,6 +54,7 @@ class Survey:
         self._chain: Chain | None = None
         self._rendered: dict[tuple[frozenset[str], str | frozenset[str], Direction], Rendered] = {}
         self._downs: dict[str, RevisionSql] = {}
+        self._ups: dict[str, RevisionSql] = {}
         self._troubled_at = float("-inf")
         self._counter = Counter(ground.connector, ground.clock)
         self._no_return: tuple[str, str] | None = None
@@ -67,7 +68,7 @@ class Survey:
 
     def forget(self) -> None:
         """The runbook was amended: what was found out ahead does not hold any more."""
-        self._chain, self._rendered, self._downs = None, {}, {}
+        self._chain, self._rendered, self._downs, self._ups = None, {}, {}, {}
         self._no_return, self._looked_ahead = None, False
 
     async def heads(self) -> frozenset[str]:
@@ -174,7 +175,7 @@ class Survey:
         for step in self._ground.runbook.steps():
             if not isinstance(step, Migrate) or chain is None:
                 continue
-            upgrades[step.id] = await self._render(at, step.to, Direction.UP)
+            upgrades[step.id] = await self._up(chain, at, step.to)
             for statement in (s for revision in upgrades[step.id] for s in revision.statements):
                 for named in grammar.read(statement.sql).named:
                     if named.action is DdlAction.CREATE and named.kind == "column":
@@ -198,7 +199,7 @@ class Survey:
         up: dict[str, Rendered] = {}
         for step in self._ground.runbook.steps():
             if isinstance(step, Migrate):
-                up[step.id] = await self._render(at, step.to, Direction.UP)
+                up[step.id] = await self._up(chain, at, step.to)
                 at = _after(chain, at, up[step.id])
         ids = tuple(r.revision for rendered in up.values() for r in rendered)
         try:
@@ -311,6 +312,22 @@ class Survey:
                 at = before
         return found
 
+    async def _up(self, chain: Chain, at: frozenset[str], to: str) -> Rendered:
+        """What a step runs; on a plain way it is cut out of the whole of it, which is rendered once."""
+        want, last = _plain(chain, to), self._last(chain)
+        if want is None or last is None or not way.linear(chain, at, last):
+            return await self._render(at, to, Direction.UP)
+        revisions = way.up(chain, at, want)
+        if not all(revision in self._ups for revision in revisions):
+            for rendered in await self._preview(at, last, Direction.UP):
+                self._ups[rendered.revision] = rendered
+        return tuple(self._ups[revision] for revision in revisions if revision in self._ups)
+
+    def _last(self, chain: Chain) -> frozenset[str] | None:
+        """Where the runbook's last migrate step leads; None where only Alembic can tell."""
+        targets = [step.to for step in self._ground.runbook.steps() if isinstance(step, Migrate)]
+        return _plain(chain, targets[-1]) if targets else None
+
     async def _down(self, chain: Chain, at: frozenset[str], revisions: tuple[str, ...]) -> Rendered:
         """The downgrades of *revisions*: each is rendered once, with all below it down to where the window opened.
 
@@ -340,6 +357,13 @@ class Survey:
         if project is None:
             raise DbwatchError("the runbook names no Alembic project")
         return await runner.preview(project, self._ground.connector, start=start, to=to, direction=direction)
+
+
+def _plain(chain: Chain, to: str) -> frozenset[str] | None:
+    """The heads that a target names, where it is a whole revision or the only head; else None."""
+    if to in ("head", "heads") and len(chain.heads) == 1:
+        return chain.heads
+    return frozenset({to}) if any(revision.id == to for revision in chain.revisions) else None
 
 
 def _ran(known: StepState) -> bool:
