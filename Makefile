@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OWN := dbwatch tests
 
-.PHONY: help demo test check format matrix majors real-projects screenshots clean
+.PHONY: help demo test check format matrix majors campaign real-projects screenshots clean
 
 help:
 	@echo "make demo         a shop under load in a PostgreSQL of its own, and a migration to drive; gone on exit"
