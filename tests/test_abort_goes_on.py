@@ -189,3 +189,16 @@ async def test_what_a_broken_off_reindex_leaves_is_ours(db18: Database, tmp_path
         await end_of_abort(conductor)
         assert finished(conductor).equal, finished(conductor).differences
     assert await shop.dump() == before
+
+
+async def test_what_the_plan_did_not_foresee_is_said(db18: Database, tmp_path: Path) -> None:
+    shop = await small_shop(db18, tmp_path)
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "fill")
+        plan = await begin_abort(conductor)
+        assert plan.prediction.equal
+        await until(conductor, lambda c: bool(c.awaited))
+        await db18.sql("CREATE INDEX late ON users (city)")
+        await end_of_abort(conductor)
+        assert finished(conductor).missed == ["not foreseen, not ours: index public.late"]
+        assert conductor.state.outcome == "aborted"

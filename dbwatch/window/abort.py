@@ -174,11 +174,12 @@ class AbortPlan:
 
     @property
     def digest(self) -> str:
-        """Names exactly these actions, their order and their SQL: what was shown is what is confirmed.
+        """Names exactly these actions, their order and their SQL, and what was foreseen: what was shown is confirmed.
 
         Estimates and whom an action would wait for are left out: they change by the second.
         """
-        text = json.dumps([[*_act(action), action.title, action.sql] for action in self.actions])
+        foreseen = self.prediction.body() if self.prediction else None
+        text = json.dumps([[[*_act(action), action.title, action.sql] for action in self.actions], foreseen])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
