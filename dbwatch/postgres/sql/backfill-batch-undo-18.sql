@@ -1,6 +1,6 @@
 -- dbwatch backfill: one batch as in backfill-batch.sql, which also keeps what it overwrites: RETURNING tells the row
 -- that was replaced and the one that replaced it, from 18 on.
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+BEGIN /* one batch of a backfill */ ISOLATION LEVEL READ COMMITTED READ WRITE;
 {settings};
 SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
 WITH /* dbwatch */ filled AS (

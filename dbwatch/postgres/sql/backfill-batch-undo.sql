@@ -1,6 +1,6 @@
 -- dbwatch backfill: one batch as in backfill-batch.sql, which also keeps what it overwrites. Up to 17 RETURNING knows
 -- only the new values: the old ones are read where the rows are locked, so that they are those that the UPDATE replaces.
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+BEGIN /* one batch of a backfill */ ISOLATION LEVEL READ COMMITTED READ WRITE;
 {settings};
 SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
 WITH /* dbwatch */ "dbwatch read" AS MATERIALIZED (

@@ -1,7 +1,7 @@
 -- dbwatch backfill: one batch, in one message, so that no client work lies between the UPDATE and the COMMIT and the
 -- server's own clock times both. The compare-and-set of the cursor is the last write; where it changes no row, because
 -- somebody took over or an answer was lost, the cast fails and the whole batch is rolled back.
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+BEGIN /* one batch of a backfill */ ISOLATION LEVEL READ COMMITTED READ WRITE;
 {settings};
 SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
 WITH /* dbwatch */ filled AS (
