@@ -229,6 +229,34 @@ async def test_the_script_removes_what_a_killed_build_left(shop18: Shop) -> None
     await is_closed_by_abort(seat)
 
 
+async def test_the_script_goes_on_where_an_abort_was_killed_and_dbwatch_behind_it(shop18: Shop) -> None:
+    before, seat = await shop18.dump(), Seat.at(shop18)
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "nobody")
+        script = (await laid(conductor)) / "rollback.sql"
+    reports = await shop18.db.foreign("reports", autocommit=False)
+    await reports.execute("SELECT count(*) FROM users")  # the downgrade of `add` waits for it
+    arguments = ("abort", str(shop18.runbook), "--done", "deploy", "--confirm", shop18.db.name)
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name LIKE 'dbwatch%' AND wait_event_type = 'Lock'"
+    )
+    async with seat.started(*arguments) as way_back:
+
+        async def stuck() -> bool:
+            return await values(shop18.db, waits) != [0]
+
+        await eventually(stuck, within=PATIENCE_S)
+        way_back.kill(signal.SIGKILL)
+        await way_back.ended()
+    await seat.nobody_is_left()
+    await reports.rollback()
+    code, said = await person(shop18).psql(script, "-v", "undone_deploy=1")
+    assert code == 0, said
+    await is_back(shop18, before)
+    await is_closed_by_abort(seat)
+
+
 # The page
 
 
