@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -124,10 +125,15 @@ async def test_applied_is_told_before_committed_and_committed_only_when_others_s
         project = AlembicProject(tmp_path / f"shop-{tpm}", tpm=tpm)
         name = f"t{tpm}".lower()
         project.revision(f"{name}1", *table(f"{name}_a")).revision(f"{name}2", "op.execute('SELECT pg_sleep(0.01)')")
-        project.revision(f"{name}3", "op.execute('SELECT 3')")
+        project.revision(f"{name}3", "op.execute('SELECT pg_advisory_xact_lock(77)')")
         await db.sql("DROP TABLE IF EXISTS alembic_version")
+        gate = await db.foreign(autocommit=False)
+        await gate.execute("SELECT pg_advisory_xact_lock(77)")
         told = Told()
-        assert (await go(db, job(project), told)).ok
+        running = asyncio.create_task(go(db, job(project, lock_timeout_ms=0), told))
+        await told.until(Committed) if tpm else await told.statement("advisory")
+        await gate.rollback()
+        assert (await running).ok
         kinds = [type(event) for event in told.events if isinstance(event, Applied | Committed | Finished)]
         assert kinds.count(Applied) == kinds.count(Committed) == 3
         first_committed, last_applied = kinds.index(Committed), len(kinds) - 1 - kinds[::-1].index(Applied)

@@ -77,6 +77,8 @@ class Attempt:
         self._ready = asyncio.Event()
         self._eyes: Session | None = None
         self._looked = 0.0
+        self._heads: frozenset[str] | None = None
+        """As they were when it was looked last."""
         self.watched = Watched()
 
     async def run(self, ask: Ask) -> Watched:
@@ -151,6 +153,8 @@ class Attempt:
                     case _:
                         continue
                 self._around.keeper.tell(answer, child.acknowledge)
+                if isinstance(answer, Applied):  # it may have been committed when we looked, before we had heard of it
+                    tell_committed(watched, self._heads, up, self._around.keeper.tell)
                 if watched.finished or watched.failure:
                     return
         except Garbled as error:
@@ -190,7 +194,8 @@ class Attempt:
         with contextlib.suppress(DbwatchError):
             if self._eyes is None or not self._eyes.alive:
                 self._eyes = await self._around.connector.open(Role.PROBE)
-            tell_committed(watched, await committed_heads(self._eyes, watched.planned), up, self._around.keeper.tell)
+            self._heads = await committed_heads(self._eyes, watched.planned)
+            tell_committed(watched, self._heads, up, self._around.keeper.tell)
 
 
 def tell_committed(watched: Watched, heads: frozenset[str] | None, up: bool, on_event: OnEvent) -> None:
