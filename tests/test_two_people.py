@@ -298,6 +298,6 @@ async def test_whoever_starts_the_same_runbook_looks_on_while_somebody_drives(sh
 async def test_a_request_that_nobody_heard_in_time_is_void(shop: Shop) -> None:
     async with driven(shop) as driver:
         late = Request(99, "stop", "lin@b", driver.ground.clock.now() - timedelta(seconds=20))
-        answer = await driver.driver._granted(late)
+        answer = await driver.driver._grant(late)
         assert not answer.taken
         assert "too late" in answer.text

@@ -222,6 +222,8 @@ class AbortConfirmed(Fact):
     estimate_s: float
     prediction: dict[str, Any] | None = None
     """How the database will stand afterwards, as it was shown."""
+    asked_by: str = ""
+    """The navigator who confirmed it; empty: the driver did."""
 
 
 @dataclass(frozen=True, slots=True)

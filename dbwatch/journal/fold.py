@@ -289,7 +289,9 @@ def _abort_after(state: WindowState, event: ev.Event) -> WindowState:
     fact = event.fact
     if isinstance(fact, ev.AbortConfirmed):
         actions = tuple(ActionState(n, body) for n, body in enumerate(fact.actions, 1))
-        return replace(state, proposal=None, abort=AbortState(event.at, event.actor, fact.estimate_s, actions))
+        return replace(
+            state, proposal=None, abort=AbortState(event.at, fact.asked_by or event.actor, fact.estimate_s, actions)
+        )
     abort = state.abort
     if abort is None:
         return state

@@ -54,7 +54,8 @@ def sentence(fact: ev.Fact) -> str:
         case ev.WorkStopped():
             return f"our work was stopped: {fact.what}"
         case ev.AbortConfirmed():
-            return f"abort confirmed: {len(fact.actions)} actions, about {clock(fact.estimate_s)}"
+            by = f" by {fact.asked_by}" if fact.asked_by else ""
+            return f"abort confirmed{by}: {len(fact.actions)} actions, about {clock(fact.estimate_s)}"
         case ev.AbortActionStarted():
             return f"abort {fact.number} started"
         case ev.AbortActionNoted():

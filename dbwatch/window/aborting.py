@@ -28,6 +28,8 @@ from dbwatch.window.work import Work
 
 ASSESS_S = 1.0
 """How often it is looked whether the way back has to be computed anew."""
+ANEW_S = 5.0
+"""How old the way back that others are shown may be while our work goes on: rows are filled meanwhile."""
 REMEMBERED = 20
 """How many of the plans that were shown may still be confirmed."""
 
@@ -62,11 +64,12 @@ class Aborting:
 
     async def assess(self, driving: Callable[[], bool]) -> None:
         """Keeps the way back at hand: on the screen, on paper beside the journal's mirror, and for the others."""
-        seen = -1
+        seen, drawn = -1, float("-inf")
         store, clock = self._ground.store, self._ground.clock
         while True:
             state = store.state
-            if driving() and state.seq != seen and state.open and not state.aborting:
+            due = state.seq != seen or (self._work.under_way and clock.monotonic() - drawn >= ANEW_S)
+            if driving() and due and state.open and not state.aborting:
                 try:
                     async with self._drawing:
                         plan = await self._draw()
@@ -75,7 +78,7 @@ class Aborting:
                         store.window, store.epoch, plan.seq, plan_text(plan), verdict_text(self.rollback)
                     )
                     await store.ask(laid)
-                    seen = state.seq
+                    seen, drawn = state.seq, clock.monotonic()
                 except (DbwatchError, psycopg.Error, OSError) as error:
                     self.rollback = replace(self.rollback, unknown=describe(error))
                 self._touch()
@@ -109,8 +112,8 @@ class Aborting:
         self._shown = dict([*shown.items(), (plan.digest, plan)][-REMEMBERED:])
         return plan
 
-    async def confirm(self, digest: str, confirmation: str) -> Answer:
-        """Begins the plan that was shown under *digest*. Raises as `plan`."""
+    async def confirm(self, digest: str, confirmation: str, asked_by: str = "") -> Answer:
+        """Begins the plan that was shown under *digest*, here or to *asked_by*. Raises as `plan`."""
         state = self._ground.store.state
         if state.aborting:
             return Answer(False, "an abort is under way")
@@ -124,7 +127,7 @@ class Aborting:
         await self._hold_still()
         if plan.seq != self._ground.store.state.seq and not plan.covers(await self.plan()):
             return Answer(False, "the way back has changed meanwhile; look at it again")
-        self.begin(plan)
+        self.begin(plan, asked_by)
         return Answer(True, "the abort has begun")
 
     async def _hold_still(self) -> None:
@@ -136,10 +139,10 @@ class Aborting:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._work.settled()), STOP_S)
 
-    def begin(self, plan: AbortPlan) -> None:
+    def begin(self, plan: AbortPlan, asked_by: str = "") -> None:
         """Carries *plan* out behind; whoever calls has confirmed it."""
         working = self._work.give_up()
-        self._roll_back(plan.actions, 0, working, plan)
+        self._roll_back(plan.actions, 0, working, plan, asked_by)
 
     def go_on(self) -> None:
         """Goes on where an earlier driver's abort was cut short: it was confirmed already."""
@@ -149,7 +152,12 @@ class Aborting:
         self._roll_back(tuple(Action.of(a.body) for a in abort.actions), first, None, None)
 
     def _roll_back(
-        self, actions: tuple[Action, ...], first: int, working: asyncio.Task[None] | None, plan: AbortPlan | None
+        self,
+        actions: tuple[Action, ...],
+        first: int,
+        working: asyncio.Task[None] | None,
+        plan: AbortPlan | None,
+        asked_by: str = "",
     ) -> None:
         self._work.stop = asyncio.Event()
         back = Rollbacker(
@@ -161,7 +169,7 @@ class Aborting:
             show=self._work.show_migration,
             show_backfill=self._work.show_backfill,
         )
-        self._work.begin(back.run(actions, first, working, plan))
+        self._work.begin(back.run(actions, first, working, plan, asked_by))
         self._touch()
 
     async def _until_signed(self, step_id: str) -> str:

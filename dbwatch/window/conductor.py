@@ -59,6 +59,8 @@ class Conductor:
         self._navigator = Navigator(ground, self._hub.touch)
         self._seats: list[Seat] = []
         self._trouble, self._unwritable = "", ""
+        self._read = asyncio.Event()
+        """Set whenever the journal was read anew."""
         self._recovering: asyncio.Task[None] | None = None
         self.recovered = asyncio.Event()
         """Set when it is known how the last driver's step ended, or that it goes on."""
@@ -148,6 +150,7 @@ class Conductor:
         cores: tuple[tuple[str, Callable[[], Coroutine[Any, Any, None]]], ...] = (
             ("the monitor", self._poller.run),
             ("the heartbeat", self._heartbeat),
+            ("the ear for the others", self._heed),
             ("the view of the way back", lambda: self.driver.aborting.assess(lambda: self._driving)),
             ("the look at the runbook", lambda: self.driver.amending.watch(self._hub.touch)),
         )
@@ -211,8 +214,8 @@ class Conductor:
                 if self._driving and clock.monotonic() - told >= BEAT_S:
                     await self.work.save_progress()
                     told = clock.monotonic()
+                self._read.set()
                 if self._driving:
-                    await self.driver.heed()
                     self._trouble = ""
                 else:
                     follow(self.ground)
@@ -224,6 +227,20 @@ class Conductor:
                 self._unwritable = describe(error)
             self._hub.touch()
             await self._ears.wait(BEAT_S)
+
+    async def _heed(self) -> None:
+        """Does what others ask for; beside the heartbeat, for it may take longer than the lease lasts."""
+        while True:
+            await self._read.wait()
+            self._read.clear()
+            if not self._driving:
+                continue
+            try:
+                await self.driver.heed()
+            except Fenced:
+                raise
+            except (DbwatchError, psycopg.Error) as error:  # tried again when the journal is read the next time
+                self._unwritable = describe(error)
 
     async def _sit(self) -> None:
         """Says that we are there, and looks who else is."""

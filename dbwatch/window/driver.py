@@ -45,6 +45,8 @@ class Driver:
         self.work = Work(ground, self._survey, touch, fenced)
         self.aborting = Aborting(ground, self._survey, self.work, snapshot, touch)
         self.amending = Amending(ground, self._survey.forget)
+        self._granted: dict[int, ev.RequestAnswered] = {}
+        """By the request's seq, what was done about it: nothing is done twice for one wish."""
 
     @property
     def state(self) -> WindowState:
@@ -78,9 +80,10 @@ class Driver:
     async def heed(self) -> None:
         """Does what others have asked for or confirmed since the journal was last read."""
         for request in self.state.requests:
-            answer = await self._granted(request)
-            done = ev.RequestAnswered(request.seq, answer.taken, answer.text)
-            await self._store.append(lambda _, done=done: [done])  # type: ignore[misc]  # bound for this turn
+            if request.seq not in self._granted:  # else only the answer could not be written the last time
+                answer = await self._grant(request)
+                self._granted[request.seq] = ev.RequestAnswered(request.seq, answer.taken, answer.text)
+            await self._store.record(self._granted[request.seq])
         proposal = self.state.proposal
         if proposal is not None and proposal.confirmed_by and not self.busy:
             try:
@@ -88,7 +91,7 @@ class Driver:
             except Refused as error:
                 await self._store.append(_withdrawal(proposal.seq, str(error)))
 
-    async def _granted(self, request: Request) -> Answer:
+    async def _grant(self, request: Request) -> Answer:
         if self.ground.clock.now() - request.at > STALE:
             return Answer(False, "it came too late to be sure that it is still wanted; ask again")
         match request.act:
@@ -99,7 +102,7 @@ class Driver:
             case "stop":
                 return await self._stop_ours()
             case "abort":
-                return await self.aborting.confirm(request.digest, self.state.database)
+                return await self.aborting.confirm(request.digest, self.state.database, request.actor)
             case other:
                 return Answer(False, f"this version does not know what {other!r} is")
 

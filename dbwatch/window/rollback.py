@@ -82,9 +82,16 @@ class Rollbacker:
         }
 
     async def run(
-        self, actions: tuple[Action, ...], first: int, working: asyncio.Task[None] | None, plan: AbortPlan | None
+        self,
+        actions: tuple[Action, ...],
+        first: int,
+        working: asyncio.Task[None] | None,
+        plan: AbortPlan | None,
+        asked_by: str = "",
     ) -> None:
         """Carries out *actions* from index *first* on. *working* is our own work that was told to end.
+
+        *asked_by* is the navigator who confirmed it, where it was not the driver.
 
         Raises Fenced where somebody took over meanwhile.
         """
@@ -92,7 +99,8 @@ class Rollbacker:
         began, self._working = clock.monotonic(), working
         if plan is not None:
             foreseen = plan.prediction.body() if plan.prediction else None
-            await store.record(ev.AbortConfirmed([a.body() for a in actions], plan.estimate_s, foreseen), within=1.0)
+            bodies = [a.body() for a in actions]
+            await store.record(ev.AbortConfirmed(bodies, plan.estimate_s, foreseen, asked_by), within=1.0)
         if working is not None and not any(a.kind is ActionKind.STOP for a in actions):
             await asyncio.wait({working}, timeout=STOP_S)
         since = began
