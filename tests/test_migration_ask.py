@@ -118,15 +118,17 @@ async def test_a_preview_shows_each_revision_and_one_that_fails_does_not_hide_th
     )
     project.revision("r3", INDEX_CONCURRENTLY).revision("r4", "op.execute('DO $$ BEGIN END $$')")
     project.revision("r5", "op.execute('CREATE GIBBERISH')").revision("r6", "import sys\nsys.exit(3)")
+    project.revision("r7", "op.get_bind().execute(sa.text('SELECT a FROM nowhere')).fetchall()", None)
     shown = await preview(project.project, db.connector, start=frozenset({"r0"}), to="heads", direction=UP)
     found = {one.revision: one for one in shown}
-    assert list(found) == ["r1", "r2", "r3", "r4", "r5", "r6"]
+    assert list(found) == ["r1", "r2", "r3", "r4", "r5", "r6", "r7"]
     assert [statement.sql for statement in found["r1"].statements] == ["ALTER TABLE users ADD COLUMN a TEXT"]
     assert found["r1"].known
-    assert found["r2"].statements[0].sql == "CREATE TABLE early (a int)"
-    assert "NoneType" in found["r2"].trouble
-    assert "r2_.py line" in found["r2"].trouble
-    assert not found["r2"].known
+    assert [statement.sql for statement in found["r2"].statements] == ["CREATE TABLE early (a int)"]
+    assert found["r2"].known, "what reads before it acts is rendered by asking the database"
+    assert "NoneType" in found["r7"].trouble
+    assert "r7_.py line" in found["r7"].trouble
+    assert not found["r7"].known
     assert [statement.sql for statement in found["r3"].statements] == [
         "ALTER TABLE users ADD COLUMN phone TEXT",
         "CREATE INDEX CONCURRENTLY users_phone ON users (phone)",
