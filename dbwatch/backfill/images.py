@@ -99,13 +99,16 @@ class Images:
     # --- the parts of `backfill-batch-undo`
 
     def read(self, statements: Statements, *, after: bool, fillable: bool) -> str:
-        """The rows of a batch, locked, and their values as of the lock; up to 17."""
+        """The rows of a batch, locked as an UPDATE locks them, and their values as of the lock; up to 17.
+
+        FOR UPDATE would lock more than that, and keep out whoever inserts rows that refer to these.
+        """
         found = (
             sql.SQL("{} AS {}").format(name(column), name(f"dbwatch {alias}"))
             for column, alias in zip(self._taken, [*self._numbers("key"), *self._numbers("old")], strict=True)
         )
         return _text(
-            "SELECT {}\nFROM {}\nWHERE {}\nFOR UPDATE",
+            "SELECT {}\nFROM {}\nWHERE {}\nFOR NO KEY UPDATE",
             _list(found),
             self._its,
             statements.taken(after=after, fillable=fillable),
