@@ -58,8 +58,9 @@ async def preview(
     """The SQL of each revision between the heads *start* and *to*, rendered offline, in the order of running.
 
     One that looks at the database before it acts is run on a connection that may only read, as the database is now,
-    and what it would change is taken down instead of sent. A revision that cannot be rendered says so and does not hide the rest. Raises MigrationError where env.py does not
-    load or the target cannot be reached, and as `Connector.open` does.
+    and what it would change is taken down instead of sent. A revision that cannot be rendered even so says that, and
+    does not hide the rest. Raises MigrationError where env.py does not load or the target cannot be reached, and as
+    `Connector.open` does.
     """
     ask = request("preview", project, connector, await _facts(connector), direction, to, start=start)
     return tuple(answer for answer in await _asked(ask, within, spawn) if isinstance(answer, RevisionSql))

@@ -1,4 +1,7 @@
-"""The SQL of each revision on the way, rendered offline, each by itself: one that fails does not hide the rest."""
+"""The SQL of each revision on the way, rendered each by itself: one that fails does not hide the rest.
+
+Offline first; one that has to look at the database before it acts then looks at it, and what it would do is taken down.
+"""
 
 from __future__ import annotations
 
