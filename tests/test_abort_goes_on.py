@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import psycopg
 from servers import Database, OwnServers, eventually
 from windows import PATIENCE_S, Shop, begin_abort, driven, end_of_abort, small_shop, steps_before, until
 
+from dbwatch.errors import CannotConnect, ConnectionLost, DbwatchError
 from dbwatch.journal import events as ev
+from dbwatch.steps.statement import NotBegun
 from dbwatch.window import knocking
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.intents import Signal
+from dbwatch.window.rollback import away
 
 
 def noted(conductor: Conductor) -> list[str]:
@@ -202,3 +206,14 @@ async def test_what_the_plan_did_not_foresee_is_said(db18: Database, tmp_path: P
         await end_of_abort(conductor)
         assert finished(conductor).missed == ["not foreseen, not ours: index public.late"]
         assert conductor.state.outcome == "aborted"
+
+
+def test_a_server_that_went_away_is_told_from_one_that_refuses() -> None:
+    refused = NotBegun("it was not begun")
+    refused.__cause__ = psycopg.errors.InsufficientPrivilege("no")
+    assert away(ConnectionLost("gone"))
+    assert away(CannotConnect("it starts up"))
+    assert away(psycopg.errors.AdminShutdown("ended"))
+    assert not away(refused)
+    assert not away(psycopg.errors.LockNotAvailable("held"))
+    assert not away(DbwatchError("stopped by hand"))

@@ -124,20 +124,23 @@ class Aborting:
         plan = self._shown.get(digest)
         if plan is None:
             return Answer(False, "that way back was not shown by this dbwatch; look at it again")
-        await self._hold_still()
+        held = await self._hold_still()
         if plan.seq != self._ground.store.state.seq and not plan.covers(await self.plan()):
-            return Answer(False, "the way back has changed meanwhile; look at it again")
+            stopped = f"{held} was stopped, and " if held else ""
+            return Answer(False, f"{stopped}the way back has changed meanwhile; look at it again")
         self.begin(plan, asked_by)
         return Answer(True, "the abort has begun")
 
-    async def _hold_still(self) -> None:
-        """Ends a migrate step that runs: it could commit more while the plan is compared with what is there now."""
+    async def _hold_still(self) -> str:
+        """Ends a migrate step that runs: it could commit more while the plan is compared with what is there now. Which
+        one; empty: none."""
         running = self._ground.store.state.running
         if running is None or not isinstance(self._ground.runbook.step(running.id), Migrate):
-            return
+            return ""
         self._work.halt()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._work.settled()), STOP_S)
+        return running.id
 
     def begin(self, plan: AbortPlan, asked_by: str = "") -> None:
         """Carries *plan* out behind; whoever calls has confirmed it."""

@@ -137,6 +137,8 @@ class Rollbacker:
                 if not away(error) or self._stop.is_set() or self._leaving.is_set():
                     raise
                 lost_at = lost_at or clock.monotonic()
+                if clock.monotonic() > lost_at + AWAY_S:
+                    raise
                 await self._until_back(error, lost_at + AWAY_S)
 
     async def _until_back(self, lost: Exception, until: float) -> None:
@@ -347,6 +349,8 @@ def away(error: Exception) -> bool:
     if isinstance(error, psycopg.OperationalError):
         state = error.sqlstate
         return state is None or state.startswith(("08", "57P0"))
+    if isinstance(error, NotBegun) and isinstance(error.__cause__, Exception):
+        return away(error.__cause__)
     return isinstance(error, ConnectionLost | ServerSilent | CannotConnect | NotBegun)
 
 
