@@ -32,7 +32,7 @@ from servers import Database, Fleet
 from windows import begin_abort, end_of_abort, until
 
 from dbwatch.clock import SystemClock
-from dbwatch.journal.events import AbortFinished
+from dbwatch.journal.events import AbortConfirmed, AbortFinished
 from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import StepStatus
 from dbwatch.migration import fingerprint, runner
@@ -46,6 +46,7 @@ from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
 from dbwatch.window.intents import RunStep
 from dbwatch.window.opening import Wish, enter
+from dbwatch.window.prediction import Prediction
 
 TEMPLATES = 16
 """Databases made beforehand, evenly along the chain, from which windows open."""
@@ -213,8 +214,12 @@ async def one(
             plan = await begin_abort(conductor)
             await end_of_abort(conductor)
             finished = next(e.fact for e in reversed(conductor.events) if isinstance(e.fact, AbortFinished))
+            confirmed = next(e.fact for e in reversed(conductor.events) if isinstance(e.fact, AbortConfirmed))
         foreseen = plan.prediction
         assert foreseen is not None
+        assert confirmed.prediction is not None
+        if foreseen.blind:  # our own work held the lock while the plan was shown: it was told when that had ended
+            foreseen = Prediction.of(confirmed.prediction)
         wrong = list(finished.missed)
         heads = (
             tuple(sorted(v for (v,) in await db.sql("SELECT version_num FROM alembic_version")))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 
@@ -46,6 +47,7 @@ class Aborting:
         self._signed: dict[str, asyncio.Future[str]] = {}
         self._drawing = asyncio.Lock()
         self._on_paper = ""
+        self._going_back = False  # from the confirmation on, before the journal has it
         self.rollback = Rollback(reversible=True, estimate_s=None)
         """What an abort would mean now."""
 
@@ -115,7 +117,7 @@ class Aborting:
     async def confirm(self, digest: str, confirmation: str, asked_by: str = "") -> Answer:
         """Begins the plan that was shown under *digest*, here or to *asked_by*. Raises as `plan`."""
         state = self._ground.store.state
-        if state.aborting:
+        if state.aborting or self._going_back:
             return Answer(False, "an abort is under way")
         if not state.open:
             return Answer(False, "the window is closed")
@@ -125,9 +127,15 @@ class Aborting:
         if plan is None:
             return Answer(False, "that way back was not shown by this dbwatch; look at it again")
         held = await self._hold_still()
-        if plan.seq != self._ground.store.state.seq and not plan.covers(await self.plan()):
-            stopped = f"{held} was stopped, and " if held else ""
-            return Answer(False, f"{stopped}the way back has changed meanwhile; look at it again")
+        if plan.seq != self._ground.store.state.seq:
+            later = await self.plan()
+            if not plan.covers(later):
+                stopped = f"{held} was stopped, and " if held else ""
+                return Answer(False, f"{stopped}the way back has changed meanwhile; look at it again")
+            if plan.prediction is not None and plan.prediction.blind:  # our own work held the lock; now it can be told
+                plan = replace(plan, prediction=later.prediction)
+        if self._going_back:  # two confirmed it at once, each at a desk of their own
+            return Answer(False, "an abort is under way")
         self.begin(plan, asked_by)
         return Answer(True, "the abort has begun")
 
@@ -172,8 +180,15 @@ class Aborting:
             show=self._work.show_migration,
             show_backfill=self._work.show_backfill,
         )
-        self._work.begin(back.run(actions, first, working, plan, asked_by))
+        self._going_back = True
+        self._work.begin(self._until_over(back.run(actions, first, working, plan, asked_by)))
         self._touch()
+
+    async def _until_over(self, going_back: Coroutine[Any, Any, None]) -> None:
+        try:
+            await going_back
+        finally:
+            self._going_back = False
 
     async def _until_signed(self, step_id: str) -> str:
         self._signed[step_id] = asyncio.get_running_loop().create_future()
