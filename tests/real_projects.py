@@ -26,6 +26,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import psycopg
+import windows
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from servers import Database, Fleet
@@ -48,6 +49,8 @@ from dbwatch.window.intents import RunStep
 from dbwatch.window.opening import Wish, enter
 from dbwatch.window.prediction import Prediction
 
+PATIENCE_S = 900.0
+"""For each wait: what is measured here is foresight, on however busy a machine."""
 TEMPLATES = 16
 """Databases made beforehand, evenly along the chain, from which windows open."""
 
@@ -209,7 +212,7 @@ async def one(
         before = await fingerprint.take(db.connector, clock)
         ground = await enter(load(file, {"REAL_DSN": db.dsn}), clock, Wish("wei@a", folder / "state"), lambda _: None)
         async with driving(ground) as conductor:
-            await asyncio.wait_for(conductor.recovered.wait(), 60)
+            await asyncio.wait_for(conductor.recovered.wait(), PATIENCE_S)
             await go(conductor, moment)
             plan = await begin_abort(conductor)
             await end_of_abort(conductor)
@@ -265,9 +268,9 @@ async def go(conductor: Conductor, moment: Moment) -> None:
         answer = await conductor.submit(RunStep(step.id, conductor.state.database))
         assert answer.taken, answer.text
         if n == moment.step and moment.statement is not None:
-            await until(conductor, partial(_so_far, moment.statement), within=120)
+            await until(conductor, partial(_so_far, moment.statement), within=PATIENCE_S)
             return
-        await asyncio.wait_for(conductor.work.settled(), 120)
+        await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
         known = conductor.state.step(step.id)
         assert known.status is StepStatus.DONE, known.text
 
@@ -277,8 +280,9 @@ def _so_far(statements: int, conductor: Conductor) -> bool:
     return not conductor.work.under_way or (running is not None and running.number >= statements)
 
 
-async def campaign(name: str, aborts: int, seed: int, only: str | None) -> int:
+async def campaign(name: str, aborts: int, seed: int, only: str | None, first: int) -> int:
     """Runs the windows; how many were not as foretold."""
+    windows.PATIENCE_S = PATIENCE_S
     fleet = Fleet()
     folder = Path(tempfile.mkdtemp(prefix="dbwatch-real-"))
     bad = 0
@@ -288,7 +292,7 @@ async def campaign(name: str, aborts: int, seed: int, only: str | None) -> int:
         chain, bases = await ladder(server, project)
         bodies = [str(revision.downgrade) for revision in chain.revisions]
         print(f"{name}: {len(bodies)} revisions, {bodies.count('noop')} no-op downgrades", flush=True)
-        for n in range(aborts):
+        for n in range(first, aborts):
             each = f"{seed}.{n}"
             if only is not None and each != only:
                 continue
@@ -303,7 +307,7 @@ async def campaign(name: str, aborts: int, seed: int, only: str | None) -> int:
             )
             for why in (*tried.wrong, *tried.unsure):
                 print(f"      {why}", flush=True)
-        print(f"{name}: {aborts - bad} of {aborts} as foretold" if only is None else "", flush=True)
+        print(f"{name}: {aborts - first - bad} of {aborts - first} as foretold" if only is None else "", flush=True)
     finally:
         fleet.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -317,8 +321,9 @@ def main() -> int:
     parser.add_argument("--aborts", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="one window of the campaign, as its line names it: 1.7")
+    parser.add_argument("--first", type=int, default=0, help="begin with this one: a campaign that was cut goes on")
     given = parser.parse_args()
-    return 1 if asyncio.run(campaign(given.name, given.aborts, given.seed, given.only)) else 0
+    return 1 if asyncio.run(campaign(given.name, given.aborts, given.seed, given.only, given.first)) else 0
 
 
 if __name__ == "__main__":
