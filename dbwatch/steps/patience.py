@@ -132,6 +132,10 @@ class Patience:
     """Of the transactions that were there when it was last looked: since when we know of them."""
     old: frozenset[str] = frozenset()
     """Those for whom it waits."""
+    since: float | None = None
+    """Since when it waits outside, without a break: as long would others have queued behind it. None: it does not."""
+    outside_s: float = 0.0
+    """The longest time that it did."""
     whom: str = ""
     """For whom it waited last, in plain words."""
     knocks: int = 0
@@ -140,12 +144,14 @@ class Patience:
 
     @property
     def words(self) -> str:
-        """What the knocks cost others: `4 knocks, others queued at most 180 ms`; empty before the first."""
-        if not self.knocks:
-            return ""
-        knocks = f"{self.knocks} knock{'s' * (self.knocks != 1)}"
-        cost = f"others queued at most {self.queued_s * 1000:.0f} ms" if self.queued_s else "nobody was seen to queue"
-        return f"{knocks}, {cost}"
+        """What it cost, and spared, others: `waited outside for 31 s; others queued at most 180 ms in 4 knocks`."""
+        said = [f"waited outside for {age(self.outside_s)}"] if self.outside_s else []
+        if self.knocks:
+            cost = (
+                f"others queued at most {self.queued_s * 1000:.0f} ms" if self.queued_s else "nobody was seen to queue"
+            )
+            said.append(f"{cost} in {self.knocks} knock{'s' * (self.knocks != 1)}")
+        return "; ".join(said)
 
 
 def needs(statements: Iterable[str]) -> Needs:
@@ -178,7 +184,15 @@ def looked(patience: Patience, seen: Sequence[Seen], now: float) -> tuple[Patien
     old = [s for s in seen if s.dump or max(s.age_s or 0.0, now - known[s.transaction]) >= OLD_S]
     whom = sentence(old)
     waits = frozenset(s.transaction for s in old)
-    after = replace(patience, first_seen=known, old=waits, whom=whom or patience.whom)
+    began = patience.since if patience.since is not None or not old else now
+    after = replace(
+        patience,
+        first_seen=known,
+        old=waits,
+        since=began if old else None,
+        outside_s=patience.outside_s if began is None else max(patience.outside_s, now - began),
+        whom=whom or patience.whom,
+    )
     left = patience.until - now
     if left <= 0:
         return after, GiveUp(_used_up(after, whom))
@@ -226,6 +240,7 @@ def shown(mode: str) -> str:
 
 
 def note(patience: Patience, now: float) -> str:
-    """How far the patience reaches, and what it has cost others, for the screen."""
-    left = f"its patience lasts {clock(max(0.0, patience.until - now))} more"
-    return f"{left}; {patience.words}" if patience.words else left
+    """How long others would have queued by now, how far the patience reaches, what the knocks cost: for the screen."""
+    said = [f"others would have queued {clock(now - patience.since)} by now"] if patience.since is not None else []
+    said.append(f"its patience lasts {clock(max(0.0, patience.until - now))} more")
+    return "; ".join([*said, *filter(None, [replace(patience, outside_s=0.0).words])])
