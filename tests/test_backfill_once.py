@@ -91,8 +91,9 @@ async def test_a_network_that_is_cut_again_and_again_costs_time_only(
     ledger = await Ledger.make(db, "SELECT generate_series(1, 12000)")
     proxy = await proxy_to(db.dsn)
     ledger.connector = Connector(proxy.dsn)
-    backfill, _ = await ledger.backfill()
+    backfill, scene = await ledger.backfill()
     running = asyncio.create_task(backfill.run())
+    await scene.until(lambda p: p.batches >= 1)  # its first connection has to hold until the claim is made
     moments = random.Random(11)
     for _ in range(8):
         await asyncio.sleep(moments.random() * 0.1)
