@@ -396,6 +396,7 @@ def frames() -> dict[str, Frame]:
                 driving=False,
                 navigators=("wei@bastion",),
                 trouble="this dbwatch is no longer the driver",
+                elapsed=190.0,
             ),
         ),
         "proposing": Frame(quiet, window(*ready, asked, runbook=SECOND, navigators=("lin@laptop",))),

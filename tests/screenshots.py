@@ -1,7 +1,7 @@
 """The pictures in screenshots/, from the running demo: `make screenshots` sets its stage and drives a window on it.
 
-The server, the load, the migration and the abort are real, and the keys are pressed. Two screens, one wide and one of
-80x24, look at the same window, so that both show the same moment.
+The server, the load, the migration and the abort are real, and the keys are pressed, by two people. Each has two
+screens, one wide and one of 80x24, that look at the same window, so that both show the same moment.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
 from io import BytesIO
 from pathlib import Path
 
 import cairosvg
+import fakefeed
 import psycopg
 from fakefeed import shown
 from PIL import Image
@@ -25,15 +26,16 @@ from textual.pilot import Pilot
 from dbwatch.cli.actor import who
 from dbwatch.clock import SystemClock
 from dbwatch.demo.stage import DATABASE, Stage, stage
+from dbwatch.postgres.session import Connector
 from dbwatch.runbook.loader import load
 from dbwatch.tui.app import DbwatchApp
-from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
-from dbwatch.window.opening import Wish, enter
+from dbwatch.window.feed import Desk, Feed
+from dbwatch.window.opening import Wish, attend, enter
 
 FOLDER = Path(__file__).parent.parent / "screenshots"
 SIZES = {"wide": (140, 40), "narrow": (80, 24)}
-ACTOR = "wei@bastion"
+ACTOR, NAVIGATOR = "wei@bastion", "lin@laptop"
 PATIENCE_S = 90.0
 IDLE_S = 60.0
 """How long the report has kept its transaction open when the migration comes."""
@@ -129,9 +131,9 @@ def _png(svg: str) -> bytes:
     return small.getvalue()
 
 
-async def tell(story: Story, set_up: Stage) -> None:
-    """What the pictures show, in their order."""
-    await story.until(r"you drive \(wei\)", "wide")
+async def tell(story: Story, other: Story, set_up: Stage) -> None:
+    """What the pictures show, in their order; *other* is the second person's."""
+    await story.until(r"driver wei \(you\)", "wide")
     await story.act("2")
     await story.until(r"tps \d")
     await story.take("start")
@@ -140,7 +142,8 @@ async def tell(story: Story, set_up: Stage) -> None:
         await _sees_a_lock(story)
     await story.until("✓ add", "wide")
     await _sign_off(story, "deploy", "v0.8.0 is out")
-    await _sees_the_backfill(story)
+    await _sees_the_backfill(story, other)
+    await _needs_a_second_person(story, other)
     await _sees_the_way_back(story)
 
 
@@ -165,7 +168,7 @@ async def _sees_a_lock(story: Story) -> None:
     await story.look("escape")
 
 
-async def _sees_the_backfill(story: Story) -> None:
+async def _sees_the_backfill(story: Story, other: Story) -> None:
     """It runs a while, gentler than planned: rows, what it does to others' statements, and its rate over time."""
     await story.until("n run fill", "wide")
     await story.look("7")
@@ -178,16 +181,51 @@ async def _sees_the_backfill(story: Story) -> None:
     await story.look("escape", "4")
     await story.until(r"\d+ statements since")
     await story.take("statements")
+    await other.act("M")
+    await other.until("Mark this moment", "wide")
+    await other.act(*"v0.8.1 is out", "enter")
     await story.look("8")
     await story.until(r"Fill\w* +7\d%|Backfill +7\d%")
     await story.take("charts")
-
-
-async def _sees_the_way_back(story: Story) -> None:
-    """In the middle of the backfill: the plan, the database's name, a person's part, and the proof."""
     await story.look("1", "A")
     await story.until("Type the database's name to begin")
     await story.take("abort")
+    await story.look("escape")
+
+
+async def _needs_a_second_person(story: Story, other: Story) -> None:
+    """The step past which there is no whole way back: its driver types the name, and so has a second person to."""
+    await story.act(*"]]]]]]")
+    await story.until("n run complete", "wide")
+    await story.act("n")
+    await story.until("n run same", "wide")
+    await story.act("n")
+    await _sign_off(story, "nobody", "not one scan since the opening")
+    await story.until("n propose drop", "wide")
+    await story.look("1", "n")
+    await story.until("Past drop there is no whole way back")
+    await story.take("no-return")
+    await story.look("escape")
+    await story.act("n")
+    await story.until("Past drop there is no whole way back", "wide")
+    await story.act(*DATABASE, "enter")
+    await other.look("1")
+    await other.until("wei proposes drop and waits for you")
+    await other.take("navigator")
+    await other.look("n")
+    await other.until("you are the second person")
+    await other.take("confirmation")
+    await other.act("f4")
+    await other.until("Decline drop", "wide")
+    await other.act(*"not before the stable week is over", "enter")
+    await other.until("not confirmed: not before", "wide")
+    await other.look("escape")
+
+
+async def _sees_the_way_back(story: Story) -> None:
+    """The plan once more, the database's name, a person's part, and the proof."""
+    await story.look("1", "A")
+    await story.until("Type the database's name to begin")
     await story.act(*DATABASE, "enter")
     await story.until("Waits for a person", "wide")
     await story.act("f3")
@@ -210,24 +248,40 @@ async def _reports(dsn: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _screens(conductor: Conductor) -> AsyncIterator[Story]:
+async def _screens(feed: Callable[[], Feed], desk: Desk) -> AsyncIterator[Story]:
+    """A wide and a narrow screen at one place."""
     async with AsyncExitStack() as running:
         seats = {}
         for name, size in SIZES.items():
-            app = DbwatchApp(conductor.feed(), conductor, environ={"COLORTERM": "truecolor"})
+            app = DbwatchApp(feed(), desk, environ={"COLORTERM": "truecolor"})
             seats[name] = Seat(await running.enter_async_context(app.run_test(size=size)))
         yield Story(seats)
 
 
+async def _unknown() -> None:
+    """What is asked where nobody knows how a step ended: that cannot be staged, its frame is made by hand."""
+    async with _screens(lambda: fakefeed.FakeFeed(fakefeed.frames()["add unknown"]), fakefeed.FakeDesk()) as story:
+        await story.look("n")
+        await story.until("Nobody knows how add ended")
+        await story.take("unknown")
+
+
 async def main() -> None:
-    """Drives the demo's window and takes the pictures."""
+    """Drives the demo's window, with a second person at it, and takes the pictures."""
     os.environ["DBWATCH_ACTOR"] = ACTOR
     FOLDER.mkdir(exist_ok=True)
+    await _unknown()
     async with stage(progress=_progress) as set_up:
+        set_up.runbook.write_text(
+            set_up.runbook.read_text().replace('id = "drop"\n', 'id = "drop"\nconfirm = "navigator"\n')
+        )
         book = load(set_up.runbook, {**os.environ, "SHOP_DSN": set_up.dsn})
         ground = await enter(book, SystemClock(), Wish(who(""), set_up.project / "state"), _progress)
-        async with driving(ground) as conductor, _screens(conductor) as story:
-            await tell(story, set_up)
+        async with driving(ground) as conductor, _screens(conductor.feed, conductor) as story:
+            wish = Wish(NAVIGATOR, set_up.project / "lin")
+            joined = await attend(Connector(set_up.dsn), SystemClock(), wish, _progress)
+            async with driving(joined) as navigator, _screens(navigator.feed, navigator) as other:
+                await tell(story, other, set_up)
     for picture in sorted(FOLDER.glob("*.svg")):
         picture.with_suffix(".png").write_bytes(_png(picture.read_text()))
 

@@ -57,9 +57,17 @@ def test_a_gap_stays_a_gap() -> None:
 def test_steps_are_marked_where_they_began_and_named_where_there_is_room() -> None:
     drawn = lines(STEADY, 85, 12, Mark(-250, "add"), Mark(-99, "fill"), Mark(-98, "complete"))
     assert "▼add" in drawn[1]
-    assert "▼complete" in drawn[1]
-    assert "fill" not in drawn[1]
+    assert "fill▼complete" in drawn[1]
     assert sum(line.count("┊") == 2 for line in drawn) >= 5  # fill and complete share a column
+
+
+def test_a_mark_of_just_now_is_named_to_the_left_of_its_line() -> None:
+    drawn = lines(STEADY, 85, 12, Mark(-2, "v0.8.0 is out", "★"))
+    assert "v0.8.0 is out★" in drawn[1]
+    crowded = lines(STEADY, 85, 12, Mark(-4, "add"), Mark(-3, "fill"), Mark(-2, "complete"))
+    assert "add▼" in crowded[1]
+    assert "fill" not in crowded[1]
+    assert "complete" not in crowded[1]
 
 
 def test_marks_outside_of_the_span_are_not_drawn() -> None:

@@ -204,7 +204,7 @@ async def test_from_a_driver_who_is_alive_the_wheel_is_taken_with_a_reason_only(
 async def test_an_old_driver_sees_who_took_the_wheel_and_can_take_it_back() -> None:
     async with seat("wheel lost", WIDE, desk=navigates()) as at:
         assert "driver lin · navigator wei (you)" in at.text
-        assert "✗ lin drives now: this dbwatch is no longer the driver; T takes the wheel back" in at.text
+        assert "✗ lin drives now, T takes the wheel back: this dbwatch is no longer the driver" in at.text
         await at.press("T", *"back at my desk", "enter")
         assert at.desk.asked == [intents.TakeOver("back at my desk")]
 
@@ -380,6 +380,19 @@ def test_trouble_comes_before_a_silent_driver_and_that_before_a_proposal() -> No
     told = [alert(replace(silent, journal_trouble="disk full")), alert(silent), alert(view("proposed"))]
     assert [one.name.split()[0] for one in told if one is not None] == ["journal", "silent", "proposal"]
     assert alert(view("filling")) is alert(None) is None
+
+
+def test_a_lost_wheel_is_told_for_a_minute() -> None:
+    told = alert(view("wheel lost"))
+    assert told is not None
+    assert told.bad
+    assert alert(replace(view("wheel lost"), elapsed_s=400.0)) is None
+
+
+def test_what_runs_at_a_silent_drivers_is_not_told_as_if_it_still_ran() -> None:
+    from test_tui_plan import plan
+
+    assert "nothing is heard of wei: nobody knows whether it still runs" in plan("navigator, driver silent", 90)
 
 
 def test_a_confirmed_proposal_waits_for_nobody() -> None:

@@ -13,7 +13,7 @@ from dbwatch.errors import DbwatchError
 from dbwatch.journal import events as ev
 from dbwatch.monitor.samples import Activity, Status
 from dbwatch.tui.dialogs.abort import REFRESH_S, AbortDialog
-from dbwatch.tui.dialogs.abort_text import Mode, abort_text, in_the_way_now, mode_of, plan_text
+from dbwatch.tui.dialogs.abort_text import Mode, abort_text, in_the_way_now, mode_of, plan_text, planned_in_the_way
 from dbwatch.tui.dialogs.signal import SignalDialog, Target, locks_of, session_text, target_now
 from dbwatch.window import intents
 from dbwatch.window.abort import AbortPlan
@@ -355,20 +355,11 @@ async def test_somebody_elses_running_abort_is_watched_and_not_begun_again() -> 
         assert at.desk.asked == []
 
 
-BOTH = replace(
-    ff.PLAN,
-    actions=tuple(
-        replace(a, waits_for=(*a.waits_for, replace(a.waits_for[0], pid=47311, who="app-7"))) if a.waits_for else a
-        for a in ff.PLAN.actions
-    ),
-)
-
-
 async def test_each_of_those_in_the_way_can_be_chosen_and_cancelled() -> None:
-    frame = replace(FRAMES["migrating"], window=FRAMES["filling"].window)
-    desk = ff.FakeDesk()
-    desk.plan = BOTH
-    async with seat(frame, (100, 50), desk=desk) as at:
+    desk, snapshot = ff.FakeDesk(), FRAMES["migrating"].snapshot
+    held = tuple(replace(lock, granted=True) if lock.pid == 47311 else lock for lock in snapshot.locks.rows)
+    snapshot = replace(snapshot, locks=replace(snapshot.locks, rows=held))
+    async with seat(Frame(snapshot, FRAMES["filling"].window), (100, 50), desk=desk) as at:
         await at.press("A")
         await wait_for(lambda: "F2 look at 47110" in at.text)
         assert "▶ ▲ would wait for 47110 reports" in at.text
@@ -381,9 +372,20 @@ async def test_each_of_those_in_the_way_can_be_chosen_and_cancelled() -> None:
         assert (signal.pid, signal.terminate) == (47311, False)
 
 
-def test_whoever_has_gone_since_the_plan_was_made_is_told_as_gone() -> None:
-    gone = changed("migrating", 47110)
-    assert "✓ 47110 reports: gone by now" in plan_text(ff.PLAN, gone.snapshot, 75).plain
+def test_who_is_in_the_way_is_seen_now_and_not_when_the_plan_was_made() -> None:
+    def waits(frame: Frame, plan: AbortPlan = ff.PLAN) -> list[int]:
+        return [one.pid for one in planned_in_the_way(plan, frame.snapshot)]
+
+    assert waits(FRAMES["migrating"]) == [47110]
+    assert waits(changed("migrating", 47110)) == []
+    assert waits(changed("migrating", 47110, xact_start=None, state="idle")) == []
+    unseen = replace(ff.PLAN, actions=tuple(replace(a, waits_for=()) for a in ff.PLAN.actions))
+    assert waits(FRAMES["migrating"], unseen) == [47110]
+    young = changed("migrating", 47110, xact_start=FRAMES["migrating"].snapshot.at)
+    assert waits(young, unseen) == []
+    by_age = tuple(replace(a, waits_for=(replace(b, relation=""),)) for a in ff.PLAN.actions for b in a.waits_for)
+    elsewhere = replace(FRAMES["migrating"].snapshot, locks=replace(FRAMES["migrating"].snapshot.locks, rows=()))
+    assert waits(replace(FRAMES["migrating"], snapshot=elsewhere), replace(ff.PLAN, actions=by_age)) == [47110]
 
 
 async def test_whoever_a_running_abort_waits_for_can_be_cancelled_between_two_tries_too() -> None:

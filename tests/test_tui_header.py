@@ -236,7 +236,7 @@ def test_a_lost_wheel_is_told_and_not_taken_for_trouble_with_the_journal() -> No
     lost = replace(frame, window=replace(frame.window, trouble="this dbwatch is no longer the driver"))
     assert last_line(None, lost, 100.0, 90).plain == " ✗ this dbwatch is no longer the driver"
     told = last_line(None, FRAMES["wheel lost"], 100.0, 90).plain
-    assert told == " ✗ lin drives now: this dbwatch is no longer the driver; T takes the wheel back"
+    assert told == " ✗ lin drives now, T takes the wheel back: this dbwatch is no longer the driver"
 
 
 def test_a_restart_of_the_server_is_noticed() -> None:

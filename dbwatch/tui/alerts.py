@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
 from dbwatch.text import age
 from dbwatch.tui.allowed import driver_of, own_proposal, persons_action, proposed, short
+from dbwatch.tui.clocks import since
 from dbwatch.window.feed import WindowView
+
+FRESH_S = 60.0
+"""So long a lost wheel is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,11 @@ def _at_the_wheel(view: WindowView) -> Alert | None:
     return None
 
 
-def _lost(view: WindowView) -> Alert:
+def _lost(view: WindowView) -> Alert | None:
+    """For a while: who took the wheel stands in the header, and when and why in the journal."""
+    took = next((e for e in reversed(view.events) if isinstance(e.fact, ev.DriverTook)), None)
+    if took is not None and (since(view, took.at) or 0.0) > FRESH_S:
+        return None
     return Alert(
-        f"{driver_of(view)} drives now: {view.trouble}; T takes the wheel back", f"lost {view.state.epoch}", True
+        f"{driver_of(view)} drives now, T takes the wheel back: {view.trouble}", f"lost {view.state.epoch}", True
     )

@@ -126,8 +126,12 @@ def what_abort(s: Situation) -> str:
 
 def what_backfill(s: Situation) -> str:
     """Of `b`."""
-    if s.window is None or s.window.backfill is None or s.window.backfill.state.ended:
-        return "start backfill"
+    if s.window is None:
+        return "backfill"
+    if s.window.backfill is None or s.window.backfill.state.ended:
+        following = gates.next_backfill(s.window.state, s.window.runbook)
+        begun = not isinstance(following, str) and s.window.state.step(following.id).attempt
+        return "go on with backfill" if begun else "start backfill"
     verb = "resume" if s.window.backfill.state is State.PAUSED else "pause"
     return f"{verb} backfill" if s.window.driving else f"ask to {verb}"
 

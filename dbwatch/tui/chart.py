@@ -119,10 +119,9 @@ def _plot(
     for xs, ys in runs:
         figure.draw(figure.signal(xs, ys, marker=DOT).lines())
     labels = _labels(marks, width, span_s)
-    for mark, label in zip(marks, labels, strict=True):
+    for mark, (begins, label) in zip(marks, labels, strict=True):
         figure.line(float(mark.at_s), "vertical", style="dotted")
-        if label:
-            figure.draw(figure.text(float(mark.at_s), top, label))
+        figure.draw(figure.text(float(begins), top, label))
     across, up = figure.ruler("x"), figure.ruler("y")
     across.lim(-span_s, 0.0)
     parts = 5 if width >= 60 else 1
@@ -134,15 +133,25 @@ def _plot(
     return plain[:height]
 
 
-def _labels(marks: Sequence[Mark], width: int, span_s: float) -> list[str]:
-    """The marks' names, empty where one would run into the next name or over the edge."""
+def _labels(marks: Sequence[Mark], width: int, span_s: float) -> list[tuple[float, str]]:
+    """Where each mark's name begins, and the name: right of its line, else left of it, else the glyph alone.
+
+    None runs into its neighbour or over an edge. *marks* stand in the order of their time.
+    """
     cell_s = span_s / max(1, width - 8)
-    ends = [*(mark.at_s for mark in marks), 0.0][1:]
-    labels = [f"{mark.glyph}{mark.label}" for mark in marks]
-    return [
-        label if mark.at_s + (len(label) + 1) * cell_s <= end else mark.glyph
-        for mark, label, end in zip(marks, labels, ends, strict=True)
-    ]
+    free, placed = -span_s, list[tuple[float, str]]()
+    for mark, end in zip(marks, [*(mark.at_s for mark in marks), 0.0][1:], strict=True):
+        needed = (len(mark.label) + 1) * cell_s
+        if mark.at_s + needed <= end:
+            placed.append((mark.at_s, f"{mark.glyph}{mark.label}"))
+            free = mark.at_s + needed
+        elif mark.at_s - needed >= free:
+            placed.append((mark.at_s - len(mark.label) * cell_s, f"{mark.label}{mark.glyph}"))
+            free = mark.at_s + cell_s
+        else:
+            placed.append((mark.at_s, mark.glyph))
+            free = mark.at_s + cell_s
+    return placed
 
 
 def nice_top(highest: float) -> float:

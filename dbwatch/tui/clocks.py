@@ -59,8 +59,10 @@ def way_back(view: WindowView, narrow: bool) -> Content:
     if not rollback.reversible:
         because = f": {cut(rollback.reason, 24 if narrow else 48)}" if rollback.reason else ""
         return Content.assemble((f"✗ no way back{because}", f"bold {BAD}"))
-    takes = "?" if rollback.estimate_s is None else text.clock(rollback.estimate_s)
-    over = budget is not None and (rollback.estimate_s or 0.0) > budget
+    if rollback.estimate_s is None:
+        return Content.styled("back: not computed yet" if narrow else "rollback: not computed yet", WARN)
+    takes = text.clock(rollback.estimate_s)
+    over = budget is not None and rollback.estimate_s > budget
     if narrow:
         return Content.assemble(f"back {takes}{limit} ", ("OVER", f"bold {BAD}") if over else ("ok", GOOD))
     verdict = ("OVER its budget", f"bold {BAD}") if over else ("reversible", GOOD)

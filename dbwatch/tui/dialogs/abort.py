@@ -25,6 +25,7 @@ from dbwatch.tui.dialogs.abort_text import (
     mode_of,
     plan_text,
     planned_in_the_way,
+    told_by,
 )
 from dbwatch.tui.dialogs.dialog import Dialog
 from dbwatch.tui.say import BAD, FAINT, WARN
@@ -170,6 +171,8 @@ class AbortDialog(Dialog[None]):
         elif not self._trouble:
             waited = f" {text.age(self._now - self._asked)}" if self._asked and self._now - self._asked > 1 else ""
             pieces.append((f"working out the way back …{waited}", FAINT))
+        if self._plan is not None and (view := self._frame.window) is not None and not view.driving:
+            pieces.append((told_by(self._plan, view), FAINT))
         if self._trouble:
             pieces.append((f"\n✗ {self._trouble}", f"bold {BAD}"))
         if self._changed:

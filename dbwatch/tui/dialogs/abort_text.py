@@ -6,21 +6,29 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum, auto
+from functools import cache
 
 from textual.content import Content
 
 from dbwatch import text
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import AbortState, ActionState, ActionStatus
-from dbwatch.monitor.samples import Activity, Snapshot
+from dbwatch.migration.locks import expect
+from dbwatch.monitor.samples import Activity, Snapshot, Status
 from dbwatch.tui.allowed import driver_of, persons_action
 from dbwatch.tui.clocks import since
 from dbwatch.tui.panes.sessions import begun, flat, seconds_since
 from dbwatch.tui.say import BAD, FAINT, GOOD, WARN
-from dbwatch.window.abort import AbortPlan, Action, ActionKind, Blocker
+from dbwatch.window.abort import AbortPlan, Action, ActionKind
+from dbwatch.window.blockers import in_the_way
 from dbwatch.window.feed import WindowView
 from dbwatch.window.rollback import foreseen_of
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+OLD_S = 1.0
+"""Younger transactions come and go by themselves."""
 
 Piece = Content | str | tuple[str, str]
 
@@ -76,8 +84,6 @@ class InTheWay:
     pid: int
     words: str
     """`47110 reports, idle in transaction 31 s, holds users: SELECT ...`."""
-    there: bool = True
-    """Whether it is still what was seen."""
 
 
 def _told(session: Activity, snapshot: Snapshot, relation: str) -> str:
@@ -88,21 +94,34 @@ def _told(session: Activity, snapshot: Snapshot, relation: str) -> str:
     return f"{session.pid} {who}, {session.state or session.backend_type} {age}{holds}{query}"
 
 
-def blocker_now(blocker: Blocker, snapshot: Snapshot) -> InTheWay:
-    """A blocker of the plan, as the newest poll has it: a plan may have been computed a while ago, and elsewhere."""
-    same = (r for r in snapshot.activity.rows if (r.pid, r.backend_start) == (blocker.pid, blocker.backend_start))
-    session = next(same, None)
-    if session is None:
-        return InTheWay(blocker.pid, f"{blocker.pid} {blocker.who}: gone by now", there=False)
-    return InTheWay(blocker.pid, _told(session, snapshot, blocker.relation))
+@cache
+def _relations(statements: tuple[str, ...]) -> tuple[str, ...]:
+    """What *statements* lock, each once, without schemas."""
+    locked = (lock.relation.rpartition(".")[2] for statement in statements for lock in expect(statement))
+    return tuple(dict.fromkeys(locked))
+
+
+def would_wait_for(action: Action, snapshot: Snapshot) -> tuple[InTheWay, ...]:
+    """Whom *action* would wait for if it began now, by the newest poll: a plan may have been made a while ago.
+
+    Transactions that come and go are left out. Whoever is in the way by their age alone is taken from the plan, as
+    long as their transaction is open.
+    """
+    sessions = {(row.pid, row.backend_start): row for row in snapshot.activity.rows if row.xact_start is not None}
+    by_plan = list(action.waits_for)
+    if snapshot.locks.status is Status.OK:
+        relations = (*_relations(action.sql), *(b.relation for b in by_plan if b.relation))
+        holding = [b for b in in_the_way(snapshot, dict.fromkeys(relations)) if (b.age_s or 0.0) >= OLD_S]
+        by_plan = [*holding, *(b for b in by_plan if not b.relation)]
+    found = {(b.pid, b.backend_start): b.relation for b in reversed(by_plan) if (b.pid, b.backend_start) in sessions}
+    ordered = sorted(found, key=lambda key: sessions[key].xact_start or NEVER)
+    return tuple(InTheWay(key[0], _told(sessions[key], snapshot, found[key])) for key in ordered)
 
 
 def planned_in_the_way(plan: AbortPlan, snapshot: Snapshot) -> tuple[InTheWay, ...]:
-    """Whom the plan would wait for, the oldest first, each once, without those who have gone."""
-    if plan.in_the_way:
-        return tuple(one for one in (blocker_now(b, snapshot) for b in plan.in_the_way) if one.there)
-    rows = {row.pid: row for row in snapshot.activity.rows}
-    return tuple(InTheWay(pid, _told(rows[pid], snapshot, "")) for pid in plan.blockers if pid in rows)
+    """Whom the actions of *plan* would wait for now, each once, in their order."""
+    every = (one for action in plan.actions for one in would_wait_for(action, snapshot))
+    return tuple({one.pid: one for one in every}.values())
 
 
 def in_the_way_now(view: WindowView, snapshot: Snapshot) -> tuple[InTheWay, ...]:
@@ -131,8 +150,6 @@ def in_the_way_now(view: WindowView, snapshot: Snapshot) -> tuple[InTheWay, ...]
 
 def way_line(one: InTheWay, width: int, chosen: int | None, verb: str) -> tuple[str, str]:
     """A session in the way; the chosen one with the cursor."""
-    if not one.there:
-        return _below(f"✓ {one.words}", width, FAINT)
     mark = "▶" if one.pid == chosen else " "
     return _below(f"▲ {verb} {one.words}", width, f"bold {WARN}", f"  {mark} ")
 
@@ -148,8 +165,6 @@ def plan_text(plan: AbortPlan, snapshot: Snapshot, width: int, chosen: int | Non
     pieces: list[Piece] = [_row(plan.target, estimate, width, f"bold {BAD}" if over else "bold"), "\n"]
     for number, action in enumerate(plan.actions, 1):
         pieces += _planned(number, action, snapshot, width, chosen)
-    if not plan.in_the_way:
-        pieces += [way_line(one, width, chosen, "in the way now:") for one in planned_in_the_way(plan, snapshot)]
     pieces += [_below(f"lost: {lost}", width, f"bold {WARN}", "") for lost in plan.lost]
     pieces += [_below(f"✗ {obstacle}", width, f"bold {BAD}", "") for obstacle in plan.obstacles]
     if (foreseen := plan.prediction) is not None:
@@ -164,14 +179,21 @@ def _planned(number: int, action: Action, snapshot: Snapshot, width: int, chosen
     time = "?" if action.estimate_s is None else text.clock(action.estimate_s)
     person = " (a person)" if action.estimate_s is None and action.kind is ActionKind.PERSON else ""
     forecast = ["as things stand; the step still runs and may commit more"] if action.forecast else []
-    notes = [note for note in action.notes if not (action.waits_for and note.startswith("would wait now for "))]
+    notes = [note for note in action.notes if not note.startswith("would wait now for ")]  # told below, as it is now
     return [
         _row(f"{number} {action.title}{person}", time, width),
         *(_below(statement, width, FAINT) for statement in action.sql),
         *(_below(lock, width, "") for lock in action.locks),
         *(_below(f"▲ {note}", width, WARN) for note in (*notes, *forecast)),
-        *(way_line(blocker_now(b, snapshot), width, chosen, "would wait for") for b in action.waits_for),
+        *(way_line(one, width, chosen, "would wait for") for one in would_wait_for(action, snapshot)),
     ]
+
+
+def told_by(plan: AbortPlan, view: WindowView) -> str:
+    """How old a plan is that another's dbwatch computed: it does so when the journal goes on."""
+    made = next((e.at for e in view.events if e.seq == plan.seq), None)
+    ago = f" {text.age(since(view, made))} ago" if made is not None else ""
+    return f"as {driver_of(view)}'s dbwatch foresaw it{ago}; who is in the way is seen from here, now\n"
 
 
 # An abort under way, or over

@@ -60,8 +60,8 @@ def why(progress: BackfillProgress) -> tuple[str, str]:
             return (progress.reason, WARN) if progress.reason else ("at full speed", FAINT)
 
 
-def progress_lines(progress: BackfillProgress, width: int) -> list[Content]:
-    """A backfill that has begun, in lines of *width* cells."""
+def progress_lines(progress: BackfillProgress, width: int, *, driving: bool = True) -> list[Content]:
+    """A backfill that has begun, in lines of *width* cells; only who drives has keys for its speed."""
     word, style = WORDS[progress.state]
     reason, tone = why(progress)
     rows = f"{progress.rows_done:,} rows"
@@ -93,7 +93,7 @@ def progress_lines(progress: BackfillProgress, width: int) -> list[Content]:
         ),
         _line("size", Content(f"{progress.batch_rows:,} keys in the next batch")),
         _line("working", Content(f"{progress.duty * 100:.0f} % of the time, the rest is slept")),
-        _line("speed", Content.assemble(level, ("    [ gentler   ] faster", FAINT))),
+        _line("speed", Content.assemble(level, ("    [ gentler   ] faster" if driving else "", FAINT))),
     ]  # fmt: skip
     if progress.blocked:
         lines.append(_line("blocks", Content.styled(f"▲ {progress.blocked} sessions wait for our batch", BAD)))
@@ -166,7 +166,7 @@ class BackfillPane(Pane):
         if view is None:
             lines = [Content(" No window is open here.")]
         elif view.backfill is not None:
-            lines = progress_lines(view.backfill, width)
+            lines = progress_lines(view.backfill, width, driving=view.driving)
         else:
             lines = before_lines(view)
         self._text.show(Content("\n").join(lines))

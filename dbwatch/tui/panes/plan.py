@@ -77,8 +77,8 @@ def migration_lines(progress: MigrationProgress, patient: bool, spent: float | N
     lines: list[Said] = []
     waits = progress.waits_for
     if patient and waits and progress.pid is None:
-        since_when = f" since {text.clock(spent)}" if spent is not None else ""
-        lines.append((f"waits outside{since_when} for {waits}", "victim"))
+        how_long = f" {text.clock(spent)}" if spent is not None else ""
+        lines.append((f"waits outside{how_long} for {waits}", "victim"))
     elif patient and progress.pid is not None and not progress.number:
         lines.append((f"knocks{f' at the lock of {waits}' if waits else ''}", "victim"))
     elif waits:
@@ -131,6 +131,8 @@ def below(spec: Spec, state: StepState, view: WindowView) -> list[Said]:
                 lines = backfill_lines(view.backfill)
             elif state.text:
                 lines = [(state.text, "")]
+            if not view.driving and view.silent_s is not None:
+                lines = [(f"nothing is heard of {driver_of(view)}: nobody knows whether it still runs", "bad"), *lines]
         case StepStatus.FAILED:
             lines = [(state.text, "bad"), (_after_failure(state, view), "strong")]
         case StepStatus.UNKNOWN:
@@ -228,7 +230,7 @@ def _step_lines(spec: Spec, view: WindowView, width: int, ids: int) -> list[Line
     state = view.state.step(spec.id)
     lines = [step_line(spec, state, view, width, ids)]
     for said, tone in below(spec, state, view):
-        for piece in wrapped(said, width - 2, 2 if width < ROOMY else 3):
+        for piece in wrapped(said, width - 2, 2 if width < ROOMY and tone != "victim" else 3):
             lines.append(Line(StepKey(spec.id, len(lines)), (f"  {piece}",), tone))
     return lines
 
