@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psycopg
+
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError
 from dbwatch.migration.asking import MigrationError, inspect, preview, request
@@ -24,10 +26,13 @@ from dbwatch.migration.request import Job
 from dbwatch.migration.residue import residue
 from dbwatch.migration.retry import Seen, may_retry, pause_s
 from dbwatch.migration.stopping import Ladder
-from dbwatch.postgres.facts import look, require_direct
+from dbwatch.postgres.facts import ServerFacts, look, require_direct
 from dbwatch.postgres.session import Connector, Role
 
 __all__ = ["Journal", "MigrationError", "OnEvent", "Patience", "inspect", "preview", "run", "verdict"]
+
+_GONE_FOR_A_RESTART = "57P01"
+"""admin_shutdown: what whoever was connected then was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,9 @@ async def _run(
         watched = await Attempt(around).run(ask)
         heads = await _heads(watched, around, job.direction is Direction.UP, schema_s)
         failure = verdict(watched, heads)
+        if failure is not None and failure.cause is Cause.ELSEWHERE and await _restarted(connector, facts):
+            said = "the server was restarted while Alembic began, and nothing was sent"
+            failure = Failed(Cause.DATABASE, said, _GONE_FOR_A_RESTART)
         if failure is None:
             after = None
             break
@@ -163,6 +171,19 @@ async def _heads(watched: Watched, around: Surroundings, up: bool, patience_s: f
         await session.close()
     tell_committed(watched, heads, up, around.keeper.tell)
     return heads
+
+
+async def _restarted(connector: Connector, known: ServerFacts) -> bool:
+    """Whether env.py found our own server, begun anew since we looked; and not another one, or a copy of ours."""
+    try:
+        session = await connector.open(Role.CONTROL)
+        try:
+            facts = await look(session)
+        finally:
+            await session.close()
+    except (DbwatchError, psycopg.Error):
+        return False
+    return facts.same_server(known) and facts.started_at != known.started_at
 
 
 async def _schema(around: Surroundings, patience_s: float) -> Fingerprint | None:

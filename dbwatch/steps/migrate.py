@@ -103,14 +103,15 @@ def ended(outcome: Outcome) -> step.Outcome:
     parts = [outcome.failure.message]
     if outcome.committed:
         parts.append(f"committed before: {', '.join(outcome.committed)}")
+    untouched = outcome.heads_before is None and not outcome.ddl  # it ended before it knew what to do
     if outcome.residue is None:
-        parts.append("what it left behind could not be read")
-        return Failed("; ".join(parts), again=False, stopped=stopped)
+        parts.append("nothing was sent" if untouched else "what it left behind could not be read")
+        return Failed("; ".join(parts), again=untouched, stopped=stopped)
     left = [o for o in outcome.residue.ours if o.revision not in outcome.committed]
     if left:
         parts.append(f"left behind: {', '.join(o.difference.key for o in left)}")
     clean = all(o.revision is None for o in left)  # what Alembic or env.py makes, it makes where it is not there
-    return Failed("; ".join(parts), again=clean and outcome.heads_after is not None, stopped=stopped)
+    return Failed("; ".join(parts), again=clean and (untouched or outcome.heads_after is not None), stopped=stopped)
 
 
 async def recover(spec: Migrate, kit: Kit) -> step.Outcome:

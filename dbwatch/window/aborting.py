@@ -117,7 +117,7 @@ class Aborting:
     async def confirm(self, digest: str, confirmation: str, asked_by: str = "") -> Answer:
         """Begins the plan that was shown under *digest*, here or to *asked_by*. Raises as `plan`."""
         state = self._ground.store.state
-        if state.aborting or self._going_back:
+        if self._under_way():
             return Answer(False, "an abort is under way")
         if not state.open:
             return Answer(False, "the window is closed")
@@ -134,7 +134,7 @@ class Aborting:
                 return Answer(False, f"{stopped}the way back has changed meanwhile; look at it again")
             if plan.prediction is not None and plan.prediction.blind:  # our own work held the lock; now it can be told
                 plan = replace(plan, prediction=later.prediction)
-        if self._going_back:  # two confirmed it at once, each at a desk of their own
+        if self._under_way():  # two confirmed it at once, each at a desk of their own
             return Answer(False, "an abort is under way")
         self.begin(plan, asked_by)
         return Answer(True, "the abort has begun")
@@ -183,6 +183,9 @@ class Aborting:
         self._going_back = True
         self._work.begin(self._until_over(back.run(actions, first, working, plan, asked_by)))
         self._touch()
+
+    def _under_way(self) -> bool:
+        return self._going_back or self._ground.store.state.aborting
 
     async def _until_over(self, going_back: Coroutine[Any, Any, None]) -> None:
         try:
