@@ -80,7 +80,9 @@ async def _together(spec: Sql, kit: Kit, session: Session, limits: Limits, waiti
 
 async def _alone(spec: Sql, kit: Kit, session: Session) -> Outcome:
     for seen in _ddl(spec, kit, done=False):
-        await kit.record(seen)
+        if not await kit.record(seen):
+            why = "neither the journal nor its local copy can be written"
+            raise NotBegun("it was not begun", why=why, next="make room for one of them, and run the step again")
     try:
         result = await run_alone(
             session, spec.sql, lambda connection: kit.write_in(connection, []), control=kit.control, stop=kit.stop
