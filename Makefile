@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OWN := dbwatch tests
 
-.PHONY: help demo test check format matrix majors campaign real-projects screenshots clean
+.PHONY: help demo test check format matrix majors campaign abort-moments bench-abort real-projects screenshots clean
 
 help:
 	@echo "make demo         a shop under load in a PostgreSQL of its own, and a migration to drive; gone on exit"
@@ -13,6 +13,9 @@ help:
 	@echo "make check        format, lint, types, layers"
 	@echo "make format       what of make check can mend itself"
 	@echo "make matrix       what depends on the server's version, on PostgreSQL 13 to 18 (needs npm, once)"
+	@echo "make campaign     two people at one window, at random, for SECONDS=600 from SEED=1; ONLY=1.7 is one window again"
+	@echo "make abort-moments  aborts at 20 random moments inside each long step, on 15 and 18"
+	@echo "make bench-abort  how long the way back takes on the demo"
 	@echo "make real-projects  Prefect's and MLflow's own migrations, aborted at random moments: does the plan foretell?"
 	@echo "make screenshots  screenshots/, from the running demo"
 
@@ -34,6 +37,19 @@ format: $(VENV)/dev.ready
 
 matrix: majors
 	DBWATCH_REQUIRE_MAJORS=1 $(BIN)/pytest -m majors
+
+SECONDS ?= 600
+SEED ?= 1
+ONLY ?=
+
+campaign: $(VENV)/dev.ready
+	PYTHONPATH=tests $(BIN)/python -m campaign --seconds $(SECONDS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
+
+abort-moments: $(VENV)/dev.ready
+	ABORT_MOMENTS=20 ABORT_SEED=$(SEED) $(BIN)/pytest tests/test_abort_moments.py
+
+bench-abort: $(VENV)/dev.ready
+	$(BIN)/python tests/bench_abort.py
 
 majors: $(VENV)/dev.ready
 	$(BIN)/python tests/majors.py

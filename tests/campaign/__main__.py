@@ -1,7 +1,7 @@
 """`make campaign`: windows for a stated time, each from a seed of its own; a table, and a line of JSON.
 
-    PYTHONPATH=tests python -m campaign --seconds 600 --seed 7
-    PYTHONPATH=tests python -m campaign --only 7.12      # exactly that window again
+PYTHONPATH=tests python -m campaign --seconds 600 --seed 7
+PYTHONPATH=tests python -m campaign --only 7.12      # exactly that window again
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from campaign.referee import Result, one
-from campaign.scene import Stage
 from servers import SETTINGS, server_binaries
 
+from campaign.referee import Result, one
+from campaign.scene import Stage
 from dbwatch.postgres.embedded import EmbeddedServer
 
 KEPT = Path(__file__).resolve().parent.parent.parent / ".cache" / "campaign"
@@ -46,8 +46,8 @@ def tell(result: Result) -> None:
     """A line for a window; where something did not hold, what, and how to see it again."""
     moves = sum(result.operations.values())
     print(
-        f"{result.seed:>10}  {result.outcome or '-':8} {result.seconds:6.1f} s  {moves:3} moves  {result.epochs:3} epochs"
-        f"  {result.events:4} events  {len(result.breaches) or ''}",
+        f"{result.seed:>10}  {result.outcome or '-':8} {result.seconds:6.1f} s  {moves:3} moves"
+        f"  {result.epochs:3} epochs  {result.events:4} events  {len(result.breaches) or ''}",
         flush=True,
     )
     for breach in result.breaches:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from campaign.scene import Scene
 
+from campaign.scene import Scene
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.rows import event_of

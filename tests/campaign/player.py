@@ -112,7 +112,9 @@ class Person:
                 answer = await c.submit(TakeOver(line["reason"]))
             case other:
                 raise ValueError(other)
-        return {"taken": answer.taken, "text": answer.text, "driving": c.driving}
+        view = c.feed().frame.window
+        trouble = "; ".join(filter(None, (view.trouble, view.journal_trouble))) if view else ""
+        return {"taken": answer.taken, "text": answer.text, "driving": c.driving, "trouble": trouble}
 
     async def _next(self, step_id: str) -> Answer:
         """The next step, whatever its kind, as `n` and the dialogs behind it do it."""
@@ -192,5 +194,5 @@ async def play() -> None:
 if __name__ == "__main__":
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    sys.stdin = open(0, "r", buffering=1, closefd=False)  # noqa: SIM115, PTH123  # the process's own standard input
+    sys.stdin = open(0, buffering=1, closefd=False)  # noqa: SIM115  # the process's own standard input
     asyncio.run(play())

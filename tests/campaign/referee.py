@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from proxy import FaultProxy
+
 from campaign import oracles
 from campaign.oracles import Found, Line
 from campaign.player import Part
 from campaign.scene import Flavour, Scene, Stage
 from campaign.seat import MARK, Seat
-from proxy import FaultProxy
-
 from dbwatch.clock import SystemClock
 from dbwatch.journal.fold import StepStatus
 from dbwatch.migration import fingerprint
@@ -70,9 +70,7 @@ class Referee:
 
     async def __aenter__(self) -> Referee:
         chance = self.dice
-        flavour = Flavour(
-            undo=chance.random() < 0.6, confirm=chance.random() < 0.2, tpm=chance.random() < 0.5
-        )
+        flavour = Flavour(undo=chance.random() < 0.6, confirm=chance.random() < 0.2, tpm=chance.random() < 0.5)
         self.scene = await self._stage.scene(flavour, self._folder)
         self.log(f"{flavour}")
         self.before = await fingerprint.take(self.scene.db.connector, SystemClock())
@@ -129,7 +127,8 @@ class Referee:
         """A player does something; the answer."""
         self.log(f"{name}: {what} {more or ''}")
         answer = await self.seats[name].do(what, within, **more)
-        self.log(f"{name}: {what} -> {answer.get('text', answer)}")
+        trouble = f"   [{answer['trouble']}]" if answer.get("trouble") else ""
+        self.log(f"{name}: {what} -> {answer.get('text', answer)}{trouble}")
         return answer
 
     def sleeping(self, name: str, seconds: float) -> None:
@@ -231,7 +230,8 @@ class Referee:
             elif state.running is not None:
                 pass
             elif goal == "back":
-                await self.tell("eve@c", "abort", STOP_S + 10)
+                answer = await self.tell("eve@c", "abort", STOP_S + 10)
+                await asyncio.sleep(2.0 if answer.get("taken") else 0.2)
             else:
                 await self._on(found)
             await asyncio.sleep(0.15)
@@ -333,9 +333,15 @@ async def _n(referee: Referee, name: str, other: str) -> None:
 
 async def _run(referee: Referee, name: str, other: str) -> None:
     """Some steps in a row."""
-    for _ in range(referee.dice.randint(2, 6)):
+    pauses = [referee.dice.choice((0.05, 0.4, 1.0)) for _ in range(referee.dice.randint(2, 6))]
+    for pause in pauses:
         await _n(referee, name, other)
-        await asyncio.sleep(referee.dice.choice((0.05, 0.4, 1.0)))
+        await asyncio.sleep(pause)
+        found = await referee.found()
+        if found is None or found.outcome or found.state.abort is not None:
+            return
+        if any(step.status is StepStatus.FAILED and not step.again for step in found.state.steps.values()):
+            return
 
 
 async def _abort_against_run(referee: Referee, name: str, other: str) -> None:

@@ -170,7 +170,7 @@ class Stage:
         name = f"t{uuid4().hex[:12]}"
         words = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(self.template))
         await self._on_server(words)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # a local folder, before anything runs
         runbook = folder / "runbook.toml"
         runbook.write_text(
             _BOOK.format(
