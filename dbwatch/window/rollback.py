@@ -349,6 +349,8 @@ def away(error: Exception) -> bool:
     if isinstance(error, psycopg.OperationalError):
         state = error.sqlstate
         return state is None or state.startswith(("08", "57P0"))
+    if isinstance(error, runner.MigrationError):
+        return error.failure.cause is Cause.DATABASE and lost(error.failure)
     if isinstance(error, NotBegun) and isinstance(error.__cause__, Exception):
         return away(error.__cause__)
     return isinstance(error, ConnectionLost | ServerSilent | CannotConnect | NotBegun)

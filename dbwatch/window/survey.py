@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dbwatch.backfill import kept
 from dbwatch.backfill.kept import Kept
-from dbwatch.errors import DbwatchError
+from dbwatch.errors import ConnectionLost, DbwatchError
 from dbwatch.journal.fold import StepState, StepStatus, WindowState
 from dbwatch.migration import fingerprint, grammar, runner, way
 from dbwatch.migration.chain import Chain
@@ -76,7 +76,10 @@ class Survey:
         chain = await self.chain()
         if chain is None:
             return frozenset()
-        found = await committed_heads(await self._ground.control.session(), chain)
+        session = await self._ground.control.session()
+        found = await committed_heads(session, chain)
+        if found is None and not session.alive:
+            raise ConnectionLost("the connection was lost while the version table was read", next="it is tried again")
         if found is None:
             raise DbwatchError("the version table cannot be read", next="look at its locks and at our privileges")
         return found
