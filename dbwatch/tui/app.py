@@ -213,7 +213,10 @@ class DbwatchApp(App[None]):
             return
         finally:
             self._under_way.discard(intent)
-        self.say(answer.text or f"{about}: {'taken' if answer.taken else 'refused'}", wrong=not answer.taken)
+        self.say(
+            answer.text or f"{about}: {'taken' if answer.taken else 'refused'}",
+            wrong=not (answer.taken or answer.name_needed),
+        )
         if isinstance(intent, Abort) and not answer.taken and isinstance(self.screen, AbortDialog):
             self.screen.refused(answer.text)
         if answer.name_needed and not self._leaving:

@@ -171,7 +171,11 @@ def plan_text(plan: AbortPlan, snapshot: Snapshot, width: int, chosen: int | Non
         style = f"bold {BAD}" if foreseen.stops else f"bold {GOOD}" if foreseen.equal else f"bold {WARN}"
         first, *rest = foreseen.sentences
         pieces.append(_below(first, width, style, ""))
-        pieces += [_below(sentence, width, WARN if foreseen.stops else "", "") for sentence in rest]
+        unsure = len(rest) - len(foreseen.unsure)
+        pieces += [
+            _below(sentence, width, WARN if foreseen.stops or n >= unsure else "", "")
+            for n, sentence in enumerate(rest)
+        ]
     return Content.assemble(*pieces)
 
 

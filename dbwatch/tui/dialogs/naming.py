@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -72,7 +73,7 @@ class NoReturn(NameDialog):
         takes = "" if estimate is None else f", in about {text.clock(estimate)}"
         self._rows = [
             ("step", f"{spec.id}: {about(spec)}"),
-            ("why", why),
+            ("why", reason_in(why)),
             ("till now", f"A takes everything back{takes}" if view.rollback.reversible else "A tells what it can do"),
             ("after it", "A takes back only what can still be taken back; for the rest there is the backup"),
             *([("then", "a second person is asked to confirm it, before it begins")] if spec.confirm else []),
@@ -82,6 +83,12 @@ class NoReturn(NameDialog):
     def on_mount(self) -> None:
         super().on_mount()
         self.body.show(labelled(self._rows, self.room, strong="why"))
+
+
+def reason_in(answer: str) -> str:
+    """The reason in the parentheses of the driver's answer; the heading says the rest. Else the whole answer."""
+    found = re.search(r"\((.*)\)", answer)
+    return found[1] if found else answer
 
 
 class ConfirmDialog(NameDialog):
@@ -124,7 +131,7 @@ class ConfirmDialog(NameDialog):
         ]
         said = labelled(rows, self.room, strong="does")
         own = own_proposal(proposal, view)
-        keys = [("Enter", "confirms: the driver begins it"), ("F4", "decline, with a reason")]
+        keys = [("Enter", "confirms it"), ("F4", "declines, with a reason")]
         if not self.open:
             said = Content.assemble(said, (f"\n✓ {became(proposal, view)}", "bold"))
             keys = []
@@ -137,7 +144,7 @@ class ConfirmDialog(NameDialog):
             self.field.display = self.prompt_line.display = may_type
             self.field.disabled = not may_type
         self.body.show(said)
-        self.offer([*keys, ("Esc", "back, without an answer" if self.open else "back")])
+        self.offer([*keys, ("Esc", "answer later" if self.open else "back")])
 
     def action_decline(self) -> None:
         """Says no; the reason is asked for next."""

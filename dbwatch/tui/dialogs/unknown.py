@@ -63,8 +63,8 @@ def evidence(view: WindowView, step: str) -> Content:
 def undecided(view: WindowView, step: str) -> Ask:
     """The evidence, and the two answers."""
     choices = (
-        Choice(TOOK, "it took effect: the step is done"),
-        Choice(DID_NOT, "it did not: it can be run again"),
+        Choice(TOOK, "it took effect"),
+        Choice(DID_NOT, "it did not, and can be run again"),
     )
     return Ask(f"Nobody knows how {step} ended", evidence(view, step), choices, "decide later")
 
