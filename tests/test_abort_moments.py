@@ -8,14 +8,27 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from servers import Database
+from alembic_projects import AlembicProject, go, job, table
+from servers import Database, OwnServers
 from windows import Shop, begin_abort, driven, end_of_abort, small_shop, steps_before, until
 
+from dbwatch.clock import SystemClock
+from dbwatch.errors import ConnectionLost
 from dbwatch.journal import events as ev
+from dbwatch.migration.process import spawn
+from dbwatch.migration.runner import run
+from dbwatch.postgres.kept import Kept
+from dbwatch.postgres.session import Role
+from dbwatch.steps.migrate import ended
+from dbwatch.steps.step import Done, Failed
 from dbwatch.window.intents import Abort, RunStep
+from dbwatch.window.rollback import away, lost
+from dbwatch.window.survey import Survey
 
 MOMENTS = int(os.environ.get("ABORT_MOMENTS", "1"))
 SEED = os.environ.get("ABORT_SEED", "1")
@@ -76,3 +89,46 @@ async def test_two_who_confirm_the_abort_at_once_begin_one(db18: Database, tmp_p
         await end_of_abort(conductor)
         assert sum(isinstance(e.fact, ev.AbortConfirmed) for e in conductor.events) == 1
     await went_back(shop, before)
+
+
+async def test_a_line_that_goes_while_the_version_table_is_read_is_no_refusal(db18: Database, tmp_path: Path) -> None:
+    shop = await small_shop(db18, tmp_path)
+    async with driven(shop) as conductor:
+        own = Kept(shop.db.connector.tagged("aside"), Role.CONTROL)
+        survey = Survey(replace(conductor.ground, control=own))
+        assert await survey.heads() == {"9a20"}
+        pid = (await own.session()).pid
+        await shop.db.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+        with pytest.raises(ConnectionLost) as gone:
+            await survey.heads()
+        assert away(gone.value)
+        assert await survey.heads() == {"9a20"}
+        await own.close()
+
+
+async def test_a_step_that_a_restart_kept_from_beginning_may_be_run_again(
+    own_server: OwnServers, tmp_path: Path
+) -> None:
+    server = await own_server(18)
+    db = await own_server.database(server)
+    project = AlembicProject(tmp_path / "project").revision("r1", *table("one"))
+
+    async def after_a_restart(*args: Any) -> Any:
+        await server.restart("immediate")
+        return await spawn(*args)
+
+    outcome = await run(
+        job(project),
+        db.connector,
+        clock=SystemClock(),
+        on_event=lambda _: None,
+        stop=asyncio.Event(),
+        spawn=after_a_restart,
+    )
+    assert outcome.failure is not None
+    assert "the server was restarted while Alembic began" in outcome.failure.message
+    assert lost(outcome.failure)
+    end = ended(outcome)
+    assert isinstance(end, Failed)
+    assert end.again
+    assert ended(await go(db, job(project))) == Done("at r1", ("r1",))
