@@ -219,4 +219,5 @@ async def test_what_others_write_while_it_fills_and_goes_back_survives(db: Datab
     left = await db.sql("SELECT u.id FROM users AS u JOIN said AS s USING (id) WHERE u.phone IS DISTINCT FROM s.phone")
     assert left == []
     assert await db.sql(WRONG.format(where="id NOT IN (SELECT id FROM said)")) == [(0,)]
-    assert returned.rows > 3000
+    assert returned.rows > 0  # how many the application left alone is a matter of speed
+    assert returned.changed > 0
