@@ -12,7 +12,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import psycopg
 from proxy import FaultProxy
 
 from campaign import oracles
+from campaign.moves import MOVES
 from campaign.oracles import Found, Line
 from campaign.player import Part
 from campaign.scene import Flavour, Scene, Stage
@@ -55,14 +56,15 @@ class Result:
 class Referee:
     """One window and its players."""
 
-    def __init__(self, stage: Stage, seed: str, folder: Path, broken: str = "") -> None:
+    def __init__(self, stage: Stage, seed: str, folder: Path, broken: str = "", most: int = 18) -> None:
         self.result = Result(seed)
         self.scene: Scene
         self.dice = random.Random(f"campaign {seed}")
         self.seats: dict[str, Seat] = {}
         self._stage, self._folder, self._broken = stage, folder, broken
+        self._most = most
         self._mark = f"{seed}-{os.getpid()}-{id(self)}"
-        self._proxies: dict[str, FaultProxy] = {}
+        self.proxies: dict[str, FaultProxy] = {}
         self._waking: set[asyncio.Task[None]] = set()
         self._began = time.monotonic()
         self._raised: list[str] = []
@@ -76,8 +78,8 @@ class Referee:
         self.before = await fingerprint.take(self.scene.db.connector, SystemClock())
         self.dumped = await self.scene.dump()
         for name in (*PEOPLE, "eve@c"):
-            self._proxies[name] = FaultProxy(self.scene.db.dsn)
-            await self._proxies[name].start()
+            self.proxies[name] = FaultProxy(self.scene.db.dsn)
+            await self.proxies[name].start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,7 +88,7 @@ class Referee:
         for seat in self.seats.values():
             seat.kill()
             await seat.gone()
-        for proxy in self._proxies.values():
+        for proxy in self.proxies.values():
             await proxy.close()
         self.result.seconds = time.monotonic() - self._began
         (self._folder / "log.txt").write_text("\n".join([*self.result.log, *self.result.breaches]) + "\n")
@@ -106,7 +108,7 @@ class Referee:
             old.kill()
             await self._gone(old)
         part = Part(
-            name, self._proxies[name].dsn, str(self.scene.runbook), str(self._folder / name), role, take_over,
+            name, self.proxies[name].dsn, str(self.scene.runbook), str(self._folder / name), role, take_over,
             self._broken,
         )  # fmt: skip
         seat = self.seats[name] = await Seat.take(part, self._mark, self.players_log)
@@ -142,7 +144,7 @@ class Referee:
             seat.wake()
             self.log(f"{name} wakes")
 
-        self._behind(wake())
+        self.behind(wake())
 
     async def restart(self, mode: str) -> None:
         """The server goes, and comes back."""
@@ -154,7 +156,8 @@ class Referee:
             await self._stage.server.restart("immediate" if mode == "immediate" else "fast")
         self.log("the server is back")
 
-    def _behind(self, work: Awaitable[None]) -> None:
+    def behind(self, work: Awaitable[None]) -> None:
+        """Goes on while other things happen."""
         task = asyncio.ensure_future(work)
         self._waking.add(task)
         task.add_done_callback(self._waking.discard)
@@ -173,14 +176,14 @@ class Referee:
             return
         await self.sit(second, self.dice.choice(("join", "attend")))
         await self.inside(second)
-        for _ in range(self.dice.randint(4, 18)):
+        for _ in range(self.dice.randint(4, self._most)):
             found = await self.found()
             if found is None or found.outcome:
                 return
             name, other = self.dice.sample(PEOPLE, 2)
-            [kind] = self.dice.choices(list(_MOVES), [weight for weight, _ in _MOVES.values()])
+            [kind] = self.dice.choices(list(MOVES), [weight for weight, _ in MOVES.values()])
             self.result.operations[kind] += 1
-            await _MOVES[kind][1](self, name, other)
+            await MOVES[kind][1](self, name, other)
             await asyncio.sleep(self.dice.choice((0.0, 0.02, 0.1, 0.3, 0.8)))
 
     async def found(self, *, effects: bool = False) -> Found | None:
@@ -198,8 +201,8 @@ class Referee:
         """The players go; a fresh one brings the window to its close, by the way on or the way back."""
         for name, seat in self.seats.items():
             seat.wake()
-            self._proxies[name].refusing = False
-            self._proxies[name].resume()
+            self.proxies[name].refusing = False
+            self.proxies[name].resume()
             if seat.alive and self.dice.random() < 0.5:
                 took = await seat.leave()
                 self.log(f"{name} left in {took:.1f} s")
@@ -317,161 +320,10 @@ class Referee:
 _SERVERS = ("OperationalError", "AdminShutdown", "CrashShutdown", "CannotConnectNow")
 """What a server that goes away while one comes in may say in its own words."""
 
-# --- the moves: each is tried, whatever state the players are in
 
-
-async def _both_press_n(referee: Referee, name: str, other: str) -> None:
-    await asyncio.gather(referee.tell(name, "n"), referee.tell(other, "n"))
-
-
-async def _n(referee: Referee, name: str, other: str) -> None:
-    """Who drives presses n; the other confirms what waits for a second person."""
-    driving = [p for p in (name, other) if (await referee.tell(p, "n", 6.0)).get("driving")]
-    if driving:
-        await asyncio.gather(*(referee.tell(p, "confirm", 6.0) for p in (name, other) if p not in driving))
-
-
-async def _run(referee: Referee, name: str, other: str) -> None:
-    """Some steps in a row."""
-    pauses = [referee.dice.choice((0.05, 0.4, 1.0)) for _ in range(referee.dice.randint(2, 6))]
-    for pause in pauses:
-        await _n(referee, name, other)
-        await asyncio.sleep(pause)
-        found = await referee.found()
-        if found is None or found.outcome or found.state.abort is not None:
-            return
-        if any(step.status is StepStatus.FAILED and not step.again for step in found.state.steps.values()):
-            return
-
-
-async def _abort_against_run(referee: Referee, name: str, other: str) -> None:
-    async def abort() -> None:
-        await asyncio.sleep(referee.dice.choice((0.0, 0.02, 0.1, 0.4)))
-        await referee.tell(other, "abort", STOP_S + 10)
-
-    await asyncio.gather(referee.tell(name, "n"), abort())
-
-
-async def _undone(referee: Referee, name: str, other: str) -> None:
-    await asyncio.gather(referee.tell(name, "undone"), referee.tell(other, "undone"))
-
-
-async def _stop(referee: Referee, name: str, _: str) -> None:
-    await referee.tell(name, "stop")
-
-
-async def _backfill(referee: Referee, name: str, _: str) -> None:
-    await referee.tell(name, "backfill")
-
-
-async def _note(referee: Referee, name: str, _: str) -> None:
-    await referee.tell(name, "note")
-
-
-async def _take_over(referee: Referee, name: str, _: str) -> None:
-    await referee.tell(name, "take-over", 25.0, reason=referee.dice.choice(("", "I can see more", "wei is asleep")))
-
-
-async def _take_over_both(referee: Referee, name: str, other: str) -> None:
-    await asyncio.gather(*(referee.tell(p, "take-over", 25.0, reason="mine") for p in (name, other)))
-
-
-async def _take_over_from_a_stopped_one(referee: Referee, name: str, other: str) -> None:
-    """The driver sleeps in the middle of something; the other takes the wheel; the sleeper wakes."""
-    referee._behind(_quietly(referee.tell(name, "n")))
-    await asyncio.sleep(referee.dice.choice((0.0, 0.05, 0.2, 0.5)))
-    referee.sleeping(name, referee.dice.choice((1.0, 3.0, 6.0)))
-    await referee.tell(other, "take-over", 25.0, reason="they sleep")
-    await referee.tell(other, "n", 6.0)
-
-
-async def _quietly(work: Awaitable[object]) -> None:
-    await work
-
-
-async def _kill(referee: Referee, name: str, other: str) -> None:
-    """kill -9 in the middle of something; the other takes the wheel, or the same person comes back."""
-    referee._behind(_quietly(referee.tell(name, referee.dice.choice(("n", "n", "n", "abort", "note")))))
-    await asyncio.sleep(referee.dice.choice((0.0, 0.01, 0.05, 0.2, 0.5, 1.0)))
-    referee.seats[name].kill()
-    referee.result.kills += 1
-    referee.log(f"{name} is killed")
-    if referee.dice.random() < 0.6:
-        await referee.tell(other, "take-over", 25.0, reason="they died")
-    await _come_back(referee, name, other)
-
-
-async def _leave(referee: Referee, name: str, other: str) -> None:
-    took = await referee.seats[name].leave()
-    referee.log(f"{name} left in {took:.1f} s")
-    if took > 4.0 and not referee.seats[name].stopped and referee.seats[name].entered.get("in"):
-        referee.log(f"{name} was slow to leave")
-    await _come_back(referee, name, other)
-
-
-async def _come_back(referee: Referee, name: str, _: str) -> None:
-    """A player sits down anew, where theirs is gone or is to be replaced."""
-    chance = referee.dice
-    role = chance.choice(("join", "join", "attend", "drive"))
-    await referee.sit(name, role, chance.choice(("", "", "I am back")) if role != "attend" else "")
-    if chance.random() < 0.8:
-        await referee.inside(name)
-    else:
-        await asyncio.sleep(chance.uniform(0.0, 1.2))
-
-
-async def _restart(referee: Referee, name: str, _: str) -> None:
-    referee._behind(_quietly(referee.tell(name, referee.dice.choice(("n", "abort")), STOP_S + 10)))
-    await asyncio.sleep(referee.dice.choice((0.0, 0.05, 0.3, 0.8)))
-    await referee.restart(referee.dice.choice(("fast", "immediate", "kill9")))
-
-
-async def _cut(referee: Referee, name: str, _: str) -> None:
-    referee._behind(_quietly(referee.tell(name, "n")))
-    await asyncio.sleep(referee.dice.choice((0.0, 0.02, 0.1, 0.3)))
-    proxy, way = referee._proxies[name], referee.dice.choice(("cut", "answer", "commit", "stall", "die"))
-    referee.log(f"{name}'s line: {way}")
-    match way:
-        case "cut":
-            proxy.cut()
-        case "answer":
-            proxy.drop_next_answer()
-        case "commit":
-            proxy.drop_answer_to(b"COMMIT")
-        case "die":
-            proxy.die_at(referee.dice.randint(1, 30), arrives=referee.dice.random() < 0.5)
-        case "stall":
-            proxy.stall()
-            await asyncio.sleep(referee.dice.choice((0.5, 2.0, 6.0)))
-            proxy.resume()
-
-
-Move = Callable[[Referee, str, str], Awaitable[None]]
-_MOVES: dict[str, tuple[float, Move]] = {
-    name: (weight, how)
-    for name, weight, how in (
-        ("n", 6.0, _n),
-        ("run", 8.0, _run),
-        ("both press n", 4.0, _both_press_n),
-        ("abort against run", 1.2, _abort_against_run),
-        ("undone", 1.0, _undone),
-        ("stop", 1.0, _stop),
-        ("backfill", 1.5, _backfill),
-        ("note", 0.5, _note),
-        ("take over", 1.5, _take_over),
-        ("both take over", 0.7, _take_over_both),
-        ("take over from a stopped one", 2.0, _take_over_from_a_stopped_one),
-        ("kill -9", 3.0, _kill),
-        ("leave and come back", 1.2, _leave),
-        ("server restart", 0.8, _restart),
-        ("line cut", 2.0, _cut),
-    )
-}
-
-
-async def one(stage: Stage, seed: str, folder: Path, broken: str = "") -> Result:
-    """The window of *seed*, from its opening to the judgement."""
-    referee = Referee(stage, seed, folder / f"seed-{seed}", broken)
+async def one(stage: Stage, seed: str, folder: Path, broken: str = "", most: int = 18) -> Result:
+    """The window of *seed*, of *most* moves, from its opening to the judgement."""
+    referee = Referee(stage, seed, folder / f"seed-{seed}", broken, most)
     async with referee:
         try:
             await referee.play()
