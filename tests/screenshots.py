@@ -170,7 +170,7 @@ async def _sees_a_lock(story: Story) -> None:
     await story.until(r"└ \d+ .*ALTER TABLE users[\s\S]*app-\d[\s\S]*app-\d", "wide")
     await story.take("locks")
     for _ in range(TRIES):
-        await story.until(r"└ \d+ .*ALTER TABLE users")
+        await story.until(r"└ \d+ .*wants AccessExclusive")
         await story.look("K")
         if story.shows("Terminate this session"):
             break
