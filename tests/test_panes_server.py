@@ -343,9 +343,7 @@ def test_points_far_apart_are_not_joined() -> None:
 
 def test_steps_are_marked_where_they_began() -> None:
     opened = window(ev.StepStarted("add", 1, []))
-    assert [(m.label, m.at_s) for m in charts.marks_of(opened.events, T0 + timedelta(seconds=60))] == [
-        ("add", -30.0)
-    ]
+    assert [(m.label, m.at_s) for m in charts.marks_of(opened.events, T0 + timedelta(seconds=60))] == [("add", -30.0)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -277,6 +278,19 @@ async def test_a_dropped_line_takes_only_the_screen_away(seat: Seat) -> None:
         await screen.until("n sign off deploy")
         screen.hang_up()
         assert await screen.ended(LEAVES_S) == 0  # nothing runs: there is nothing to stay for
+
+
+@pytest.mark.parametrize("leave", ["q", "hang_up"])
+async def test_a_terminal_that_goes_away_leaves_nobody_behind(seat: Seat, leave: str) -> None:
+    """It sends SIGHUP and SIGCONT; the latter once led to a thread that read from nowhere for ever."""
+    async with seat.screen() as screen:
+        await screen.until("n sign off preview", PATIENCE_S)
+        screen.press("q") if leave == "q" else screen.hang_up()
+        ending = asyncio.ensure_future(screen.ended(LEAVES_S))
+        while not ending.done():
+            screen.signal(signal.SIGCONT)
+            await asyncio.wait({ending}, timeout=0.01)
+        assert await ending == 0
 
 
 async def test_sigterm_ends_a_waiting_migration_and_gives_the_terminal_back(seat: Seat) -> None:

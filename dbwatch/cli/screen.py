@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 from dbwatch.errors import UsageError
 from dbwatch.tui.app import DbwatchApp
@@ -79,5 +80,36 @@ async def show(app: DbwatchApp, signals: Signals) -> int:
     signals.then(app.exit)
     if signals.ended.is_set() or signals.hung_up.is_set():
         return 0
-    await app.run_async()
+    app.when_ready = _go_on_only_after_a_pause
+    try:
+        await app.run_async()
+    finally:
+        for number in (signal.SIGTSTP, signal.SIGCONT):
+            signal.signal(number, signal.SIG_DFL)
     return app.return_code or 0
+
+
+def _go_on_only_after_a_pause() -> None:
+    """Lets the screens take the terminal back at a SIGCONT only where they gave it away at a SIGTSTP before.
+
+    A terminal that goes away sends SIGHUP and then SIGCONT. Textual would open its input anew then, on a terminal that
+    is gone, in a thread that nobody ends: the process would stay, and take a whole core.
+    """
+    pause, go_on = signal.getsignal(signal.SIGTSTP), signal.getsignal(signal.SIGCONT)
+    if not callable(pause) or not callable(go_on):
+        return
+    paused = False
+
+    def on_pause(number: int, frame: FrameType | None) -> None:
+        nonlocal paused
+        paused = True
+        pause(number, frame)
+
+    def on_continue(number: int, frame: FrameType | None) -> None:
+        nonlocal paused
+        if paused:
+            paused = False
+            go_on(number, frame)
+
+    signal.signal(signal.SIGTSTP, on_pause)
+    signal.signal(signal.SIGCONT, on_continue)
