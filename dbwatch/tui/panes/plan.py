@@ -146,6 +146,8 @@ def below(spec: Spec, state: StepState, view: WindowView) -> list[Said]:
 
 
 def _after_failure(state: StepState, view: WindowView) -> str:
+    if view.state.abort is not None:
+        return "this window is taken back"
     if not view.driving:
         return f"{driver_of(view)} may run it again" if state.again else "not safe to run again"
     return "n runs it again" if state.again else "not safe to run again: A"
