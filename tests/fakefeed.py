@@ -214,7 +214,7 @@ PLAN = AbortPlan(
         ),
         Action(ActionKind.COMPARE, "compare the schema with the one at 21:04:10", estimate_s=2.0),
     ),
-    lost=("612,340 values of users.phone, all copied from users.legacy_phone_field",),
+    lost=("612,340 values of users.phone (made by add), copied from users.legacy_phone_field",),
     budget_s=300.0,
     blockers=(47110,),
     prediction=Prediction(("9a20",), equal=True),

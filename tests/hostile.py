@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 from fakefeed import (
     ADDING,
@@ -176,7 +177,8 @@ async def main(kind: str) -> None:
             feed.push((lost if number % 9 == 8 else opened)(order))
 
     pushing = asyncio.create_task(more())
-    await app.run_async()
+    with patch.object(app, "bell"):  # each that is heard then comes from a text
+        await app.run_async()
     pushing.cancel()
     sys.exit(app.return_code or 0)
 

@@ -158,7 +158,7 @@ async def test_a_colleagues_index_on_our_column_is_named_before_it_goes_along(db
         )
         plan = await begin_abort(conductor)
         assert "index public.theirs: not ours, goes along with what the way back drops" in plan.lost
-        assert "2,940 values of users.phone, all copied from users.legacy_phone_field" in plan.lost
+        assert "2,940 values of users.phone (made by add), copied from users.legacy_phone_field" in plan.lost
         assert "table public.parts_26" in plan.prediction.not_ours
         assert "index public.theirs" not in plan.prediction.not_ours
         await end_of_abort(conductor)

@@ -150,8 +150,11 @@ async def test_it_runs_through_a_pooler_and_leaves_no_setting_behind(db18: Datab
     other, _ = await ledger.backfill()
     running = asyncio.create_task(backfill.run())
     await scene.until(lambda p: p.batches >= 1)
+    scene.control.pause()
+    await scene.until(lambda p: p.state is State.PAUSED)
     with pytest.raises(Refused, match="through a pooler"):
         await other.run()
+    scene.control.resume()
     result = await running
     assert (result.outcome, result.rows) == (State.DONE, 20_000)
     assert all(p.worker is None for p in scene.told)

@@ -149,7 +149,7 @@ def test_the_plan_is_shown_whole() -> None:
     assert "ACCESS EXCLUSIVE on users (reads and writes wait)" in lines
     assert "▲ would wait for 47110 reports, idle in transaction 31 s, holds users:" in lines
     assert "afterwards: at 9a20, the schema equals the opening's" in lines
-    assert "lost: 612,340 values of users.phone, all copied from" in lines
+    assert "lost: 612,340 values of users.phone (made by add), copied from" in lines
 
 
 def test_a_plan_over_its_budget_says_so() -> None:

@@ -18,6 +18,7 @@ app = App(
     help="Mission control for PostgreSQL migration windows, in a terminal."
     " With --debug an error comes with its traceback.",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # the edge turns it into its exit code
 )
 
 Dsn = Annotated[

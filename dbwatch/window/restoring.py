@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 import psycopg
 
@@ -74,14 +74,18 @@ def actions(images: Iterable[Kept], step: Backfill, known: StepState, creator: C
     ]
 
 
-def lost(images: Iterable[Kept], step: Backfill, known: StepState, creator: Creator) -> list[str]:
-    """What the way back loses of what *step* did or overwrote."""
+def lost(
+    images: Iterable[Kept], step: Backfill, known: StepState, creator: Creator, counted: Container[tuple[str, str]]
+) -> list[str]:
+    """What the way back loses of what *step* did or overwrote, but for the columns that are *counted* elsewhere."""
     mine = [one for one in images if one.step == step.id]
     safe = {column for one in mine if one.there or one.over for column in one.kept_in.columns}
     rows = f" ({known.text})" if known.status is StepStatus.DONE and known.text else ""
     found = []
     for column in columns_of(step):
         name = one_line(f"{step.table}.{column}")
+        if (table_of(step), column) in counted:
+            continue
         if maker := creator(table_of(step), column):
             found.append(f"{name}{rows}: made by {maker}, goes with the column")
         elif column not in safe and any(column in one.kept_in.columns for one in mine):

@@ -7,7 +7,7 @@ transaction took back is cleaned first (it lies on top), and the schema is compa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -91,12 +91,13 @@ def plan(situation: Situation) -> AbortPlan:
     descent.remove(left)
     actions.append(Action(ActionKind.COMPARE, compare, sql=tuple(sql for m in left for sql in m.sql), estimate_s=1.0))
     foreseen = descent.prediction(stops)
+    counted = _counted(s, descent)
     return AbortPlan(
         database=s.state.database,
         target=s.target,
         seq=s.state.seq,
         actions=tuple(actions),
-        lost=tuple(dict.fromkeys([*_lost(s), *_losing(s, descent)])),
+        lost=tuple(dict.fromkeys([*_lost(s, counted), *counted.values(), *_theirs(descent)])),
         obstacles=tuple(_obstacles(s, foreseen, (*s.leftovers, *left))),
         budget_s=s.runbook.rollback_budget,
         blockers=s.blockers,
@@ -251,13 +252,14 @@ def _way_out(s: Situation, foreseen: Prediction) -> list[str]:
     return found
 
 
-def _lost(s: Situation) -> list[str]:
+def _lost(s: Situation, counted: Container[tuple[str, str]]) -> list[str]:
+    """What is lost of what the steps did; without the columns whose values are *counted* already."""
     found = []
     for step in s.runbook.steps():
         known = s.state.step(step.id)
         if not isinstance(step, Backfill) or known.status not in _TOUCHED:
             continue
-        found.extend(restoring.lost(s.images, step, known, partial(_creator, s)))
+        found.extend(restoring.lost(s.images, step, known, partial(_creator, s), counted))
     for ddl in _forward(s):
         for o in ddl.objects:
             if o.get("action") == "drop" and o.get("kind") in ("column", "table") and _kept(s, ddl.step):
@@ -273,23 +275,28 @@ def _lost(s: Situation) -> list[str]:
     return found
 
 
-def _losing(s: Situation, descent: Descent) -> list[str]:
-    """What goes with the columns that the way back drops: their values, and what is not ours."""
-    theirs, columns = descent.gone()
+def _counted(s: Situation, descent: Descent) -> dict[tuple[str, str], str]:
+    """By (table, column), the values that go with a column which the way back drops, and where they came from."""
     filled = {
         (restoring.table_of(step), column): _copied(step, column)
         for step in s.runbook.steps()
         if isinstance(step, Backfill) and s.state.step(step.id).status in _TOUCHED
         for column in restoring.columns_of(step)
     }
-    found = [f"{key}: not ours, goes along with what the way back drops" for key in theirs]
-    for schema, table, column in columns:
+    found = {}
+    for schema, table, column in descent.gone()[1]:
         held, name = s.held.get((schema, table, column), 0), one_line(f"{table}.{column}")
         if held != 0 and (source := filled.get((table, column))):
-            found.append(f"{told(held)} of {name}, all copied from {table}.{source}")
+            maker = _creator(s, table, column)
+            by = f" (made by {maker})" if maker else ""
+            found[table, column] = f"{told(held)} of {name}{by}, copied from {table}.{source}"
         elif held != 0 and (table, column) not in filled:
-            found.append(f"{told(held)} of {name}, written since the opening")
+            found[table, column] = f"{told(held)} of {name}, written since the opening"
     return found
+
+
+def _theirs(descent: Descent) -> list[str]:
+    return [f"{key}: not ours, goes along with what the way back drops" for key in descent.gone()[0]]
 
 
 _COPY = re.compile(r"\s*(\w+)\s*=\s*(\w+)\s*")
