@@ -23,7 +23,7 @@ demo: $(VENV)/demo.ready
 	@$(BIN)/dbwatch demo
 
 test: $(VENV)/dev.ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 check: $(VENV)/dev.ready
 	$(BIN)/ruff format --check $(OWN)

@@ -207,7 +207,8 @@ async def terminal(
     master, slave = pty.openpty()
     _set_size(slave, columns, rows)
     whole = {**os.environ, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "TEXTUAL_ANIMATIONS": "none", **(env or {})}
-    whole.pop("COLORTERM", None)
+    for name in ("COLORTERM", "COLUMNS", "LINES"):  # of the terminal that the tests themselves run in
+        whole.pop(name, None)
     try:
         process = await asyncio.create_subprocess_exec(
             *command, env=whole, cwd=cwd, preexec_fn=lambda: os.login_tty(slave)
