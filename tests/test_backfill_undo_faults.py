@@ -161,8 +161,8 @@ async def test_images_that_are_read_without_the_lock_are_caught(
 ) -> None:
     real = images_of.Images.read
 
-    def unlocked(self: images_of.Images, statements: Statements, *, after: bool, fillable: bool) -> str:
-        return real(self, statements, after=after, fillable=fillable).replace("FOR NO KEY UPDATE", "")
+    def unlocked(self: images_of.Images, statements: Statements, **which: bool) -> str:
+        return real(self, statements, **which).replace("FOR NO KEY UPDATE", "")
 
     monkeypatch.setattr(images_of.Images, "read", unlocked)
     await users(db15, rows=300)

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from dbwatch.backfill.images import Images
-from dbwatch.backfill.keys import Key, to_cursor
+from dbwatch.backfill.keys import Key, to_text
 from dbwatch.backfill.progress import Worker
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.statements import PINNED, Statements, bound
@@ -50,12 +50,32 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What one batch takes."""
+
+    lo: Key | None
+    """The keys above this one, up to *hi*."""
+    hi: Key
+    keys: int
+    """So many of them count as passed."""
+    next: str | None
+    """The cursor once it is committed."""
+    stripe: int = 0
+    of: int = 1
+    """Only this stripe of so many; 1 takes all."""
+    fillable: bool = False
+    """Only rows that SET will clear."""
+
+
+@dataclass(frozen=True, slots=True)
 class Filled:
     """A committed batch."""
 
     rows: int
     seconds: float
     wal_bytes: int
+    hot: float | None
+    """Share of its updates that were HOT; None where the server does not count (track_counts, a partitioned table)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,29 +142,30 @@ class BatchSession:
             seconds += more
         return (tuple(found[0]) if found else None), seconds
 
-    async def fill(
-        self, at: Position, lo: Key | None, hi: Key, timeouts: Timeouts, *, keys: int, moves: bool = True
-    ) -> Filled:
-        """Fills the keys above *lo* up to *hi* and commits, together with the cursor's move from *at*.
+    async def fill(self, at: Position, part: Part, timeouts: Timeouts) -> Filled:
+        """Fills *part* and commits, together with the cursor's move from *at*.
 
-        Without *moves* the cursor stays (the final scan), and only rows that SET will clear are taken. Raises
-        psycopg.Error where the server refused: then nothing was changed; and as `Session.call` does: then the row in
-        the journal tells whether it was.
+        Raises psycopg.Error where the server refused: then nothing was changed; and as `Session.call` does: then the
+        row in the journal tells whether it was.
         """
-        text = self._batch(after=lo is not None, fillable=not moves)
         parameters = {
-            **bound("lo", lo),
-            **bound("hi", hi),
+            **bound("lo", part.lo),
+            **bound("hi", part.hi),
             **_limits(timeouts),
-            "next": to_cursor(hi) if moves else at.cursor,
-            "scanned": keys,
+            "mask": part.of - 1,
+            "stripe": part.stripe,
+            "next": part.next,
+            "scanned": part.keys,
             "id": at.id,
             "epoch": at.epoch,
             "batches": at.batches,
             "cursor": at.cursor,
         }
-        [[(began, lsn)], [(rows, _moved)], [(ended, lsn_after)]] = await self._run(text, parameters, timeouts)
-        return Filled(rows, (ended - began).total_seconds(), int(lsn_after - lsn))
+        results = await self._run(self._batch(part), parameters, timeouts)
+        [(began, lsn, *before)], [(rows, _moved)], [after], [(ended, lsn_after)] = results
+        updates, hot = (now - then for now, then in zip(after, before, strict=True))
+        share = hot / updates if updates else None
+        return Filled(rows, (ended - began).total_seconds(), int(lsn_after - lsn), share)
 
     async def bring_back(self, at: Position, lo: Key | None, hi: Key, timeouts: Timeouts) -> Restored:
         """Brings back what the images above *lo* up to *hi* hold, and commits, together with the cursor's move.
@@ -166,7 +187,7 @@ class BatchSession:
             **bound("lo", lo),
             **bound("hi", hi),
             **_limits(timeouts),
-            "next": to_cursor(hi),
+            "next": to_text(hi),
             "id": at.id,
             "epoch": at.epoch,
             "batches": at.batches,
@@ -190,21 +211,23 @@ class BatchSession:
         except (psycopg.Error, ConnectionLost, ServerSilent):
             self.session.sever()
 
-    def _batch(self, *, after: bool, fillable: bool) -> sql.Composed:
+    def _batch(self, part: Part) -> sql.Composed:
         """The message of a batch; with images it keeps what it overwrites."""
         statements, images = self._statements, self.images
-        update = statements.update(after=after, fillable=fillable)
+        after, fillable, striped = part.lo is not None, part.fillable, part.of > 1
+        update = statements.update(after=after, fillable=fillable, striped=striped)
+        known = {"settings": self._settings, "relation": sql.Literal(statements.relation)}
         if images is None:
-            return sql.SQL(self._file("backfill-batch")).format(settings=self._settings, update=sql.SQL(update))
+            return sql.SQL(self._file("backfill-batch")).format(update=sql.SQL(update), **known)
         parts = {
             "update": update,
-            "read": images.read(statements, after=after, fillable=fillable),
+            "read": images.read(statements, after=after, fillable=fillable, striped=striped),
             "update_read": images.update_read(statements, after=after),
             "returning": images.returning(),
             "keep": images.keep(),
         }
         return sql.SQL(self._file("backfill-batch-undo")).format(
-            settings=self._settings, **{part: sql.SQL(text) for part, text in parts.items()}
+            **known, **{what: sql.SQL(text) for what, text in parts.items()}
         )
 
     async def _look(

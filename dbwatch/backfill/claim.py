@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select, update
 
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.images import Images
-from dbwatch.backfill.keys import to_cursor
+from dbwatch.backfill.keys import to_text
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.row import COLUMNS, RESTORED, RESTORING, Position, Row, rows_of
 from dbwatch.backfill.statements import PINNED
@@ -233,7 +233,7 @@ async def _new(connection: Connection, plan: Plan, owner: str, window: UUID | No
     if plan.spec.mode == "once":
         last = await (await connection.execute(plan.statements.last(after=False, upto=False).encode(), {})).fetchone()
         nothing = last is None
-        ceiling = None if last is None else to_cursor(last)
+        ceiling = None if last is None else to_text(last)
     statement = (
         insert(tables.backfill)
         .values(window_id=window, step_id=step_id, spec=plan.spec_json, spec_hash=plan.spec_hash, status="running")

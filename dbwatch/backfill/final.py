@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from dbwatch.backfill.batch import BatchSession, Timeouts
+from dbwatch.backfill.batch import BatchSession, Part, Timeouts
 from dbwatch.backfill.keys import Key
 from dbwatch.backfill.pace import Batch
 from dbwatch.backfill.plan import Plan, extra_condition
@@ -94,7 +94,7 @@ class FinalScan:
                 return rows
             began = self._clock.monotonic()
             at = self._worker.position
-            filled = await session.fill(at, lo, edge, timeouts, keys=0, moves=False)
+            filled = await session.fill(at, Part(lo, edge, 0, at.cursor, fillable=True), timeouts)
             self._worker.position = at.after(rows=filled.rows, keys=0, cursor=at.cursor)
             await self._worker.learn(Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes), began=began)
             rows += filled.rows

@@ -98,7 +98,7 @@ class Images:
 
     # --- the parts of `backfill-batch-undo`
 
-    def read(self, statements: Statements, *, after: bool, fillable: bool) -> str:
+    def read(self, statements: Statements, *, after: bool, fillable: bool, striped: bool) -> str:
         """The rows of a batch, locked as an UPDATE locks them, and their values as of the lock; up to 17.
 
         FOR UPDATE would lock more than that, and keep out whoever inserts rows that refer to these.
@@ -111,7 +111,7 @@ class Images:
             "SELECT {}\nFROM {}\nWHERE {}\nFOR NO KEY UPDATE",
             _list(found),
             self._its,
-            statements.taken(after=after, fillable=fillable),
+            statements.taken(after=after, fillable=fillable, striped=striped),
         )
 
     def update_read(self, statements: Statements, *, after: bool) -> str:

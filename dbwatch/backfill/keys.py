@@ -101,11 +101,11 @@ def choose(
     )
 
 
-def to_cursor(key: Key) -> str:
+def to_text(key: Key) -> str:
     """*key* as the journal keeps it: canonical JSON."""
     return json.dumps(key, ensure_ascii=False, separators=(",", ":"))
 
 
-def from_cursor(cursor: str) -> Key:
-    """The key that `to_cursor` wrote."""
-    return tuple(str(value) for value in json.loads(cursor))
+def from_text(text: str) -> Key:
+    """The key that `to_text` wrote."""
+    return tuple(str(value) for value in json.loads(text))

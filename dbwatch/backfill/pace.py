@@ -53,6 +53,8 @@ class Pace:
     base_target_s: float = 0.1
     size: int = FIRST
     """Keys that the next batch walks."""
+    most: int = MOST
+    """As many at most, by the way it walks."""
     cost: float | None = None
     """Seconds a row, moving average; None until a batch has taught it."""
     recent: tuple[float, ...] = ()
@@ -89,6 +91,10 @@ class Pace:
         """The same at another manual speed; the size follows at once where that is gentler."""
         changed = replace(self, level=level)
         return replace(changed, size=max(LEAST, round(self.size * min(1.0, changed.target_s / self.target_s))))
+
+    def at_most(self, keys: int) -> Pace:
+        """The same for batches of so many keys at most."""
+        return self if keys == self.most else replace(self, most=keys, size=min(self.size, keys))
 
     def after(self, batch: Batch) -> Pace:
         """What *batch* teaches. One that waited for a lock teaches nothing.
@@ -151,7 +157,7 @@ class Pace:
 
     def _next_size(self, *, growing: bool) -> int:
         dear = max(self.cost or 0.0, _p90(self.recent))
-        bounds = [float(MOST), self.size * (GROWTH if growing else 1.0)]
+        bounds = [float(self.most), self.size * (GROWTH if growing else 1.0)]
         if dear > 0:
             bounds.append(0.8 * self.target_s / dear)
         if self.wal_per_row:

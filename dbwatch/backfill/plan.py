@@ -12,7 +12,8 @@ from dbwatch.backfill import fragments
 from dbwatch.backfill.estimate import Estimator, Sizes, estimate
 from dbwatch.backfill.keys import KeyColumn, UniqueIndex, choose
 from dbwatch.backfill.statements import Statements, shown
-from dbwatch.backfill.target import Column, Target, columns_of, describe_table, require_room, unique_indexes
+from dbwatch.backfill.target import Column, Target, columns_of, describe_table, require_room, unique_indexes, walk_facts
+from dbwatch.backfill.walk import STRIPES, WINDOW_MOST, Walk, why_keyset
 from dbwatch.errors import Refused, UsageError
 from dbwatch.journal.tables import SCHEMA
 from dbwatch.postgres.session import Session
@@ -38,6 +39,8 @@ class Spec:
     once: WHERE stays true, and only the cursor keeps a row from being set twice."""
     batch_time_ms: int = 100
     """What a batch should take."""
+    walk: Walk = Walk.AUTO
+    """How to walk the table; AUTO decides by the catalogue, and by timing both."""
     undo: bool = False
     """Keep what is overwritten, so that it can be brought back."""
     lock_timeout_ms: int | None = None
@@ -66,6 +69,8 @@ class Plan:
     pending_estimate: int
     """Rows that WHERE takes."""
     estimated_by: Estimator
+    why_keyset: str
+    """Why a walk in stripes cannot pay; empty where it may."""
     notes: tuple[str, ...]
     """What a person should know before it starts, one sentence each."""
     kept: tuple[str, ...] = ()
@@ -80,6 +85,15 @@ class Plan:
     def work(self) -> str:
         """What is done, for a sentence: `the backfill of public.users`."""
         return f"the {self.doing} of {self.table}"
+
+    @property
+    def walk(self) -> str:
+        """How the table is walked, for a person."""
+        if self.spec.walk is not Walk.AUTO:
+            return f"{self.spec.walk}, as it was asked for"
+        if self.why_keyset:
+            return f"keyset: {self.why_keyset}"
+        return f"{STRIPES} stripes in windows of {WINDOW_MOST:,} keys at most, or keyset: both are timed"
 
     @property
     def batch_sql(self) -> str:
@@ -117,6 +131,7 @@ async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within:
     kept = tuple(column for column, maker in makers.items() if spec.undo and not maker)
     if kept:
         await require_room(session, target, within=within)
+    facts = await walk_facts(session, target, index.key[0].name, read.targets, within=within)
     sizes = await estimate(session, target, statements, kept, within=within)
     spec_json = _canonical(spec, target, index)
     undo_notes = tuple(_undo_notes(spec, target, makers, sizes))
@@ -131,6 +146,7 @@ async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within:
         rows_estimate=sizes.rows,
         pending_estimate=sizes.pending,
         estimated_by=sizes.by,
+        why_keyset=why_keyset(target, facts, sizes.rows, index.columns[0]),
         notes=(*_notes(spec, read, target, columns, sizes), *undo_notes),
         undo_notes=undo_notes,
         kept=kept,

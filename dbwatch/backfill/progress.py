@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from dbwatch.backfill.walk import Walk
+
 HISTORY = 300
 """How many batch times a progress carries."""
 
@@ -79,6 +81,10 @@ class BackfillProgress:
     epoch: int = 0
     images_bytes: int | None = None
     """How large the before-images will be, as the plan estimated it; None: none are kept."""
+    walk: Walk | None = None
+    """How it walks; None before the first batch, and on the way back."""
+    hot: float | None = None
+    """Share of HOT updates in the last window; None where that is not known."""
 
 
 Progress = Callable[[BackfillProgress], None]

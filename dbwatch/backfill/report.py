@@ -9,6 +9,7 @@ from dbwatch.backfill.pace import DUTY_MOST, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import HISTORY, BackfillProgress, Progress, State, Worker
 from dbwatch.backfill.row import Position
+from dbwatch.backfill.walk import Walk
 from dbwatch.clock import Clock
 
 RATE_OVER_S = 10.0
@@ -28,6 +29,8 @@ class Reporter:
         self.worker: Worker | None = None
         self.blocked = 0
         self.remaining: int | None = None
+        self.walk: Walk | None = None
+        self.hot: float | None = None
         self.checking = False
 
     def began(self, at: Position) -> None:
@@ -73,6 +76,8 @@ class Reporter:
             blocked=self.blocked,
             epoch=at.epoch,
             images_bytes=self._plan.images_bytes,
+            walk=self.walk,
+            hot=self.hot,
         )
         self._progress(told)
         return told

@@ -17,7 +17,7 @@ from dbwatch.backfill.claim import Claimed, Finished
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.kept import Kept
-from dbwatch.backfill.keys import to_cursor
+from dbwatch.backfill.keys import to_text
 from dbwatch.backfill.pace import Batch
 from dbwatch.backfill.plan import Plan, Spec
 from dbwatch.backfill.progress import Progress, State, nobody
@@ -74,6 +74,7 @@ def planned(of: Kept, batch_time_ms: int = 100) -> Plan:
         rows_estimate=of.rows_done,
         pending_estimate=of.rows_done,
         estimated_by="count",
+        why_keyset="",
         notes=(),
         doing="way back",
     )
@@ -165,11 +166,12 @@ class Restore:
     async def _batch(self, worker: BatchWorker, session: BatchSession, timeouts: Timeouts) -> Batch | None:
         """One batch from where the cursor stands; None where no image is above it."""
         at = worker.position
-        hi, looked_s = await session.edge(at.lo, None, worker.pace.size, timeouts)
+        lo = at.place.lo
+        hi, looked_s = await session.edge(lo, None, worker.pace.size, timeouts)
         if hi is None:
             return None
-        done = await session.bring_back(at, at.lo, hi, timeouts)
-        worker.position = at.after(rows=done.rows, keys=done.seen, cursor=to_cursor(hi))
+        done = await session.bring_back(at, lo, hi, timeouts)
+        worker.position = at.after(rows=done.rows, keys=done.seen, cursor=to_text(hi))
         return Batch(done.rows, done.seconds + looked_s, done.wal_bytes)
 
     async def _close(self, worker: BatchWorker, began: float, session: BatchSession, _: Timeouts) -> Returned:

@@ -10,8 +10,9 @@ from uuid import UUID
 from psycopg.rows import class_row
 from sqlalchemy import Double, Select, Update, cast, extract, func, select, update
 
+from dbwatch.backfill.cursor import Cursor
 from dbwatch.backfill.images import Images
-from dbwatch.backfill.keys import Key, from_cursor
+from dbwatch.backfill.keys import Key, from_text
 from dbwatch.errors import Fenced
 from dbwatch.journal import tables
 from dbwatch.journal.compile import compiled
@@ -37,14 +38,14 @@ class Position:
     walked: bool
 
     @property
-    def lo(self) -> Key | None:
-        """The last key done."""
-        return None if self.cursor is None else from_cursor(self.cursor)
+    def place(self) -> Cursor:
+        """What the cursor says."""
+        return Cursor.from_text(self.cursor)
 
     @property
     def top(self) -> Key | None:
         """The last key to do; None: whatever the table holds."""
-        return None if self.ceiling is None else from_cursor(self.ceiling)
+        return None if self.ceiling is None else from_text(self.ceiling)
 
     def after(self, *, rows: int, keys: int, cursor: str | None) -> Position:
         """The row as a committed batch left it."""

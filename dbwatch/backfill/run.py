@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from dbwatch.backfill import claim, row
-from dbwatch.backfill.batch import BatchSession, Timeouts
+from dbwatch.backfill.batch import BatchSession, Part, Timeouts
 from dbwatch.backfill.claim import Claimed, Finished
 from dbwatch.backfill.control import Control
+from dbwatch.backfill.cursor import Window
 from dbwatch.backfill.final import FinalScan
 from dbwatch.backfill.health import Thresholds
-from dbwatch.backfill.keys import to_cursor
-from dbwatch.backfill.pace import Batch, Pace
+from dbwatch.backfill.pace import MOST, Batch, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter
+from dbwatch.backfill.walk import STRIPES, WINDOW_MOST, Chooser, Walk
 from dbwatch.backfill.worker import BatchWorker, StopRequested, at_work
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced
@@ -45,6 +46,22 @@ class Result:
     """It was finished before; this run did nothing."""
     images: str = ""
     """The table that holds what was overwritten; empty: none was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Walked:
+    """A committed batch of the walk."""
+
+    batch: Batch
+    keys: int
+    """That it took."""
+    hot: float | None
+    ends: bool
+    """A window ended with it."""
+
+
+_ALL_BUT = 0.75
+"""A pass is split where it is that much larger than a batch may be."""
 
 
 class Backfill:
@@ -128,26 +145,46 @@ class Backfill:
         return Result(outcome, at.rows_done, at.batches, self._clock.monotonic() - began, pending, note=note)
 
     async def _walk(self, worker: BatchWorker) -> None:
+        chooser = Chooser.starting(self._plan.spec.walk, self._plan.why_keyset)
         while True:
+            worker.pace = worker.pace.at_most(WINDOW_MOST // STRIPES if chooser.now is Walk.STRIPES else MOST)
+            self._reporter.walk, self._reporter.hot = chooser.now, chooser.hot
             began = self._clock.monotonic()
-            batch = await worker.carry_out(partial(self._batch, worker))
-            if batch is None:
+            walked = await worker.carry_out(partial(self._batch, worker, chooser.now))
+            if walked is None:
                 return
-            await worker.learn(batch, began=began)
+            batch = await worker.learn(walked.batch, began=began)
+            working_s = batch.seconds - batch.waited_s
+            chooser = chooser.after(batch.rows, walked.keys, working_s, walked.hot, ends=walked.ends)
 
-    async def _batch(self, worker: BatchWorker, session: BatchSession, timeouts: Timeouts) -> Batch | None:
+    async def _batch(
+        self, worker: BatchWorker, walk: Walk, session: BatchSession, timeouts: Timeouts
+    ) -> _Walked | None:
         """One batch from where the cursor stands; None where nothing is above it."""
         at, n = worker.position, worker.pace.size
         if at.walked:
             return None
-        hi, looked_s = await session.edge(at.lo, at.top, n, timeouts)
-        if hi is None:
-            await row.note_walked(session.session, at)
-            return None
-        keys = max(0, min(n, self._plan.rows_estimate - at.scanned))
-        filled = await session.fill(at, at.lo, hi, timeouts, keys=keys)
-        worker.position = at.after(rows=filled.rows, keys=keys, cursor=to_cursor(hi))
-        return Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes)
+        place, looked_s = at.place, 0.0
+        if place.window is None:
+            of = STRIPES if walk is Walk.STRIPES else 1
+            hi, looked_s = await session.edge(place.lo, at.top, n * of, timeouts)
+            if hi is None:
+                await row.note_walked(session.session, at)
+                return None
+            place = place.opened(Window(hi, n * of, of))
+        window = place.window
+        assert window is not None
+        edge, keys = window.hi, window.keys // window.of
+        if n < _ALL_BUT * keys:  # the pace has slowed since the window was opened
+            found, more_s = await session.edge(place.after, window.hi, n * window.of, timeouts)
+            edge, keys, looked_s = found or window.hi, n, looked_s + more_s
+        after = place.passed(edge)
+        told = max(0, min(keys, self._plan.rows_estimate - at.scanned))
+        part = Part(place.after, edge, told, after.to_text(), window.stripe, window.of)
+        filled = await session.fill(at, part, timeouts)
+        worker.position = at.after(rows=filled.rows, keys=told, cursor=part.next)
+        batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes)
+        return _Walked(batch, keys, filled.hot, after.window is None)
 
     async def _claim(self, session: Session) -> Claimed | Finished:
         """Waits for a killed owner's backend to go away, or for the silence of one that came through a pooler."""

@@ -21,6 +21,9 @@ PINNED: Mapping[str, str] = {
 pooler too, and for the DBA's expressions as well, whatever a terminal's environment says."""
 
 
+_INTEGERS = frozenset({"smallint", "integer", "bigint"})
+
+
 @dataclass(frozen=True, slots=True)
 class Statements:
     """The statements of one backfill, in psycopg's form: `%(lo_1)s` is the first column of the last key done."""
@@ -32,22 +35,30 @@ class Statements:
     where: str
     stays_pending: str | None
 
-    def update(self, *, after: bool, fillable: bool = False) -> str:
-        """Fills the keys above `lo` (with *after*) up to `hi`; with *fillable* only rows that SET will clear."""
+    def update(self, *, after: bool, fillable: bool = False, striped: bool = False) -> str:
+        """Fills the keys above `lo` (with *after*) up to `hi`; with *fillable* only rows that SET will clear, *striped*
+        only one stripe of them."""
         return self._text(
             "UPDATE {table}\nSET {assignments}\nWHERE {taken}",
             assignments=literally(self.assignments),
-            taken=self.taken(after=after, fillable=fillable),
+            taken=self.taken(after=after, fillable=fillable, striped=striped),
         )
 
-    def taken(self, *, after: bool, fillable: bool) -> sql.Composable:
-        """Which rows a batch takes: those that WHERE means, above `lo` (with *after*) up to `hi`."""
+    def taken(self, *, after: bool, fillable: bool, striped: bool) -> sql.Composable:
+        """Which rows a batch takes: those that WHERE means, above `lo` (with *after*) up to `hi`; *striped* those whose
+        key says `stripe` under `mask`."""
         condition = self._condition(stays=False if fillable else None)
-        return sql.SQL("{}\n    AND {}").format(self.range(after=after), condition)
+        taken = sql.SQL("{}\n    AND {}").format(self.range(after=after), condition)
+        return sql.SQL("{}\n    AND {} & %(mask)s = %(stripe)s").format(taken, self._number()) if striped else taken
 
     def range(self, *, after: bool) -> sql.Composable:
         """The keys above `lo` (with *after*) up to `hi`."""
         return self._range(after=after, upto="hi")
+
+    @property
+    def relation(self) -> str:
+        """The table's name as SQL, for a psycopg literal."""
+        return name(self.schema, self.table).as_string()
 
     def edge(self, *, after: bool, upto: bool) -> str:
         """The key that stands `n` keys above `lo` (with *after*), and not above `top` (with *upto*)."""
@@ -89,6 +100,17 @@ class Statements:
         if stays is None or self.stays_pending is None:
             return condition
         return sql.SQL("{}\n    AND ({}) IS NOT TRUE").format(condition, literally(self.stays_pending))
+
+    def _number(self) -> sql.Composable:
+        """A number by which the keys fall into stripes: a lone integer itself, so that each page has its share of each
+        stripe; otherwise a hash of the key's text, for a key of several columns one that no two equal values cancel."""
+        if len(self.key) == 1 and self.key[0].type in _INTEGERS:
+            return name(self.key[0].name)
+        hashes = (
+            sql.SQL('pg_catalog.hashtextextended({}::text COLLATE "C", {})').format(name(column.name), sql.Literal(n))
+            for n, column in enumerate(self.key)
+        )
+        return sql.SQL("({})").format(sql.SQL(" # ").join(hashes))
 
     def _range(self, *, after: bool, upto: str | None) -> sql.Composable:
         return bounds([ordered(column, name(column.name)) for column in self.key], self.key, after=after, upto=upto)

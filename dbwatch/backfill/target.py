@@ -61,6 +61,25 @@ class Column:
     always_identity: bool
 
 
+@dataclass(frozen=True, slots=True)
+class WalkFacts:
+    """What of it decides how it is walked."""
+
+    correlation: float | None
+    """Of the key's first column with the heap, 0 to 1; None where the table was never analyzed."""
+    indexes: list[str]
+    """Those that an update of the columns that SET assigns has to write."""
+
+
+async def walk_facts(session: Session, target: Target, key: str, targets: Sequence[str], *, within: float) -> WalkFacts:
+    """What decides how *target* is walked by *key* while SET assigns *targets*. Raises as `Session.call` does."""
+    asked = {
+        "oid": target.oid, "schema": target.schema, "table": target.name, "key": key, "targets": list(targets),
+    }  # fmt: skip
+    [facts] = await session.fetch(WalkFacts, query("backfill-walk", session.server_version), asked, within=within)
+    return facts
+
+
 async def describe_table(session: Session, table: Sequence[str], *, within: float) -> Target:
     """The relation that *table* names.
 

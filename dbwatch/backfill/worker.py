@@ -149,8 +149,9 @@ class BatchWorker:
                 self._trouble_since = None
                 return result
 
-    async def learn(self, batch: Batch, *, began: float) -> None:
-        """Takes a committed batch into the pace, tells of it, and rests as the duty asks."""
+    async def learn(self, batch: Batch, *, began: float) -> Batch:
+        """Takes a committed batch into the pace, tells of it, and rests as the duty asks; the batch with what it
+        waited."""
         reading = self._watch.reading
         if reading is not None and reading.at >= began and reading.worker_waits_s is not None:
             batch = Batch(batch.rows, batch.seconds, batch.wal_bytes, min(batch.seconds, reading.worker_waits_s))
@@ -159,6 +160,7 @@ class BatchWorker:
         self._reporter.batch(batch.seconds)
         self.tell(State.RUNNING, why_slow(self.pace, self._gate))
         await self.rest(batch.seconds)
+        return batch
 
     async def rest(self, worked_s: float) -> None:
         """Rests as the duty asks after *worked_s* seconds of work, or until a person says something."""

@@ -27,7 +27,9 @@ from dbwatch.postgres.session import Connector, Role
 from dbwatch.text import age, clock, count, one_line, sanitize
 
 TOLD = ("state", "reason", "rows_done", "rows_total_estimate", "fraction", "rows_per_s", "eta_s")
-TOLD_OF_BATCHES = ("batches", "batch_rows", "batch_ms", "target_ms", "duty", "checking", "remaining", "blocked")
+TOLD_OF_BATCHES = (
+    *("batches", "batch_rows", "batch_ms", "target_ms", "duty", "walk", "hot", "checking", "remaining", "blocked"),
+)
 """What of the progress a JSON line tells."""
 LINE_EVERY_S = 1.0
 
@@ -214,6 +216,7 @@ def plan_lines(found: Plan) -> list[str]:
         f"pending  about {found.pending_estimate:,} rows ({found.estimated_by})",
         f"key      {', '.join(one_line(column.name) for column in found.key)} ({found.index})",
         f"mode     {found.spec.mode}, batches of {age(found.spec.batch_time_ms / 1000)}",
+        f"walk     {found.walk}",
         *(f"note     {note}" for note in found.notes),
         "",
         *found.batch_sql.splitlines(),
@@ -227,6 +230,8 @@ def plan_json(found: Plan) -> dict[str, Any]:
         "index": found.index,
         "key": [asdict(column) for column in found.key],
         "mode": found.spec.mode,
+        "walk": str(found.spec.walk),
+        "why_keyset": found.why_keyset,
         "batch_time_ms": found.spec.batch_time_ms,
         "rows_estimate": found.rows_estimate,
         "pending_estimate": found.pending_estimate,

@@ -111,11 +111,16 @@ def backfill(
     json: Annotated[bool, Parameter(help="JSON lines instead of a progress bar.")] = False,
     dry_run: Annotated[bool, Parameter(help="Only show the plan.")] = False,
     again: Annotated[bool, Parameter(help="Do it again though it was finished before.")] = False,
+    walk: Annotated[
+        Literal["auto", "keyset", "stripes"],
+        Parameter(help="How to walk the table; auto times both where both can pay."),
+    ] = "auto",
     undo: Annotated[bool, Parameter(help="Keep what is overwritten, for --restore.")] = False,
     restore: Annotated[bool, Parameter(help="Bring back what it overwrote with --undo.")] = False,
 ) -> int:
     """Fills a table in small batches; called again after whatever ended it, it goes on where it stood."""
     from dbwatch.backfill.plan import Spec
+    from dbwatch.backfill.walk import Walk
     from dbwatch.cli import backfill as door
     from dbwatch.text import seconds
 
@@ -123,7 +128,7 @@ def backfill(
         batch_ms = round(seconds(batch_time) * 1000)
     except ValueError as error:
         raise UsageError("the batch time cannot be read", why=str(error)) from None
-    spec = Spec(table=table, set=assignments, where=where, key=key, mode=mode, batch_time_ms=batch_ms, undo=undo)
+    spec = Spec(table, assignments, where, key, mode, batch_time_ms=batch_ms, walk=Walk(walk), undo=undo)
     return door.main(dsn, spec, as_json=json, dry_run=dry_run, again=again, restore=restore)
 
 

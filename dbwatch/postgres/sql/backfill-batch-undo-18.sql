@@ -2,7 +2,11 @@
 -- that was replaced and the one that replaced it, from 18 on.
 BEGIN /* one batch of a backfill */ ISOLATION LEVEL READ COMMITTED READ WRITE;
 {settings};
-SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
+SELECT /* dbwatch */
+    clock_timestamp(),
+    pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0'),
+    pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
+    pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass));
 WITH /* dbwatch */ filled AS (
 {update}
 {returning}
@@ -28,5 +32,8 @@ SELECT
     (SELECT count(*) FROM filled),
     CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
 FROM moved;
+SELECT /* dbwatch */
+    pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
+    pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass));
 COMMIT;
 SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

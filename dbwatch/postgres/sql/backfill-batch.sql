@@ -3,7 +3,11 @@
 -- somebody took over or an answer was lost, the cast fails and the whole batch is rolled back.
 BEGIN /* one batch of a backfill */ ISOLATION LEVEL READ COMMITTED READ WRITE;
 {settings};
-SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
+SELECT /* dbwatch */
+    clock_timestamp(),
+    pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0'),
+    pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
+    pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass));
 WITH /* dbwatch */ filled AS (
 {update}
 RETURNING 1
@@ -25,5 +29,8 @@ SELECT
     (SELECT count(*) FROM filled),
     CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
 FROM moved;
+SELECT /* dbwatch */
+    pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
+    pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass));
 COMMIT;
 SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

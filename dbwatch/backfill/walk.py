@@ -1,0 +1,147 @@
+"""How a table is walked: by plain keyset, or in stripes. Decided from the catalogue, then by timing both. Pure.
+
+A walk in stripes passes a window of keys several times, and each pass takes one stripe of them and commits. The first
+pass frees its share of every page; what it left behind is pruned, and the later passes find room on the row's own page:
+HOT updates, which write no index entry and hardly any new page. Measured on 15 and 18 it is up to twice as fast as one
+UPDATE of the whole table, with a fifth of the bloat, where the key follows the heap; where the key is random against
+the heap, where an index has to be written all the same, or where an old snapshot keeps pages from being pruned, it
+loses. None of that is for ever: an old snapshot may come and go while the backfill runs, so that it keeps looking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from dbwatch.backfill.target import Target, WalkFacts
+from dbwatch.text import one_line
+
+STRIPES = 8
+"""Passes over a window, a power of two."""
+WINDOW_MOST = 40_000
+"""Keys in a window of stripes."""
+CORRELATED = 0.9
+"""Correlation of the key's first column with the heap, from which on stripes can pay."""
+ROWS_LEAST = WINDOW_MOST
+"""Rows of a table below which it is not worth a thought."""
+HOT_LEAST = 0.5
+"""Share of HOT updates below which stripes are given up: something keeps pages from being pruned, or fills them."""
+STRETCH = 3
+"""Batches of a plain walk that are timed together."""
+LOOK_FIRST, LOOK_MOST = 8, 64
+"""Windows (of stripes, or as many keys' worth of plain batches) until the other walk is timed again: at first, at most.
+It doubles with each look that changes nothing."""
+NO_WORSE = 1.05
+"""Stripes may cost so many times the plain walk: they spare the table the bloat."""
+
+
+class Walk(StrEnum):
+    """A way to walk."""
+
+    AUTO = "auto"
+    """Whichever of the two proves cheaper."""
+    KEYSET = "keyset"
+    STRIPES = "stripes"
+
+
+def why_keyset(target: Target, facts: WalkFacts, rows: int, key: str) -> str:
+    """Why stripes cannot pay on *target* of so many *rows*, by the catalogue; empty where they can, and time has to
+    tell. *key* is the first column of the walk's."""
+    if target.kind == "p":
+        return "the table is partitioned"
+    if facts.indexes:
+        return f"SET changes what {', '.join(map(one_line, facts.indexes))} holds: no update of it is HOT"
+    if facts.correlation is not None and facts.correlation < CORRELATED:
+        return f"{one_line(key)} does not follow the heap (correlation {facts.correlation:.2f})"
+    if rows < ROWS_LEAST:
+        return f"{rows:,} rows are too few for it"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What a stretch of a walk cost so far."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    """On the server, without waiting for locks."""
+    hot_rows: float = 0.0
+    counted: int = 0
+    """Of *rows*, those of which it is known whether they were HOT."""
+    batches: int = 0
+
+    def plus(self, rows: int, seconds: float, hot: float | None) -> Timed:
+        """With a further batch; *hot* is the share of its updates that were HOT."""
+        return Timed(
+            self.rows + rows,
+            self.seconds + seconds,
+            self.hot_rows + (rows * hot if hot is not None else 0.0),
+            self.counted + (rows if hot is not None else 0),
+            self.batches + 1,
+        )
+
+    @property
+    def cost(self) -> float:
+        """Seconds a row."""
+        return self.seconds / self.rows
+
+    @property
+    def hot(self) -> float | None:
+        """Share of HOT updates; None where that is not known."""
+        return self.hot_rows / self.counted if self.counted else None
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """Which walk the next window takes."""
+
+    now: Walk
+    """KEYSET or STRIPES."""
+    fixed: bool = False
+    """A person said so, or the catalogue: nothing is timed."""
+    stretch: Timed = Timed()
+    """Of the present walk, since it was last judged."""
+    costs: Mapping[Walk, float] = field(default_factory=dict)
+    """The last known cost of each."""
+    hot: float | None = None
+    """Share of HOT updates in the last stretch."""
+    left: int = 2
+    """Windows until the other one is timed; the first is a small one."""
+    between: int = LOOK_FIRST
+    looking: bool = False
+    """The present walk is the other one, for one window."""
+
+    @classmethod
+    def starting(cls, wanted: Walk, why_not: str) -> Chooser:
+        """At the beginning: as a person *wanted*, else in stripes unless the catalogue says *why_not*."""
+        if wanted is not Walk.AUTO:
+            return cls(wanted, fixed=True)
+        return cls(Walk.KEYSET, fixed=True) if why_not else cls(Walk.STRIPES)
+
+    def after(self, rows: int, keys: int, seconds: float, hot: float | None, *, ends: bool) -> Chooser:
+        """What a committed batch teaches, which changed *rows* of its *keys*; *ends*: a window ends with it."""
+        if rows < keys / 2:  # a sparse stretch tells of what is skipped, not of what is written
+            return replace(self, stretch=Timed()) if ends else self
+        stretch = self.stretch.plus(rows, seconds, hot)
+        if not ends or (self.now is Walk.KEYSET and stretch.batches < STRETCH):
+            return replace(self, stretch=stretch)
+        seen = replace(self, stretch=Timed(), hot=stretch.hot, costs={**self.costs, self.now: stretch.cost})
+        return seen if self.fixed else seen._judged()
+
+    def _judged(self) -> Chooser:
+        if self.looking:
+            best = self._cheaper()
+            between = LOOK_FIRST if best is self.now else min(LOOK_MOST, 2 * self.between)
+            return replace(self, now=best, looking=False, left=between, between=between)
+        if self.now is Walk.STRIPES and self.hot is not None and self.hot < HOT_LEAST:
+            between = min(LOOK_MOST, 2 * self.between)
+            return replace(self, now=Walk.KEYSET, left=between, between=between)
+        if self.left > 1:
+            return replace(self, left=self.left - 1)
+        return replace(self, now=Walk.KEYSET if self.now is Walk.STRIPES else Walk.STRIPES, looking=True)
+
+    def _cheaper(self) -> Walk:
+        if self.now is Walk.STRIPES and self.hot is not None and self.hot < HOT_LEAST:
+            return Walk.KEYSET
+        return Walk.STRIPES if self.costs[Walk.STRIPES] <= NO_WORSE * self.costs[Walk.KEYSET] else Walk.KEYSET

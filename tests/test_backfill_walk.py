@@ -1,0 +1,96 @@
+"""How a table is walked: the cursor as a text, and the choice between plain keyset and stripes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbwatch.backfill.cursor import Cursor, Window
+from dbwatch.backfill.walk import HOT_LEAST, LOOK_FIRST, LOOK_MOST, STRETCH, Chooser, Walk
+
+KEYS = st.tuples(st.text(), st.text()) | st.tuples(st.text())
+WINDOWS = st.builds(
+    Window, KEYS, st.integers(1, 40_000), st.sampled_from([1, 8]), st.integers(0, 7), st.none() | KEYS
+)  # fmt: skip
+
+
+@given(st.builds(Cursor, st.none() | KEYS, st.none() | WINDOWS))
+def test_a_cursor_is_what_its_text_says(cursor: Cursor) -> None:
+    assert Cursor.from_text(cursor.to_text()) == cursor
+
+
+def test_a_plain_cursor_is_the_key_alone() -> None:
+    assert Cursor(("5", "x")).to_text() == '["5","x"]'
+    assert Cursor.from_text(None) == Cursor()
+
+
+def test_a_window_is_over_when_its_last_stripe_has_reached_its_end() -> None:
+    cursor = Cursor(("10",)).opened(Window(("50",), 40, of=2))
+    assert cursor.after == ("10",)
+    half_way = cursor.passed(("30",))
+    assert half_way.after == ("30",)
+    second = half_way.passed(("50",))
+    assert second.window == Window(("50",), 40, of=2, stripe=1)
+    assert second.after == ("10",)
+    assert second.passed(("50",)) == Cursor(("50",))
+
+
+def walked(chooser: Chooser, costs: dict[Walk, float], windows: int, hot: float = 0.9) -> tuple[Chooser, list[Walk]]:
+    """So many windows, whose rows cost that; which walk each of them took."""
+    taken = []
+    for _ in range(windows):
+        now = chooser.now
+        taken.append(now)
+        batches = 8 if now is Walk.STRIPES else STRETCH
+        share = hot if now is Walk.STRIPES else 0.0
+        for number in range(batches):
+            ends = now is Walk.KEYSET or number == batches - 1
+            chooser = chooser.after(5000, 5000, costs[now] * 5000, share, ends=ends)
+    return chooser, taken
+
+
+CHEAPER_STRIPES = {Walk.STRIPES: 4e-6, Walk.KEYSET: 10e-6}
+DEARER_STRIPES = {Walk.STRIPES: 14e-6, Walk.KEYSET: 10e-6}
+
+
+def test_where_stripes_are_cheaper_a_plain_stretch_is_timed_seldom() -> None:
+    _, taken = walked(Chooser.starting(Walk.AUTO, ""), CHEAPER_STRIPES, 200)
+    assert taken[:3] == [Walk.STRIPES, Walk.STRIPES, Walk.KEYSET]
+    assert taken.count(Walk.KEYSET) <= 6
+
+
+def test_where_stripes_are_dearer_it_walks_plainly_and_looks_again() -> None:
+    chooser, taken = walked(Chooser.starting(Walk.AUTO, ""), DEARER_STRIPES, 200)
+    assert taken[3] is Walk.KEYSET
+    assert 3 <= taken.count(Walk.STRIPES) <= 8
+    _, later = walked(chooser, CHEAPER_STRIPES, 2 * LOOK_MOST)
+    assert later[-1] is Walk.STRIPES
+
+
+def test_stripes_without_hot_updates_are_given_up_at_once() -> None:
+    _, taken = walked(Chooser.starting(Walk.AUTO, ""), CHEAPER_STRIPES, 3, hot=HOT_LEAST - 0.01)
+    assert taken == [Walk.STRIPES, Walk.KEYSET, Walk.KEYSET]
+    chooser, taken = walked(Chooser.starting(Walk.AUTO, ""), CHEAPER_STRIPES, 4 + LOOK_FIRST - 1)
+    assert taken[-1] is Walk.STRIPES
+    chooser, taken = walked(chooser, CHEAPER_STRIPES, 2, hot=0.1)
+    assert taken == [Walk.STRIPES, Walk.KEYSET]
+
+
+@pytest.mark.parametrize("walk", [Walk.STRIPES, Walk.KEYSET])
+def test_what_a_person_wants_is_kept(walk: Walk) -> None:
+    for costs in (CHEAPER_STRIPES, DEARER_STRIPES):
+        assert set(walked(Chooser.starting(walk, "why not"), costs, 100, hot=0.0)[1]) == {walk}
+
+
+def test_where_the_catalogue_rules_them_out_no_stripe_is_tried() -> None:
+    assert set(walked(Chooser.starting(Walk.AUTO, "an index"), CHEAPER_STRIPES, 100)[1]) == {Walk.KEYSET}
+
+
+def test_a_sparse_stretch_teaches_nothing() -> None:
+    chooser = Chooser.starting(Walk.AUTO, "")
+    assert chooser.after(10, 5000, 1.0, 0.0, ends=True) == chooser
+    begun = chooser.after(5000, 5000, 0.02, 0.0, ends=False)
+    assert begun.after(10, 5000, 1.0, 0.0, ends=True) == replace(chooser)
