@@ -167,6 +167,21 @@ class BatchSession:
         share = hot / updates if updates else None
         return Filled(rows, (ended - began).total_seconds(), int(lsn_after - lsn), share)
 
+    async def on_trial(self, part: Part, timeouts: Timeouts) -> tuple[dict[str, Any], int, int]:
+        """Fills *part* and rolls it back: EXPLAIN's word on it, how many rows were updated, and how many of them HOT.
+
+        Raises as `fill` does.
+        """
+        statements = self._statements
+        update = statements.update(after=part.lo is not None)
+        text = sql.SQL(self._file("backfill-try")).format(
+            settings=self._settings, relation=sql.Literal(statements.relation), update=sql.SQL(update)
+        )
+        parameters = {**bound("lo", part.lo), **bound("hi", part.hi), **_limits(timeouts)}
+        [before], [(explained,)], [after] = await self._run(text, parameters, timeouts)
+        updates, hot = (now - then for now, then in zip(after, before, strict=True))
+        return explained[0], updates, hot
+
     async def bring_back(self, at: Position, lo: Key | None, hi: Key, timeouts: Timeouts) -> Restored:
         """Brings back what the images above *lo* up to *hi* hold, and commits, together with the cursor's move.
 

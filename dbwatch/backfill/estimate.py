@@ -18,6 +18,8 @@ from dbwatch.text import one_line
 
 Estimator = Literal["planner", "sample", "count"]
 
+PAGE = 8192
+"""Bytes: the size of a block, but where somebody built a server of his own."""
 SAMPLED_PAGES = 200
 """How much of the table the sample may read: some 10,000 rows, and at worst as many random reads."""
 
@@ -31,6 +33,8 @@ class Sizes:
     unfillable: int
     """Pending rows that SET leaves pending; 0 where that cannot be told."""
     by: Estimator
+    heap_bytes: int = 0
+    """Of the table itself: none where all is in its partitions."""
     images_bytes: int | None = None
     """What before-images of the pending rows will take, with their index; None: none are wanted."""
 
@@ -54,6 +58,7 @@ async def estimate(
             [pages] = await _one(connection, _PAGES, statements, sql.Literal(target.oid))
             image = await _image_bytes(connection, statements, kept) if kept else None
         sizes = await _counted(connection, target, statements, pages, Sizes(rows, pending, 0, "planner"))
+        sizes = replace(sizes, heap_bytes=pages * PAGE)
         return sizes if image is None else replace(sizes, images_bytes=sizes.pending * image)
 
     try:

@@ -10,9 +10,19 @@ from typing import Literal
 
 from dbwatch.backfill import fragments
 from dbwatch.backfill.estimate import Estimator, Sizes, estimate
+from dbwatch.backfill.forecast import Forecast, Table, forecast
 from dbwatch.backfill.keys import KeyColumn, UniqueIndex, choose
 from dbwatch.backfill.statements import Statements, shown
-from dbwatch.backfill.target import Column, Target, columns_of, describe_table, require_room, unique_indexes, walk_facts
+from dbwatch.backfill.target import (
+    Column,
+    Target,
+    WalkFacts,
+    columns_of,
+    describe_table,
+    require_room,
+    unique_indexes,
+    walk_facts,
+)
 from dbwatch.backfill.walk import STRIPES, WINDOW_MOST, Walk, why_keyset
 from dbwatch.errors import Refused, UsageError
 from dbwatch.journal.tables import SCHEMA
@@ -20,9 +30,6 @@ from dbwatch.postgres.session import Session
 from dbwatch.text import count, one_line, sanitize, size
 
 Mode = Literal["pending", "once"]
-
-SAMPLED_PAGES = 200
-"""How much of the table the estimate of pending rows may read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,8 @@ class Plan:
     pending_estimate: int
     """Rows that WHERE takes."""
     estimated_by: Estimator
+    forecast: Forecast | None
+    """What it will cost; None where nobody asked."""
     why_keyset: str
     """Why a walk in stripes cannot pay; empty where it may."""
     notes: tuple[str, ...]
@@ -133,6 +142,7 @@ async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within:
         await require_room(session, target, within=within)
     facts = await walk_facts(session, target, index.key[0].name, read.targets, within=within)
     sizes = await estimate(session, target, statements, kept, within=within)
+    why = why_keyset(target, facts, sizes.rows, index.columns[0])
     spec_json = _canonical(spec, target, index)
     undo_notes = tuple(_undo_notes(spec, target, makers, sizes))
     return Plan(
@@ -146,12 +156,19 @@ async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within:
         rows_estimate=sizes.rows,
         pending_estimate=sizes.pending,
         estimated_by=sizes.by,
-        why_keyset=why_keyset(target, facts, sizes.rows, index.columns[0]),
+        forecast=_forecast(spec, facts, sizes, why),
+        why_keyset=why,
         notes=(*_notes(spec, read, target, columns, sizes), *undo_notes),
         undo_notes=undo_notes,
         kept=kept,
         images_bytes=sizes.images_bytes,
     )
+
+
+def _forecast(spec: Spec, facts: WalkFacts, sizes: Sizes, why: str) -> Forecast:
+    striped = spec.walk is Walk.STRIPES or (spec.walk is Walk.AUTO and not why)
+    table = Table(sizes.rows, max(facts.heap_bytes, sizes.heap_bytes), facts.indexes_all)
+    return forecast(table, sizes.pending, striped=striped, batch_time_s=spec.batch_time_ms / 1000)
 
 
 def _canonical(spec: Spec, target: Target, index: UniqueIndex) -> str:

@@ -74,6 +74,7 @@ def planned(of: Kept, batch_time_ms: int = 100) -> Plan:
         rows_estimate=of.rows_done,
         pending_estimate=of.rows_done,
         estimated_by="count",
+        forecast=None,
         why_keyset="",
         notes=(),
         doing="way back",

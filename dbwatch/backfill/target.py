@@ -69,6 +69,10 @@ class WalkFacts:
     """Of the key's first column with the heap, 0 to 1; None where the table was never analyzed."""
     indexes: list[str]
     """Those that an update of the columns that SET assigns has to write."""
+    heap_bytes: int
+    """Of it and its partitions, as the last VACUUM or ANALYZE found it."""
+    indexes_all: int
+    """How many indexes it has."""
 
 
 async def walk_facts(session: Session, target: Target, key: str, targets: Sequence[str], *, within: float) -> WalkFacts:

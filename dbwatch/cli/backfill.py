@@ -11,8 +11,9 @@ import sys
 from dataclasses import asdict, replace
 from typing import IO, Any
 
-from dbwatch.backfill import kept
+from dbwatch.backfill import kept, trial
 from dbwatch.backfill.control import Control
+from dbwatch.backfill.forecast import Forecast
 from dbwatch.backfill.kept import Kept
 from dbwatch.backfill.plan import Plan, Spec, plan
 from dbwatch.backfill.progress import BackfillProgress, State
@@ -24,7 +25,7 @@ from dbwatch.clock import Clock, SystemClock
 from dbwatch.errors import Exit, Refused
 from dbwatch.journal import schema
 from dbwatch.postgres.session import Connector, Role
-from dbwatch.text import age, clock, count, one_line, sanitize
+from dbwatch.text import age, clock, count, one_line, sanitize, size
 
 TOLD = ("state", "reason", "rows_done", "rows_total_estimate", "fraction", "rows_per_s", "eta_s")
 TOLD_OF_BATCHES = (
@@ -34,19 +35,32 @@ TOLD_OF_BATCHES = (
 LINE_EVERY_S = 1.0
 
 
-def main(dsn: str, spec: Spec, *, as_json: bool, dry_run: bool, again: bool, restore: bool) -> int:
+def main(dsn: str, spec: Spec, *, as_json: bool, dry_run: bool, try_one: bool, again: bool, restore: bool) -> int:
     """Plans *spec*, and unless it is a *dry_run* runs it to its end, or with *restore* takes it back; its exit code.
+
+    With a dry run a batch may be tried: carried out and rolled back.
 
     The last line on standard output is one of JSON. Raises DbwatchError where it cannot be planned, claimed or ended.
     """
     if restore:
         return asyncio.run(_back(dsn, spec, as_json, dry_run))
-    return asyncio.run(_dry(dsn, spec, as_json) if dry_run else _run(dsn, spec, as_json, again))
+    return asyncio.run(_dry(dsn, spec, as_json, try_one) if dry_run else _run(dsn, spec, as_json, again))
 
 
-async def _dry(dsn: str, spec: Spec, as_json: bool) -> int:
-    found = await _planned(Connector(dsn), spec)
-    say(json.dumps(plan_json(found), ensure_ascii=False) if as_json else "\n".join(plan_lines(found)))
+async def _dry(dsn: str, spec: Spec, as_json: bool, try_one: bool) -> int:
+    connector = Connector(dsn)
+    found = await _planned(connector, spec)
+    tried = await trial.attempt(connector, found) if try_one else None
+    if as_json:
+        told = {**plan_json(found), **({"trial": asdict(tried) if tried else None} if try_one else {})}
+        say(json.dumps(told, ensure_ascii=False))
+        return Exit.OK
+    lines = plan_lines(found)
+    if tried is not None:
+        lines += ["", *(f"trial    {line}" for line in trial.told(tried, found.pending_estimate))]
+    elif try_one:
+        lines += ["", "trial    the table is empty"]
+    say("\n".join(lines))
     return Exit.OK
 
 
@@ -217,10 +231,19 @@ def plan_lines(found: Plan) -> list[str]:
         f"key      {', '.join(one_line(column.name) for column in found.key)} ({found.index})",
         f"mode     {found.spec.mode}, batches of {age(found.spec.batch_time_ms / 1000)}",
         f"walk     {found.walk}",
+        *([f"costs    {cost_of(found.forecast)}"] if found.forecast else []),
         *(f"note     {note}" for note in found.notes),
         "",
         *found.batch_sql.splitlines(),
     ]
+
+
+def cost_of(costs: Forecast) -> str:
+    """A forecast for a person. Pure."""
+    return (
+        f"about {count(costs.batches)} batches, {age(costs.seconds)}, {size(costs.wal_bytes)} of WAL, "
+        f"{size(costs.bloat_bytes)} of bloat, to a factor of two"
+    )
 
 
 def plan_json(found: Plan) -> dict[str, Any]:
@@ -232,6 +255,7 @@ def plan_json(found: Plan) -> dict[str, Any]:
         "mode": found.spec.mode,
         "walk": str(found.spec.walk),
         "why_keyset": found.why_keyset,
+        "forecast": asdict(found.forecast) if found.forecast else None,
         "batch_time_ms": found.spec.batch_time_ms,
         "rows_estimate": found.rows_estimate,
         "pending_estimate": found.pending_estimate,

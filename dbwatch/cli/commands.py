@@ -110,6 +110,13 @@ def backfill(
     batch_time: Annotated[str, Parameter(help="What a batch should take.")] = "100ms",
     json: Annotated[bool, Parameter(help="JSON lines instead of a progress bar.")] = False,
     dry_run: Annotated[bool, Parameter(help="Only show the plan.")] = False,
+    try_one: Annotated[
+        bool,
+        Parameter(
+            name="--try",
+            help="With --dry-run: carry one batch out and roll it back. Triggers do fire, and sequences do advance.",
+        ),
+    ] = False,
     again: Annotated[bool, Parameter(help="Do it again though it was finished before.")] = False,
     walk: Annotated[
         Literal["auto", "keyset", "stripes"],
@@ -124,12 +131,14 @@ def backfill(
     from dbwatch.cli import backfill as door
     from dbwatch.text import seconds
 
+    if try_one and not dry_run:
+        raise UsageError("--try belongs to --dry-run", next="give both, or leave it out")
     try:
         batch_ms = round(seconds(batch_time) * 1000)
     except ValueError as error:
         raise UsageError("the batch time cannot be read", why=str(error)) from None
     spec = Spec(table, assignments, where, key, mode, batch_time_ms=batch_ms, walk=Walk(walk), undo=undo)
-    return door.main(dsn, spec, as_json=json, dry_run=dry_run, again=again, restore=restore)
+    return door.main(dsn, spec, as_json=json, dry_run=dry_run, try_one=try_one, again=again, restore=restore)
 
 
 @app.command

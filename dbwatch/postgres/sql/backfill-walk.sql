@@ -1,6 +1,12 @@
 -- What decides whether a walk in stripes can pay: how the key's first column lies in the heap, and which indexes an
 -- update of the columns that SET assigns has to write (a plain column of theirs, or one in an expression or predicate
 -- of theirs; summarizing ones need no entry from 16 on).
+WITH RECURSIVE relations AS (
+    SELECT %(oid)s::oid AS oid
+    UNION ALL
+    SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i
+    INNER JOIN relations AS r ON r.oid = i.inhparent
+)
 SELECT
     (
         SELECT abs(s.correlation)::double precision
@@ -33,4 +39,10 @@ SELECT
                 )
         ),
         '{}'
-    ) AS indexes;
+    ) AS indexes,
+    (
+        SELECT coalesce(sum(c.relpages), 0)::bigint * current_setting('block_size')::bigint
+        FROM relations AS r
+        INNER JOIN pg_catalog.pg_class AS c ON c.oid = r.oid
+    ) AS heap_bytes,
+    (SELECT count(*) FROM pg_catalog.pg_index AS i WHERE i.indrelid = %(oid)s::oid) AS indexes_all;
