@@ -20,7 +20,8 @@ SCHEMA = (
     "mood mood, n bigint DEFAULT 0, CONSTRAINT few CHECK (n < 10))",
     "CREATE INDEX low ON users (lower(phone)) WHERE n > 3",
     "CREATE UNIQUE INDEX both_ ON users (firm, phone DESC)",
-    "CREATE TABLE orders (id uuid, at timestamptz DEFAULT CURRENT_TIMESTAMP)",
+    "CREATE TABLE orders (id uuid, at timestamptz DEFAULT CURRENT_TIMESTAMP, paid bool DEFAULT false, "
+    "sent bool DEFAULT true)",
     "CREATE VIEW seen AS SELECT at FROM orders",
     "CREATE SEQUENCE apart",
 )
@@ -51,6 +52,11 @@ RUN = {
         "ALTER TABLE firms ALTER COLUMN name SET NOT NULL",
         "ALTER TABLE users ALTER COLUMN n SET DEFAULT 7",
         "ALTER TABLE users ALTER COLUMN n SET DEFAULT '0'",
+    ],
+    "truth in other words": [
+        "ALTER TABLE orders ALTER COLUMN paid SET DEFAULT '0'",
+        "ALTER TABLE orders DROP COLUMN sent",
+        "ALTER TABLE orders ADD COLUMN sent BOOLEAN DEFAULT ' On'",
     ],
     "altered": [
         "ALTER TABLE users ALTER COLUMN phone TYPE TEXT",

@@ -101,7 +101,18 @@ def of_default(node: pg.Node, kind: pg.TypeName) -> str:
     name = kind.names[-1].string.sval if kind.names else ""
     if bare.WhichOneof("node") == "a_const" and name in _EXACT and _NUMBER.fullmatch(bare.a_const.sval.sval):
         bare.a_const.sval.sval = f"{_AS_NUMBER}{bare.a_const.sval.sval}"
+    if bare.WhichOneof("node") == "a_const" and name == "bool":
+        bare.a_const.sval.sval = _truth(bare.a_const.sval.sval)
     return _text(bare)
+
+
+def _truth(text: str) -> str:
+    """A boolean as the server writes it, whichever of its spellings a migration has chosen: `'0'`, `'off'`, `'y'`."""
+    word = text.strip().lower()
+    for value, names in (("true", ("true", "yes", "on", "1")), ("false", ("false", "no", "off", "0"))):
+        if word and word != "o" and any(name.startswith(word) for name in names):
+            return value
+    return text
 
 
 _EXACT = ("int4", "numeric")
