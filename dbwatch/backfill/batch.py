@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from dbwatch.backfill.keys import Key, to_text
 from dbwatch.backfill.progress import Worker
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.statements import PINNED, Statements, bound
+from dbwatch.backfill.trouble import Poison
 from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connection, Connector, Role, Session
@@ -65,6 +66,10 @@ class Part:
     """Only this stripe of so many; 1 takes all."""
     fillable: bool = False
     """Only rows that SET will clear."""
+    exact: bool = False
+    """*hi* alone."""
+    spared_by: int | None = None
+    """Not those that the backfill of that id holds in quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,20 +153,28 @@ class BatchSession:
         Raises psycopg.Error where the server refused: then nothing was changed; and as `Session.call` does: then the
         row in the journal tells whether it was.
         """
-        parameters = {
-            **bound("lo", part.lo),
-            **bound("hi", part.hi),
-            **_limits(timeouts),
-            "mask": part.of - 1,
-            "stripe": part.stripe,
-            "next": part.next,
-            "scanned": part.keys,
-            "id": at.id,
-            "epoch": at.epoch,
-            "batches": at.batches,
-            "cursor": at.cursor,
-        }
-        results = await self._run(self._batch(part), parameters, timeouts)
+        results = await self._run(self._batch(part, self._settings), _of(at, part, timeouts), timeouts)
+        return self._filled(results)
+
+    async def retry(self, at: Position, part: Part, key: str, timeouts: Timeouts) -> Filled:
+        """Fills *part*, the row whose *key* is in quarantine, and takes it out of there, in one transaction.
+
+        Raises as `fill` does; MISSING is in the server's words where it is not in quarantine any more.
+        """
+        out = sql.SQL(self._file("backfill-quarantine-out"))
+        text = self._batch(part, sql.SQL(";\n").join([self._settings, out]))
+        _out, *results = await self._run(text, _of(at, part, timeouts) | {"key": key}, timeouts)
+        return self._filled(results)
+
+    async def set_aside(self, at: Position, part: Part, poison: Poison, timeouts: Timeouts) -> None:
+        """Puts the row of *part* into quarantine, and commits, together with the cursor's move past it from *at*.
+
+        Raises as `fill` does.
+        """
+        text = sql.SQL(self._file("backfill-quarantine")).format(settings=self._settings)
+        await self._run(text, _of(at, part, timeouts) | asdict(poison), timeouts)
+
+    def _filled(self, results: Results) -> Filled:
         [(began, lsn, *before)], [(rows, _moved)], [after], [(ended, lsn_after)] = results
         updates, hot = (now - then for now, then in zip(after, before, strict=True))
         share = hot / updates if updates else None
@@ -211,12 +224,14 @@ class BatchSession:
         [[(began, lsn)], [(rows, seen, _moved)], [(ended, lsn_after)]] = await self._run(text, parameters, timeouts)
         return Restored(rows, seen, (ended - began).total_seconds(), int(lsn_after - lsn))
 
-    async def count(self, lo: Key | None, hi: Key, timeouts: Timeouts) -> Pending:
-        """What is pending above *lo* up to *hi*. Raises as `fill` does."""
+    async def count(
+        self, lo: Key | None, hi: Key, timeouts: Timeouts, *, exact: bool = False, spared_by: int | None = None
+    ) -> Pending:
+        """What is pending above *lo* (*exact*: from *lo* on) up to *hi*, without what the backfill of id *spared_by*
+        holds in quarantine. Raises as `fill` does."""
         parameters = {**bound("lo", lo), **bound("hi", hi)}
-        [(rows, unfillable)], seconds = await self._look(
-            self._statements.count(after=lo is not None), parameters, timeouts
-        )
+        statements = replace(self._statements, exact=exact, spared_by=spared_by)
+        [(rows, unfillable)], seconds = await self._look(statements.count(after=lo is not None), parameters, timeouts)
         return Pending(rows, unfillable, seconds)
 
     async def rollback(self) -> None:
@@ -226,12 +241,13 @@ class BatchSession:
         except (psycopg.Error, ConnectionLost, ServerSilent):
             self.session.sever()
 
-    def _batch(self, part: Part) -> sql.Composed:
-        """The message of a batch; with images it keeps what it overwrites."""
-        statements, images = self._statements, self.images
+    def _batch(self, part: Part, settings: sql.Composable) -> sql.Composed:
+        """The message of a batch that begins with *settings*; with images it keeps what it overwrites."""
+        images = self.images
+        statements = replace(self._statements, exact=part.exact, spared_by=part.spared_by)
         after, fillable, striped = part.lo is not None, part.fillable, part.of > 1
         update = statements.update(after=after, fillable=fillable, striped=striped)
-        known = {"settings": self._settings, "relation": sql.Literal(statements.relation)}
+        known = {"settings": settings, "relation": sql.Literal(statements.relation)}
         if images is None:
             return sql.SQL(self._file("backfill-batch")).format(update=sql.SQL(update), **known)
         parts = {
@@ -279,6 +295,23 @@ class BatchSession:
         settings = [sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(k), sql.Literal(v)) for k, v in texts.items()]
         limits = [sql.SQL("SET LOCAL lock_timeout = %(lock_ms)s"), sql.SQL("SET LOCAL statement_timeout = %(run_ms)s")]
         return sql.SQL(";\n").join([*settings, *limits])
+
+
+def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:
+    """The parameters of what moves the cursor from *at* past *part*."""
+    return {
+        **bound("lo", part.lo),
+        **bound("hi", part.hi),
+        **_limits(timeouts),
+        "mask": part.of - 1,
+        "stripe": part.stripe,
+        "next": part.next,
+        "scanned": part.keys,
+        "id": at.id,
+        "epoch": at.epoch,
+        "batches": at.batches,
+        "cursor": at.cursor,
+    }
 
 
 def _limits(timeouts: Timeouts) -> dict[str, Any]:

@@ -34,6 +34,10 @@ class Statements:
     assignments: str
     where: str
     stays_pending: str | None
+    exact: bool = False
+    """`lo` itself belongs to the range: with `lo` and `hi` alike it is one key."""
+    spared_by: int | None = None
+    """Rows that the backfill of that id holds in quarantine are left out, and nothing of theirs is evaluated."""
 
     def update(self, *, after: bool, fillable: bool = False, striped: bool = False) -> str:
         """Fills the keys above `lo` (with *after*) up to `hi`; with *fillable* only rows that SET will clear, *striped*
@@ -97,9 +101,16 @@ class Statements:
 
     def _condition(self, *, stays: bool | None) -> sql.Composable:
         condition = sql.SQL("({})").format(literally(self.where))
-        if stays is None or self.stays_pending is None:
+        if stays is not None and self.stays_pending is not None:
+            condition = sql.SQL("{}\n    AND ({}) IS NOT TRUE").format(condition, literally(self.stays_pending))
+        if self.spared_by is None:
             return condition
-        return sql.SQL("{}\n    AND ({}) IS NOT TRUE").format(condition, literally(self.stays_pending))
+        texts = [sql.SQL('{}::text COLLATE "C"').format(name(column.name)) for column in self.key]
+        values = [sql.SQL("q.key::json ->> {}").format(sql.Literal(n)) for n in range(len(self.key))]
+        return sql.SQL(
+            "CASE WHEN {} IN (SELECT {} FROM dbwatch.quarantine AS q WHERE q.backfill_id = {})\n"
+            "        THEN false ELSE {} END"
+        ).format(row_of(texts), sql.SQL(", ").join(values), sql.Literal(self.spared_by), condition)
 
     def _number(self) -> sql.Composable:
         """A number by which the keys fall into stripes: a lone integer itself, so that each page has its share of each
@@ -113,14 +124,16 @@ class Statements:
         return sql.SQL("({})").format(sql.SQL(" # ").join(hashes))
 
     def _range(self, *, after: bool, upto: str | None) -> sql.Composable:
-        return bounds([ordered(column, name(column.name)) for column in self.key], self.key, after=after, upto=upto)
+        columns = [ordered(column, name(column.name)) for column in self.key]
+        return bounds(columns, self.key, after=after, upto=upto, exact=self.exact)
 
 
 def bounds(
-    columns: Sequence[sql.Composable], key: Sequence[KeyColumn], *, after: bool, upto: str | None
+    columns: Sequence[sql.Composable], key: Sequence[KeyColumn], *, after: bool, upto: str | None, exact: bool = False
 ) -> sql.Composable:
-    """*columns*, which hold a *key*, above `lo` (with *after*) and up to the bound called *upto*."""
-    sides = [(">", "lo")] if after else []
+    """*columns*, which hold a *key*, above `lo` (with *after*; *exact*: from `lo` on) and up to the bound called
+    *upto*."""
+    sides = [(">=" if exact else ">", "lo")] if after else []
     if upto is not None:
         sides.append(("<=", upto))
     texts = (

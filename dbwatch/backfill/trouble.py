@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, auto
 
 import psycopg
 
+from dbwatch.backfill.keys import Key, to_text
 from dbwatch.errors import CannotConnect, ConnectionLost, DbwatchError, ServerSilent
 from dbwatch.postgres.session import describe
+from dbwatch.text import one_line
 
 EXPECTED = (psycopg.Error, ConnectionLost, ServerSilent, CannotConnect)
 """The errors that a batch is prepared for."""
@@ -62,6 +65,31 @@ def judge(error: BaseException, *, ran_s: float, statement_timeout_s: float) -> 
     if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return Trouble.LOST
     return Trouble.FATAL
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """A row that cannot take its value."""
+
+    key: str
+    """Its key as the journal keeps it: canonical JSON, raw."""
+    sqlstate: str
+    message: str
+    """Why, in the server's words; harmless."""
+
+    @classmethod
+    def of(cls, key: Key, error: psycopg.Error) -> Poison:
+        """What a batch of that *key* alone met."""
+        return cls(to_text(key), error.sqlstate or "", one_line(error.diag.message_primary or str(error), 500))
+
+
+def poisonous(error: BaseException) -> bool:
+    """Whether *error* may be the fault of a row: its value cannot be computed (class 22, 54000: too large for an
+    index), it breaks a constraint (23), or a trigger refuses it (P0: PL/pgSQL's own)."""
+    state = getattr(error, "sqlstate", None) or ""
+    if state == "22P02" and MOVED in str(error):
+        return False
+    return isinstance(error, psycopg.Error) and (state[:2] in ("22", "23", "P0") or state == "54000")
 
 
 _NEXT = {
