@@ -99,9 +99,9 @@ async def claim(
             )
             for row in rows:
                 if row.status == "running" and row.owner != owner:
-                    occupied = await _occupied(connection, row)
-                    if occupied is not None:
-                        return occupied
+                    other = await occupied(connection, row)
+                    if other is not None:
+                        return other
             _require_whole(plan, rows)
             rows = [row for row in rows if row.status != RESTORED]
             window = fence.window if fence else None
@@ -141,23 +141,26 @@ async def claim_back(
             if row.status == RESTORED:
                 return Finished(row)
             if row.status in ("running", RESTORING) and row.owner != owner:
-                occupied = await _occupied(connection, row)
-                if occupied is not None:
-                    return occupied
+                other = await occupied(connection, row)
+                if other is not None:
+                    return other
             taken = await _take(connection, row, owner, status=RESTORING)
             return Claimed(taken.way_back, row, row.kept_in)
 
     return await session.call(work, within=within)
 
 
-async def _occupied(connection: Connection, row: Row) -> Occupied | None:
-    """Whether the owner of *row* lives."""
-    if row.owner.endswith(POOLED):
-        return Occupied(row, None) if row.silent_s < PULSE_S else None
-    if row.silent_s >= SILENT_S:
-        return None
+def lives(owner: str, silent_s: float, *, backend: bool) -> bool:
+    """Whether *owner*, silent for so long, is alive; *backend*: one of that name is there. Pure."""
+    return silent_s < PULSE_S if owner.endswith(POOLED) else backend and silent_s < SILENT_S
+
+
+async def occupied(connection: Connection, row: Row) -> Occupied | None:
+    """Who works on *row*; None where its owner is gone."""
     holder = await (await connection.execute(_OWNERS, [row.owner])).fetchone()
-    return None if holder is None else Occupied(row, holder[0])
+    if not lives(row.owner, row.silent_s, backend=holder is not None):
+        return None
+    return Occupied(row, holder[0] if holder is not None and not row.owner.endswith(POOLED) else None)
 
 
 async def _prepare(connection: Connection, spec_hash: str, fence: Fence | None) -> None:
@@ -284,7 +287,7 @@ async def patiently(
             alive = got.row.silent_s < silent_s
             silent_s = got.row.silent_s
         if alive:
-            raise _taken(got, work)
+            raise at_work(got, work)
         await control.rest(clock, 0.1)
 
 
@@ -298,7 +301,8 @@ async def _attempted(attempt: Callable[[], Awaitable[Got]], work: str) -> Got | 
         raise DbwatchError(f"{work} cannot be claimed", why=describe(error), next="mend that, try again") from error
 
 
-def _taken(got: Occupied | None, work: str) -> Refused:
+def at_work(got: Occupied | None, work: str) -> Refused:
+    """What is said where *work* cannot be taken: who has it; None: the table, or the row, is locked. Pure."""
     if got is None:
         return Refused(
             f"{work} cannot be claimed",

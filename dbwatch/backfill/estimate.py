@@ -11,6 +11,7 @@ from psycopg import sql
 
 from dbwatch.backfill.statements import Statements
 from dbwatch.backfill.target import Target
+from dbwatch.backfill.trouble import poisonous
 from dbwatch.errors import DbwatchError, Refused, UsageError
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connection, Session, describe
@@ -138,7 +139,7 @@ def _width(row: tuple[Any, ...]) -> int:
 async def _sample(
     connection: Connection, target: Target, statements: Statements, pages: int
 ) -> tuple[int, int, int] | None:
-    """Rows seen, pending, and unfillable in a sample; None where it took too long, or there is nothing to sample."""
+    """Rows seen, pending, and unfillable in a sample; None where it took too long, or cannot be had."""
     if target.kind != "r" or pages == 0:
         return None
     percent = sql.Literal(min(100.0, 100 * SAMPLED_PAGES / pages))
@@ -146,8 +147,10 @@ async def _sample(
         async with connection.transaction(force_rollback=True):
             await connection.execute(_LIMITS)
             seen, taken, left = await _one(connection, _SAMPLE, statements, percent)
-    except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
-        return None
+    except psycopg.Error as error:
+        if poisonous(error) or isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
+            return None  # a row whose value cannot be computed is the run's to find
+        raise
     return seen, taken, left
 
 

@@ -50,6 +50,8 @@ class Spec:
     """How to walk the table; AUTO decides by the catalogue, and by timing both."""
     undo: bool = False
     """Keep what is overwritten, so that it can be brought back."""
+    quarantine: int = 100
+    """How many rows that cannot take their value may be set aside before it ends; 0: the first one ends it."""
     lock_timeout_ms: int | None = None
     """How long a batch may wait for a row; None derives it from batch_time_ms."""
     statement_timeout_ms: int | None = None
@@ -129,6 +131,8 @@ async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within:
     """
     if not 10 <= spec.batch_time_ms <= 10_000:
         raise UsageError(f"a batch time of {spec.batch_time_ms} ms is out of range", next="choose 10 ms to 10 s")
+    if spec.quarantine < 0:
+        raise UsageError("there is no quarantine of fewer than 0 rows", next="0 ends it at the first row")
     read = fragments.read(spec.table, spec.set, spec.where)
     wanted = fragments.read_key(spec.key) if spec.key is not None else None
     target = await describe_table(session, read.table, within=within)

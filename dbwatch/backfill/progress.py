@@ -78,6 +78,8 @@ class BackfillProgress:
     """Rows still pending as the final scan counts them; None before it."""
     blocked: int = 0
     """Sessions that wait for our worker, at the last look."""
+    quarantined: int = 0
+    """Rows in quarantine, since they could not take their value; earlier runs included."""
     epoch: int = 0
     images_bytes: int | None = None
     """How large the before-images will be, as the plan estimated it; None: none are kept."""

@@ -32,6 +32,7 @@ class Reporter:
         self.walk: Walk | None = None
         self.hot: float | None = None
         self.checking = False
+        self.quarantined = 0
 
     def began(self, at: Position) -> None:
         """The backfill stands there when this run begins."""
@@ -74,6 +75,7 @@ class Reporter:
             worker=self.worker,
             remaining=self.remaining,
             blocked=self.blocked,
+            quarantined=self.quarantined,
             epoch=at.epoch,
             images_bytes=self._plan.images_bytes,
             walk=self.walk,

@@ -64,6 +64,8 @@ class Row:
 
     id: int
     window_id: UUID | None
+    spec: str
+    """Table, SET, WHERE, key and mode as canonical JSON."""
     status: str
     owner: str
     epoch: int
@@ -108,7 +110,7 @@ class Row:
 
 
 COLUMNS = (
-    *(_t[name] for name in ("id", "window_id", "status", "owner", "epoch", "cursor", "ceiling", "rows_done")),
+    *(_t[name] for name in ("id", "window_id", "spec", "status", "owner", "epoch", "cursor", "ceiling", "rows_done")),
     *(_t[name] for name in ("batches", "scanned", "walked", "pending", "note", "started_at", "ended_at")),
     *(_t[name] for name in ("images", "back", "restored", "changed", "missing")),
     cast(extract("epoch", func.clock_timestamp() - _t.beat_at), Double).label("silent_s"),

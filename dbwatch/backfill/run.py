@@ -6,13 +6,14 @@ import secrets
 from dataclasses import dataclass, replace
 from functools import partial
 
-from dbwatch.backfill import claim, row
+from dbwatch.backfill import claim, quarantine, row
 from dbwatch.backfill.batch import BatchSession, Part, Timeouts
 from dbwatch.backfill.claim import Claimed, Finished
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.cursor import Window
-from dbwatch.backfill.final import FinalScan
+from dbwatch.backfill.final import FinalScan, still_pending
 from dbwatch.backfill.health import Thresholds
+from dbwatch.backfill.hunt import Hunter
 from dbwatch.backfill.pace import MOST, Batch, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import Progress, State, nobody
@@ -38,8 +39,10 @@ class Result:
     seconds: float
     """Of this run."""
     pending: int | None
-    """Rows left as the final scan counted them; None where it was not reached; 0 in mode once."""
+    """Rows left as the final scan counted them, those in quarantine included; None where it was not reached. In mode
+    once those in quarantine. DONE: there are no others."""
     quarantined: int = 0
+    """Rows that could not take their value, and were set aside; earlier runs included."""
     note: str = ""
     """Why it is incomplete, or what else a person should know."""
     already: bool = False
@@ -58,6 +61,13 @@ class _Walked:
     hot: float | None
     ends: bool
     """A window ended with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hunted:
+    """A step of a hunt: what it took says nothing of a batch."""
+
+    seconds: float
 
 
 _ALL_BUT = 0.75
@@ -107,8 +117,9 @@ class Backfill:
             session.session.sever()
             raise
         if isinstance(claimed, Finished):
+            held = await quarantine.tally(session.session, claimed.row.id)
             await session.session.close()
-            return self._finished(claimed)
+            return self._finished(claimed, held)
         working = at_work(
             session,
             claimed,
@@ -122,15 +133,23 @@ class Backfill:
         )
         async with working as worker:
             result = await self._to_the_end(worker, began)
-        return replace(result, images=claimed.images.named if claimed.images else "")
+        images = claimed.images.named if claimed.images else ""
+        return replace(result, images=images, quarantined=self._reporter.quarantined)
 
     async def _to_the_end(self, worker: BatchWorker, began: float) -> Result:
+        pending: int | None
         try:
+            await self._count_quarantine(worker)
+            hunter = Hunter(worker, self._plan, self._reporter)
             if not worker.position.walked:
-                await self._walk(worker)
-            scan = FinalScan(worker, self._plan, self._reporter, self._clock)
-            pending, note = await scan.run() if self._plan.spec.mode == "pending" else (0, "")
-            outcome = State.INCOMPLETE if pending else State.DONE
+                await self._walk(worker, hunter)
+            left, note = 0, ""
+            if self._plan.spec.mode == "pending":
+                left, note = await FinalScan(worker, hunter, self._plan, self._reporter, self._clock).run()
+            held = await self._count_quarantine(worker)
+            pending = left + (held.rows if self._plan.spec.mode == "once" else await still_pending(worker))
+            note = "; ".join(filter(None, [quarantine.explained(worker.position.id, held), note]))
+            outcome = State.INCOMPLETE if left else State.DONE
             await worker.carry_out(partial(_close, worker, outcome, pending, note), last_words=True)
         except StopRequested:
             outcome, pending, note = State.STOPPED, None, "stopped; the next run goes on from here"
@@ -144,24 +163,36 @@ class Backfill:
         worker.tell(outcome, note)
         return Result(outcome, at.rows_done, at.batches, self._clock.monotonic() - began, pending, note=note)
 
-    async def _walk(self, worker: BatchWorker) -> None:
+    async def _count_quarantine(self, worker: BatchWorker) -> quarantine.Tally:
+        async def counted(session: BatchSession, _: Timeouts) -> quarantine.Tally:
+            return await quarantine.tally(session.session, worker.position.id)
+
+        held = await worker.carry_out(counted)
+        self._reporter.quarantined = held.rows
+        return held
+
+    async def _walk(self, worker: BatchWorker, hunter: Hunter) -> None:
         chooser = Chooser.starting(self._plan.spec.walk, self._plan.why_keyset)
         while True:
             worker.pace = worker.pace.at_most(WINDOW_MOST // STRIPES if chooser.now is Walk.STRIPES else MOST)
             self._reporter.walk, self._reporter.hot = chooser.now, chooser.hot
             began = self._clock.monotonic()
-            walked = await worker.carry_out(partial(self._batch, worker, chooser.now))
+            walked = await worker.carry_out(partial(self._batch, worker, hunter, chooser.now))
             if walked is None:
                 return
+            if isinstance(walked, _Hunted):
+                hunter.tell()
+                await worker.rest(walked.seconds)
+                continue
             batch = await worker.learn(walked.batch, began=began)
             working_s = batch.seconds - batch.waited_s
             chooser = chooser.after(batch.rows, walked.keys, working_s, walked.hot, ends=walked.ends)
 
     async def _batch(
-        self, worker: BatchWorker, walk: Walk, session: BatchSession, timeouts: Timeouts
-    ) -> _Walked | None:
+        self, worker: BatchWorker, hunter: Hunter, walk: Walk, session: BatchSession, timeouts: Timeouts
+    ) -> _Walked | _Hunted | None:
         """One batch from where the cursor stands; None where nothing is above it."""
-        at, n = worker.position, worker.pace.size
+        at, n, began = worker.position, worker.pace.size, self._clock.monotonic()
         if at.walked:
             return None
         place, looked_s = at.place, 0.0
@@ -174,15 +205,19 @@ class Backfill:
             place = place.opened(Window(hi, n * of, of))
         window = place.window
         assert window is not None
-        edge, keys = window.hi, window.keys // window.of
-        if n < _ALL_BUT * keys:  # the pace has slowed since the window was opened
-            found, more_s = await session.edge(place.after, window.hi, n * window.of, timeouts)
-            edge, keys, looked_s = found or window.hi, n, looked_s + more_s
-        after = place.passed(edge)
+        hi, take, exact, hunting = window.hi, window.keys, False, hunter.hunt.on
+        most = min(n * window.of, hunter.hunt.take) if hunting else n * window.of
+        if hunting or most < _ALL_BUT * take:  # the pace has slowed since the window was opened
+            found, more_s = await session.edge(place.after, window.hi, most, timeouts)
+            hi, take, looked_s = found or window.hi, most, looked_s + more_s
+            exact = take == 1 and found is not None
+        after, keys = place.passed(hi), take // window.of
         told = max(0, min(keys, self._plan.rows_estimate - at.scanned))
-        part = Part(place.after, edge, told, after.to_text(), window.stripe, window.of)
-        filled = await session.fill(at, part, timeouts)
-        worker.position = at.after(rows=filled.rows, keys=told, cursor=part.next)
+        lo = hi if exact else place.after
+        part = Part(lo, hi, told, after.to_text(), window.stripe, window.of, exact=exact)
+        filled = await hunter.fill(session, part, take, n * window.of, timeouts)
+        if filled is None or hunting:
+            return _Hunted(self._clock.monotonic() - began)
         batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes)
         return _Walked(batch, keys, filled.hot, after.window is None)
 
@@ -207,14 +242,24 @@ class Backfill:
             raise DbwatchError(f"{self._plan.work} was finished by somebody else")
         return claimed
 
-    def _finished(self, finished: Finished) -> Result:
+    def _finished(self, finished: Finished, held: quarantine.Tally) -> Result:
         done = finished.row
         when = f" at {done.ended_at:%Y-%m-%d %H:%M:%S} UTC" if done.ended_at else ""
-        note = f"finished{when} by {one_line(done.owner)}; nothing was done now"
+        left = quarantine.explained(done.id, held)
+        note = f"finished{when} by {one_line(done.owner)}; nothing was done now" + (f"; {left}" if left else "")
+        self._reporter.quarantined = held.rows
         self._reporter.tell(State.DONE, note, done.position, Pace(self._plan.spec.batch_time_ms / 1000))
         images = done.kept_in.named if done.kept_in else ""
         return Result(
-            State.DONE, done.rows_done, done.batches, 0.0, done.pending, note=note, already=True, images=images
+            State.DONE,
+            done.rows_done,
+            done.batches,
+            0.0,
+            done.pending,
+            quarantined=held.rows,
+            note=note,
+            already=True,
+            images=images,
         )
 
 
