@@ -8,8 +8,10 @@ from servers import Database
 
 from dbwatch.clock import SystemClock
 from dbwatch.migration import canon, fingerprint
+from dbwatch.migration.ddl import Action, Named
 from dbwatch.migration.fingerprint import Item
 from dbwatch.migration.foresee import carried_out
+from dbwatch.migration.residue import names
 from dbwatch.migration.resting import WouldFail
 from dbwatch.migration.scene import Scene, chosen_name
 
@@ -131,3 +133,13 @@ def test_the_server_shortens_the_longer_part_of_a_name_that_it_chooses() -> None
     name = chosen_name("a" * 60, "column", "not_null")
     assert len(name) == 63
     assert name.endswith("_column_not_null")
+
+
+async def test_a_column_made_anew_is_still_the_one_that_the_journal_names(db18: Database) -> None:
+    """It goes by its table's OID, which stays: what a revision below made, and one above dropped, comes back as its."""
+    before = await scene(db18)
+    [(table,)] = await db18.sql("SELECT 'users'::regclass::oid::bigint")
+    anew = ["ALTER TABLE users DROP COLUMN phone", "ALTER TABLE users ADD COLUMN phone text"]
+    differences = fingerprint.diff(before.opening, carried_out(before, anew, "r1").fingerprint)
+    [phone] = [one for one in differences if one.item.kind == "column"]
+    assert names(Named(Action.CREATE, "column", "public", "phone", "users", oid=table), phone)

@@ -64,7 +64,7 @@ class Scene:
         was = self.opening.items.get(key)
         if was is not None and canon.of_item(was) == thing.form:
             return was
-        return replace(thing.item, definition=_FORESEEN, oid=0)
+        return replace(thing.item, definition=_FORESEEN)
 
     # --- looking
 
@@ -99,12 +99,10 @@ class Scene:
         if form is None:
             was = self.opening.items.get(key)
             form = canon.of_item(was) if was else _FORESEEN
-        carrier = within or (self._carrier(parent) if parent else "")
-        self.things[key] = Thing(Item(key, kind, schema, name, parent, carrier, 0, _FORESEEN), form)
-
-    def _carrier(self, table: str) -> str:
-        thing = self.relation(table)
-        return thing.item.key if thing else ""
+        table = self.relation(parent) if parent else None
+        carrier = within or (table.item.key if table else "")
+        oid = table.item.oid if table and kind == "column" else 0  # a column goes by its table's
+        self.things[key] = Thing(Item(key, kind, schema, name, parent, carrier, oid, _FORESEEN), form)
 
     def take(self, thing: Thing) -> None:
         """Removes an object, and what goes along with it."""
