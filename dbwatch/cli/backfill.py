@@ -20,7 +20,7 @@ from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.restore import Restore, Returned
 from dbwatch.backfill.run import Backfill, Result
 from dbwatch.backfill.statements import shown
-from dbwatch.cli.output import say
+from dbwatch.cli.output import say, tell
 from dbwatch.clock import Clock, SystemClock
 from dbwatch.errors import Exit, Refused
 from dbwatch.journal import schema
@@ -30,6 +30,7 @@ from dbwatch.text import age, clock, count, one_line, sanitize, size
 TOLD = ("state", "reason", "rows_done", "rows_total_estimate", "fraction", "rows_per_s", "eta_s")
 TOLD_OF_BATCHES = (
     *("batches", "batch_rows", "batch_ms", "target_ms", "duty", "walk", "hot", "checking", "remaining", "blocked"),
+    "quarantined",
 )
 """What of the progress a JSON line tells."""
 LINE_EVERY_S = 1.0
@@ -129,6 +130,8 @@ async def _ended(running: asyncio.Future[Result] | asyncio.Future[Returned], con
     last = result_json(result) if isinstance(result, Result) else returned_json(result)
     with contextlib.suppress(OSError):
         print(json.dumps(last, ensure_ascii=False), flush=True)
+    if isinstance(result, Result) and result.quarantined:
+        tell(result.note)
     if result.outcome is State.STOPPED:
         return Exit.INTERRUPTED
     return Exit.OK if result.outcome is State.DONE else Exit.FAILED
@@ -216,6 +219,7 @@ def bar(progress: BackfillProgress, width: int) -> str:
         f"{count(progress.rows_per_s)}/s",
         f"{clock(progress.eta_s)} left" if progress.eta_s is not None else "",
         f"batch {progress.batch_ms:.0f} of {progress.target_ms:.0f} ms",
+        f"{progress.quarantined:,} in quarantine" if progress.quarantined else "",
         "final scan" if progress.checking and not progress.state.ended else "",
         str(progress.state) if progress.state is not State.RUNNING else "",
         progress.reason,

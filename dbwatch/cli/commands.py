@@ -97,7 +97,14 @@ def attach(
     return door.main(dsn, runbook=runbook, actor=actor, folder=state_dir)
 
 
-@app.command
+backfills = App(
+    name="backfill",
+    usage="Usage: dbwatch backfill [DSN] --table STR --set STR --where STR [OPTIONS]\n       dbwatch backfill COMMAND",
+)
+app.command(backfills)
+
+
+@backfills.default
 def backfill(
     dsn: Dsn = "",
     /,
@@ -124,6 +131,9 @@ def backfill(
     ] = "auto",
     undo: Annotated[bool, Parameter(help="Keep what is overwritten, for --restore.")] = False,
     restore: Annotated[bool, Parameter(help="Bring back what it overwrote with --undo.")] = False,
+    quarantine: Annotated[
+        int, Parameter(help="How many rows that cannot take their value may be set aside before it ends.")
+    ] = 100,
 ) -> int:
     """Fills a table in small batches; called again after whatever ended it, it goes on where it stood."""
     from dbwatch.backfill.plan import Spec
@@ -137,8 +147,40 @@ def backfill(
         batch_ms = round(seconds(batch_time) * 1000)
     except ValueError as error:
         raise UsageError("the batch time cannot be read", why=str(error)) from None
-    spec = Spec(table, assignments, where, key, mode, batch_time_ms=batch_ms, walk=Walk(walk), undo=undo)
+    spec = Spec(
+        table, assignments, where, key, mode,
+        batch_time_ms=batch_ms, walk=Walk(walk), undo=undo, quarantine=quarantine,
+    )  # fmt: skip
     return door.main(dsn, spec, as_json=json, dry_run=dry_run, try_one=try_one, again=again, restore=restore)
+
+
+@backfills.command(name="status")
+def backfill_status(
+    dsn: Dsn = "",
+    /,
+    *,
+    json: bool = False,
+    quarantine: Annotated[bool, Parameter(help="List the rows that each could not fill, and why.")] = False,
+) -> int:
+    """Every backfill that was run here, the newest first: how far it is, and whether its owner is alive."""
+    from dbwatch.cli import backfills as door
+
+    return door.status(dsn, as_json=json, with_quarantine=quarantine)
+
+
+@backfills.command(name="retry")
+def backfill_retry(
+    dsn: Dsn = "",
+    /,
+    *,
+    id: Annotated[int, Parameter(help="The backfill's number, as its status tells it.")],
+    key: Annotated[str, Parameter(help="One row only, its key as it is listed: '[\"42\"]'.")] = "",
+    json: bool = False,
+) -> int:
+    """Tries the rows again that a backfill holds in quarantine, each in a transaction of its own."""
+    from dbwatch.cli import backfills as door
+
+    return door.retry(dsn, id=id, key=key, as_json=json)
 
 
 @app.command

@@ -135,6 +135,8 @@ class Backfill(_Step):
     """How long a batch should take."""
     undo: bool = Field(default=False, examples=[True])
     """Keep what is overwritten, so that an abort brings it back; a column that the window makes needs none of that."""
+    quarantine: int = Field(default=100, ge=0, le=1_000_000)
+    """How many rows that cannot take their value may be set aside; one more ends the step."""
 
 
 class Sql(_Step):

@@ -30,6 +30,7 @@ def asked(spec: model.Backfill) -> Spec:
         mode=spec.mode,
         batch_time_ms=round(spec.batch_time * 1000),
         undo=spec.undo,
+        quarantine=spec.quarantine,
     )
 
 
@@ -74,6 +75,8 @@ def ended(result: Result) -> Outcome:
     """What the engine's result means for the step. Pure."""
     rows = f"{result.rows:,} rows in {result.batches:,} batches"
     match result.outcome:
+        case State.DONE if result.quarantined:
+            return Done(f"{result.note}; {rows}")
         case State.DONE:
             return Done(f"{rows}, none pending" + (f"; {result.note}" if result.note else ""))
         case State.STOPPED:
@@ -116,6 +119,8 @@ class _Scribe:
 
     def hear(self, progress: BackfillProgress) -> None:
         """Called by the engine; returns at once."""
+        if progress.quarantined and not (self.last and self.last.quarantined):
+            self._notes.put_nowait("a row cannot take its value: it is in quarantine, and the walk goes on past it")
         self.last = progress
         for note in self._first:
             self._notes.put_nowait(note)
