@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
+from dbwatch.backfill.sight import require_known
 from dbwatch.clock import Clock
+from dbwatch.errors import UsageError
 
 SLOWEST, FASTEST = -4, 3
 """Bounds of the manual speed; what a level means is `pace.Pace.at_level`'s to say."""
+
+LONGEST_OVERRIDE_S = 24 * 3600.0
+"""For longer, start it without the signal."""
 
 
 class Control:
@@ -19,6 +25,8 @@ class Control:
         self._level = 0
         self._stopping = False
         self._aborting = False
+        self._asked: dict[str, float] = {}
+        self._until: dict[str, float] = {}
 
     @property
     def paused_because(self) -> str | None:
@@ -69,6 +77,25 @@ class Control:
         """End at once: call this, then cancel the worker named in the progress. Its batch is rolled back."""
         self._aborting = True
         self.stop()
+
+    def override(self, signal: str, seconds: float) -> None:
+        """Does not look at the health signal *signal* for so many seconds; 0 looks at it again at once.
+
+        Raises UsageError where there is no such signal, or the time is no time.
+        """
+        require_known([signal])
+        if not 0 <= seconds <= LONGEST_OVERRIDE_S:
+            raise UsageError(f"a signal is not overridden for {seconds:g} s", next="choose up to 24 h")
+        self._asked[signal] = seconds
+        self._changed.set()
+
+    def overridden(self, now: float) -> Mapping[str, float]:
+        """The signals that are not looked at, and the seconds that each is left out yet, at *now* on the clock of
+        whoever runs the backfill: time runs from the first time this is asked."""
+        self._until |= {signal: now + seconds for signal, seconds in self._asked.items()}
+        self._asked = {}
+        self._until = {signal: until for signal, until in self._until.items() if until > now}
+        return {signal: until - now for signal, until in self._until.items()}
 
     async def rest(self, clock: Clock, seconds: float) -> None:
         """Sleeps for *seconds*, or until something above is called, whichever comes first."""

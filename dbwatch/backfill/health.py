@@ -1,99 +1,21 @@
-"""What others feel while a backfill runs: signals against thresholds, and the gate they close. Pure.
-
-A signal is a value: what was read, what of it makes the backfill pause, and how that is said. Further signals are
-further entries in `signals`.
-"""
+"""The gate that what others feel closes: whether a batch may go, and whether the one under way may go on. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
-from dbwatch.text import age, size
+from dbwatch.backfill.pace import CALM
+from dbwatch.backfill.reading import SLOW, SLOW_EVERY, Reading, Replica, Waiter
+from dbwatch.backfill.signals import Memory, Signal, Thresholds, signals
+from dbwatch.text import age
 
-
-@dataclass(frozen=True, slots=True)
-class Waiter:
-    """A session that waits for a lock of our worker."""
-
-    pid: int
-    application: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """A standby that follows."""
-
-    application: str
-    lag_s: float | None
-    """Replay lag; None where nothing is to be replayed, or where privileges hide it."""
-    lag_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One look at the server, in the monotonic seconds of our clock."""
-
-    at: float
-    waiters: tuple[Waiter, ...] = ()
-    replicas: tuple[Replica, ...] = ()
-    worker_waits_s: float | None = None
-    """How long our worker has been waiting for a lock; None where it does not."""
-    worker_waits_for: str = ""
-    """Who holds that lock, in plain words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """Where the backfill pauses; None ignores the signal."""
-
-    blocked_s: float | None = 1.0
-    lag_s: float | None = 5.0
-    lag_bytes: int | None = 256 * 2**20
-    calm_s: float = 10.0
-    """How long the load has to stay below BUSY before it goes on."""
-    poll_s: float = 1.0
-    stale_polls: int = 3
-    """A reading older than so many polls closes the gate: what is not seen is not healthy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """One measure of what others feel."""
-
-    value: float
-    threshold: float
-    words: str
-    """What is the matter, for a person: `replica r1 is 4.8 s behind`."""
-
-    @property
-    def load(self) -> float:
-        """Its share of the threshold; 1 pauses."""
-        return self.value / self.threshold
-
-
-def signals(reading: Reading, thresholds: Thresholds) -> list[Signal]:
-    """All that *reading* says, the worst first."""
-    found: list[Signal] = []
-    if thresholds.blocked_s is not None:
-        found += [
-            Signal(
-                w.seconds, thresholds.blocked_s, f"we block {w.pid} ({w.application or 'unnamed'}) for {age(w.seconds)}"
-            )
-            for w in reading.waiters
-        ]
-    for replica in reading.replicas:
-        name = replica.application or "unnamed"
-        if thresholds.lag_s is not None and replica.lag_s is not None:
-            found.append(Signal(replica.lag_s, thresholds.lag_s, f"replica {name} is {age(replica.lag_s)} behind"))
-        if thresholds.lag_bytes is not None and replica.lag_bytes is not None:
-            words = f"replica {name} is {size(replica.lag_bytes)} of WAL behind"
-            found.append(Signal(replica.lag_bytes, thresholds.lag_bytes, words))
-    return sorted(found, key=lambda signal: signal.load, reverse=True)
-
+__all__ = ["CALM_LOAD", "Gate", "Reading", "Replica", "Signal", "Thresholds", "Waiter", "signals"]
 
 CALM_LOAD = 0.7
 """Below this share of every threshold it counts as calm."""
+FAR_BEYOND, CANCELS = 2.0, 2
+"""So far beyond a threshold in so many readings on end, and the batch under way is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +23,23 @@ class Gate:
     """Whether the next batch may go. Closes at once, opens after a time of calm."""
 
     thresholds: Thresholds = Thresholds()
+    memory: Memory = Memory()
     blind_because: str = ""
     """Why nothing can be said of the server; opens with the next reading."""
     hurt_because: str = ""
     """Which signal crossed its threshold; opens after a time of calm."""
+    hurt_was: str = ""
+    """The same once it is over."""
+    hurt_by: str = ""
+    """The short name of that signal."""
     load: float = 0.0
     """The worst signal's share of its threshold at the last reading."""
     worst: str = ""
-    """The worst signal in words, whether it closes the gate or not."""
+    """The worst signal in words, whether it closes the gate or not; empty where none is worth a word."""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """Signals that only warn, by name, in words."""
+    far_beyond: int = 0
+    """Readings on end that were so."""
     calm_since: float | None = None
 
     @property
@@ -120,20 +51,62 @@ class Gate:
         """In plain words; empty where it is open."""
         return self.blind_because or self.hurt_because
 
-    def see(self, reading: Reading | None, now: float) -> Gate:
-        """The gate after a look at the newest *reading*, which may be an old one; None: there was none yet."""
-        if reading is None or now - reading.at > self.thresholds.poll_s * self.thresholds.stale_polls:
-            since = f" for {age(now - reading.at)}" if reading else ""
-            because = f"no health reading{since}: what is not seen is not healthy"
-            return replace(self, blind_because=because, calm_since=None)
-        found = signals(reading, self.thresholds)
-        worst = found[0] if found else Signal(0.0, 1.0, "")
-        seen = replace(self, blind_because="", load=worst.load, worst=worst.words)
+    @property
+    def closed_was(self) -> str:
+        """The same once it is over."""
+        return self.blind_because or self.hurt_was
+
+    @property
+    def cancels(self) -> bool:
+        """It is so bad that the batch under way has to end, too."""
+        return self.far_beyond >= CANCELS
+
+    def see(self, reading: Reading | None, now: float, overridden: Collection[str] = ()) -> Gate:
+        """The gate after a look at the newest *reading*, which may be an old one; None: there was none yet.
+
+        Signals that a person has *overridden* are not looked at.
+        """
+        thresholds = self.thresholds.without(tuple(overridden))
+        blind = _blind(reading, now, thresholds)
+        if reading is None or blind:
+            return replace(self, blind_because=blind, calm_since=None, far_beyond=0)
+        new = reading.at > self.memory.last_at or self.memory.first is None
+        memory = self.memory.after(reading, thresholds)
+        found = signals(reading, thresholds, memory)
+        worst = next((signal for signal in found if not signal.warns), _NOTHING)
+        far_beyond = self.far_beyond if not new else self.far_beyond + 1 if worst.load >= FAR_BEYOND else 0
+        hurt = "" if self.hurt_by in thresholds.ignored else self.hurt_because
+        seen = replace(
+            self,
+            memory=memory,
+            blind_because="",
+            hurt_because=hurt,
+            load=worst.load,
+            worst=worst.words if worst.load >= CALM else "",
+            warnings={signal.name: signal.words for signal in found if signal.warns},
+            far_beyond=far_beyond,
+        )
         if worst.load >= 1:
-            return replace(seen, hurt_because=worst.words, calm_since=None)
-        if not seen.hurt_because or worst.load >= CALM_LOAD:
+            return replace(seen, hurt_because=worst.words, hurt_was=worst.was, hurt_by=worst.name, calm_since=None)
+        if not hurt or worst.load >= CALM_LOAD:
             return replace(seen, calm_since=None)
         calm_since = reading.at if seen.calm_since is None else seen.calm_since
-        if now - calm_since < self.thresholds.calm_s:
+        if now - calm_since < thresholds.calm_s:
             return replace(seen, calm_since=calm_since)
         return replace(seen, hurt_because="", calm_since=None)
+
+
+_NOTHING = Signal("", 0.0, 1.0, "", "")
+
+
+def _blind(reading: Reading | None, now: float, thresholds: Thresholds) -> str:
+    """Why what there is to see was not seen lately; empty where it was."""
+    patience = thresholds.poll_s * thresholds.stale_polls
+    if reading is None or now - reading.at > patience:
+        since = f" for {age(now - reading.at)}" if reading else ""
+        return f"no health reading{since}: what is not seen is not healthy"
+    for part, at in reading.slow.items():
+        missed = [name for name in SLOW[part] if name not in thresholds.ignored]
+        if missed and now - at > SLOW_EVERY * patience:
+            return f"no reading of {', '.join(missed)} for {age(now - at)}: what is not seen is not healthy"
+    return ""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from dbwatch.backfill import fragments
+from dbwatch.backfill import fragments, sight
 from dbwatch.backfill.estimate import Estimator, Sizes, estimate
 from dbwatch.backfill.forecast import Forecast, Table, forecast
 from dbwatch.backfill.keys import KeyColumn, UniqueIndex, choose
+from dbwatch.backfill.sight import Sight
 from dbwatch.backfill.statements import Statements, shown
 from dbwatch.backfill.target import (
     Column,
@@ -50,6 +51,8 @@ class Spec:
     """How to walk the table; AUTO decides by the catalogue, and by timing both."""
     undo: bool = False
     """Keep what is overwritten, so that it can be brought back."""
+    without: tuple[str, ...] = ()
+    """Health signals, by their short names, that it does not look at."""
     quarantine: int = 100
     """How many rows that cannot take their value may be set aside before it ends; 0: the first one ends it."""
     lock_timeout_ms: int | None = None
@@ -90,6 +93,9 @@ class Plan:
     """How large the table of before-images will be, its index included; None: none is kept."""
     undo_notes: tuple[str, ...] = ()
     """Those of the notes that say what undo keeps, and what it need not keep."""
+    unseen: Mapping[str, str] = field(default_factory=dict)
+    """Health signals that privileges hide, by their short names, and the GRANT that shows each: it does not start
+    until they are seen, or left out by name."""
     doing: str = "backfill"
 
     @property
@@ -122,10 +128,13 @@ def nobody(target: Target, column: str) -> str:
     return ""
 
 
-async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within: float = 20.0) -> Plan:
+async def plan(
+    session: Session, spec: Spec, *, made_by: Maker = nobody, seen: Sight | None = None, within: float = 20.0
+) -> Plan:
     """Decides how *spec* will be run; changes nothing, and waits for no lock longer than 100 ms.
 
-    With undo, a column that a step of the window made (*made_by*) needs no before-images: it goes as it came.
+    With undo, a column that a step of the window made (*made_by*) needs no before-images: it goes as it came. *seen*
+    is what the role that polls can see of the server; without it, it is what our own role can.
     Raises UsageError where the fragments cannot be run as they are written, Refused where the table, our role or the
     server does not allow it, with the way out, and as `Session.call` does.
     """
@@ -133,6 +142,7 @@ async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within:
         raise UsageError(f"a batch time of {spec.batch_time_ms} ms is out of range", next="choose 10 ms to 10 s")
     if spec.quarantine < 0:
         raise UsageError("there is no quarantine of fewer than 0 rows", next="0 ends it at the first row")
+    sight.require_known(spec.without)
     read = fragments.read(spec.table, spec.set, spec.where)
     wanted = fragments.read_key(spec.key) if spec.key is not None else None
     target = await describe_table(session, read.table, within=within)
@@ -149,6 +159,7 @@ async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within:
     why = why_keyset(target, facts, sizes.rows, index.columns[0])
     spec_json = _canonical(spec, target, index)
     undo_notes = tuple(_undo_notes(spec, target, makers, sizes))
+    seen = seen or await sight.look(session, within=within)
     return Plan(
         spec=spec,
         spec_json=spec_json,
@@ -162,8 +173,9 @@ async def plan(session: Session, spec: Spec, *, made_by: Maker = nobody, within:
         estimated_by=sizes.by,
         forecast=_forecast(spec, facts, sizes, why),
         why_keyset=why,
-        notes=(*_notes(spec, read, target, columns, sizes), *undo_notes),
+        notes=(*_notes(spec, read, target, columns, sizes), *seen.notes(spec.without), *undo_notes),
         undo_notes=undo_notes,
+        unseen=seen.missing(spec.without),
         kept=kept,
         images_bytes=sizes.images_bytes,
     )
@@ -227,8 +239,6 @@ def _notes(
     named = read.set_columns | read.where_columns | set(read.targets)
     if any(c.type == "timestamp with time zone" for c in columns.values() if c.name in named or "*" in named):
         yield "batches run with TimeZone UTC and DateStyle ISO: casts of timestamps in SET and WHERE follow them"
-    if not target.sees_all:
-        yield f"replica lag and waiting sessions are partly hidden from {target.role}: GRANT pg_monitor TO it"
     if spec.mode == "once":
         yield "only the cursor keeps a row from being set twice; rows above the highest key at the start stay out"
 

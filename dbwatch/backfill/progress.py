@@ -87,6 +87,20 @@ class BackfillProgress:
     """How it walks; None before the first batch, and on the way back."""
     hot: float | None = None
     """Share of HOT updates in the last window; None where that is not known."""
+    was: str = ""
+    """The reason as it is told once it is over, where that reads otherwise: `replica r1 was 4.8 s behind`."""
+    delayed: int = 0
+    """Sessions that were seen to wait for our batches in this run."""
+    delayed_s: float = 0.0
+    """Their waiting all together."""
+    delayed_worst_s: float = 0.0
+    """The longest of it."""
+    usual: str = ""
+    """What was usual on the server when the run began, against which its load is held; empty while it is learnt."""
+    warnings: tuple[tuple[str, str], ...] = ()
+    """Health signals that only warn: their short names, and what they say."""
+    overridden: tuple[tuple[str, float], ...] = ()
+    """Health signals that a person overrode, and for how many seconds yet."""
 
 
 Progress = Callable[[BackfillProgress], None]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
+from dbwatch.backfill.harm import Harm
 from dbwatch.backfill.health import Gate
 from dbwatch.backfill.pace import DUTY_MOST, Pace
 from dbwatch.backfill.plan import Plan
@@ -11,6 +13,7 @@ from dbwatch.backfill.progress import HISTORY, BackfillProgress, Progress, State
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.walk import Walk
 from dbwatch.clock import Clock
+from dbwatch.text import age
 
 RATE_OVER_S = 10.0
 """The stretch of time that a rate is taken over."""
@@ -32,6 +35,10 @@ class Reporter:
         self.walk: Walk | None = None
         self.hot: float | None = None
         self.checking = False
+        self.harm = Harm()
+        self.usual = ""
+        self.warnings: Mapping[str, str] = {}
+        self.overridden: Mapping[str, float] = {}
         self.quarantined = 0
 
     def began(self, at: Position) -> None:
@@ -43,8 +50,8 @@ class Reporter:
         """A batch took so long."""
         self._history.append(seconds * 1000)
 
-    def tell(self, state: State, reason: str, at: Position, pace: Pace) -> BackfillProgress:
-        """Hands on how it stands now."""
+    def tell(self, state: State, reason: str, at: Position, pace: Pace, was: str = "") -> BackfillProgress:
+        """Hands on how it stands now; *was* is how the reason is told once it is over."""
         now = self._clock.monotonic()
         self._passed.append((now, at.rows_done, at.scanned))
         while len(self._passed) > 2 and now - self._passed[1][0] > RATE_OVER_S:
@@ -80,6 +87,13 @@ class Reporter:
             images_bytes=self._plan.images_bytes,
             walk=self.walk,
             hot=self.hot,
+            was=was,
+            delayed=self.harm.sessions,
+            delayed_s=self.harm.total_s,
+            delayed_worst_s=self.harm.worst_s,
+            usual=self.usual,
+            warnings=tuple(self.warnings.items()),
+            overridden=tuple(self.overridden.items()),
         )
         self._progress(told)
         return told
@@ -89,9 +103,10 @@ class Reporter:
         return max(at.rows_done, before + self._plan.pending_estimate)
 
 
-def why_slow(pace: Pace, gate: Gate) -> str:
-    """Why a running backfill is not at full speed, in plain words; empty where it is."""
-    reasons = []
+def why_slow(pace: Pace, gate: Gate, overridden: Mapping[str, float]) -> str:
+    """Why a running backfill is not at full speed, and what it does not look at, in plain words; empty where neither
+    is so."""
+    reasons = [f"{signal} is overridden for {age(seconds)} yet" for signal, seconds in overridden.items()]
     if pace.level:
         reasons.append(f"{'faster' if pace.level > 0 else 'gentler'} by hand ({pace.level:+d})")
     if pace.auto_duty < DUTY_MOST:

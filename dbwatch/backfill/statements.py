@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from dbwatch.backfill.keys import Key, KeyColumn
+from dbwatch.postgres.queries import marked
 
 PINNED: Mapping[str, str] = {
     "TimeZone": "UTC",
@@ -66,7 +67,7 @@ class Statements:
 
     def edge(self, *, after: bool, upto: bool) -> str:
         """The key that stands `n` keys above `lo` (with *after*), and not above `top` (with *upto*)."""
-        return self._text(
+        return self._question(
             "SELECT {texts}\nFROM {table}\nWHERE {range}\nORDER BY {keys}\nOFFSET %(n)s - 1 LIMIT 1",
             range=self._range(after=after, upto="top" if upto else None),
             keys=self._order(""),
@@ -74,7 +75,7 @@ class Statements:
 
     def last(self, *, after: bool, upto: bool) -> str:
         """The highest key, within the same bounds as `edge`."""
-        return self._text(
+        return self._question(
             "SELECT {texts}\nFROM {table}\nWHERE {range}\nORDER BY {keys}\nLIMIT 1",
             range=self._range(after=after, upto="top" if upto else None),
             keys=self._order(" DESC"),
@@ -82,12 +83,16 @@ class Statements:
 
     def count(self, *, after: bool) -> str:
         """Rows still pending above `lo` up to `hi`, and those of them that SET leaves pending."""
-        return self._text(
+        return self._question(
             "SELECT count(*), count(*) FILTER (WHERE {stays})\nFROM {table}\nWHERE {range}\n    AND {condition}",
             stays=literally(self.stays_pending) if self.stays_pending else sql.SQL("false"),
             range=self._range(after=after, upto="hi"),
             condition=self._condition(stays=None),
         )
+
+    def _question(self, template: str, **parts: sql.Composable) -> str:
+        """Marked as ours: what the application's statements take is told without it."""
+        return marked(self._text(template, **parts))
 
     def _text(self, template: str, **parts: sql.Composable) -> str:
         texts = (sql.SQL("{}::text").format(name(column.name)) for column in self.key)

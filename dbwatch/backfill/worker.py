@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from operator import attrgetter
 from typing import TypeVar
 
+import psycopg
+
 from dbwatch.backfill import row
 from dbwatch.backfill.batch import BatchSession, Timeouts
 from dbwatch.backfill.claim import Claimed
 from dbwatch.backfill.control import Control
-from dbwatch.backfill.health import Gate, Thresholds
+from dbwatch.backfill.health import Gate, Reading, Thresholds
 from dbwatch.backfill.images import Images
 from dbwatch.backfill.pace import Batch, Pace
 from dbwatch.backfill.plan import Plan
@@ -54,7 +56,8 @@ async def at_work(
 
     *reclaim* claims again on a server that forgot the claim; *stands* tells from the row how far we are.
     """
-    watch = Watch(connector, clock, thresholds)
+    thresholds = thresholds.without(plan.spec.without)
+    watch = Watch(connector, clock, thresholds, table=(plan.statements.schema, plan.statements.table))
     watching = asyncio.create_task(watch.run(), name="backfill watch")
     worker = BatchWorker(
         session,
@@ -121,6 +124,10 @@ class BatchWorker:
         self._beat_at = clock.monotonic()
         self._trouble_since: float | None = None
         self._session: BatchSession | None = None
+        self._under_way = False
+        self._cancelling: asyncio.Task[None] | None = None
+        self._cancelled_because = ""
+        watch.heard = self._hear
         self._use(session)
 
     async def carry_out(self, work: Callable[[BatchSession, Timeouts], Awaitable[T]], *, last_words: bool = False) -> T:
@@ -137,7 +144,9 @@ class BatchWorker:
             timeouts = Timeouts.of(self.pace.target_s, spec.lock_timeout_ms, spec.statement_timeout_ms)
             began = self._clock.monotonic()
             try:
-                result = await work(await self._connected(), timeouts)
+                session = await self._connected()
+                self._under_way, self._cancelled_because = not last_words, ""
+                result = await work(session, timeouts)
             except EXPECTED as error:
                 failures += 1
                 ran_s = self._clock.monotonic() - began
@@ -148,6 +157,8 @@ class BatchWorker:
             else:
                 self._trouble_since = None
                 return result
+            finally:
+                self._under_way = False
 
     async def learn(self, batch: Batch, *, began: float) -> Batch:
         """Takes a committed batch into the pace, tells of it, and rests as the duty asks; the batch with what it
@@ -158,7 +169,7 @@ class BatchWorker:
         self.pace = self.pace.after(batch)
         self._beat_at = self._clock.monotonic()
         self._reporter.batch(batch.seconds)
-        self.tell(State.RUNNING, why_slow(self.pace, self._gate))
+        self.tell(State.RUNNING, why_slow(self.pace, self._gate, self._reporter.overridden))
         await self.rest(batch.seconds)
         return batch
 
@@ -166,9 +177,9 @@ class BatchWorker:
         """Rests as the duty asks after *worked_s* seconds of work, or until a person says something."""
         await self._control.rest(self._clock, self.pace.sleep_s(worked_s))
 
-    def tell(self, state: State, reason: str) -> None:
-        """Hands on how it stands now."""
-        self._reporter.tell(state, reason, self.position, self.pace)
+    def tell(self, state: State, reason: str, was: str = "") -> None:
+        """Hands on how it stands now; *was* is how the reason is told once it is over."""
+        self._reporter.tell(state, reason, self.position, self.pace, was)
 
     async def part(self, status: str, note: str) -> None:
         """Writes into the row how it ended, if that can be done at once; else the row shows an owner that is gone."""
@@ -179,6 +190,9 @@ class BatchWorker:
 
     async def disconnect(self) -> None:
         """Ends the worker's connection."""
+        if self._cancelling is not None:
+            self._cancelling.cancel()
+            await asyncio.wait({self._cancelling}, timeout=1.0)
         if self._session is not None:
             await self._session.session.close()
             self._session = None
@@ -198,7 +212,7 @@ class BatchWorker:
                 await self._control.rest(self._clock, 1.0)
             elif not self._gate.open:
                 was_hurt = was_hurt or bool(self._gate.hurt_because)
-                self.tell(State.THROTTLED, self._gate.closed_because)
+                self.tell(State.THROTTLED, self._gate.closed_because, self._gate.closed_was)
                 await self._control.rest(self._clock, self._gate.thresholds.poll_s / 2)
             else:
                 if was_hurt:
@@ -210,10 +224,32 @@ class BatchWorker:
         if self.pace.level != self._control.level:
             self.pace = self.pace.at_level(self._control.level)
         reading = self._watch.reading
-        self._gate = self._gate.see(reading, self._clock.monotonic())
+        self._see(reading)
         if reading is not None and reading.at != self.pace.felt_at:
             self.pace = self.pace.feel(self._gate.load, reading.at)
             self._reporter.blocked = len(reading.waiters)
+
+    def _see(self, reading: Reading | None) -> None:
+        now = self._clock.monotonic()
+        overridden = self._control.overridden(now)
+        self._gate = self._gate.see(reading, now, overridden)
+        reporter = self._reporter
+        reporter.overridden, reporter.warnings = overridden, self._gate.warnings
+        reporter.usual = self._gate.memory.usual(self._gate.thresholds, self._watch.usual_ms)
+
+    def _hear(self, reading: Reading) -> None:
+        """A new reading, while a batch may be under way: one that does far too much harm is cancelled."""
+        self._reporter.harm = self._reporter.harm.after(reading.waiters)
+        self._see(reading)
+        if self._under_way and self._gate.cancels and not self._cancelled_because:
+            self._cancelled_because = self._gate.hurt_because
+            self._cancelling = asyncio.create_task(self._cancel(), name="backfill cancel")
+
+    async def _cancel(self) -> None:
+        session = self._session
+        if session is not None and session.session.alive:
+            with contextlib.suppress(psycopg.Error):  # then the batch ends by itself, or by its statement_timeout
+                await session.session.cancel()
 
     async def _beat(self) -> None:
         now = self._clock.monotonic()
@@ -299,6 +335,8 @@ class BatchWorker:
                 return "a batch took longer than its statement_timeout; a smaller one is next", backing_off
             case Trouble.CANCELLED:
                 self.pace = self.pace.after_timeout()
+                if self._cancelled_because:
+                    return f"cancelled the batch: {self._cancelled_because}", 0.0
                 return "somebody cancelled the batch; a smaller one is next", LONGEST_REST_S
             case Trouble.DEADLOCK:
                 self.pace = self.pace.after_deadlock()

@@ -208,6 +208,11 @@ class Session:
         """Sets the session's server-side limits. Raises as `call` does."""
         await self.execute(_settings(limits, self.server_version), within=within)
 
+    async def cancel(self, *, within: float = 2.0) -> None:
+        """Has the server cancel what runs here now, as its caller will learn; asked on a connection of its own, which
+        needs no privilege and goes through a pooler. Raises psycopg.Error where the server did not hear of it."""
+        await self._connection.cancel_safe(timeout=within)
+
     def sever(self) -> None:
         """Shuts the socket down at once: whoever waits on it is woken with an error. Never blocks."""
         shut_down(self._connection)

@@ -19,12 +19,14 @@ behind_us AS MATERIALIZED (
 )
 SELECT
     'waiter' AS kind, b.pid, coalesce(a.application_name, '') AS name,
-    extract(epoch FROM clock_timestamp() - b.since)::float8 AS seconds, NULL::bigint AS octets
+    extract(epoch FROM clock_timestamp() - b.since)::float8 AS seconds, NULL::bigint AS octets,
+    a.backend_start, b.since
 FROM behind_us AS b
 LEFT JOIN pg_catalog.pg_stat_get_activity(b.pid) AS a ON true
 WHERE %(worker)s = ANY(pg_catalog.pg_blocking_pids(b.pid))
 UNION ALL
-SELECT 'holder', h.pid, coalesce(a.application_name, ''), extract(epoch FROM clock_timestamp() - h.since)::float8, NULL
+SELECT 'holder', h.pid, coalesce(a.application_name, ''), extract(epoch FROM clock_timestamp() - h.since)::float8, NULL,
+    NULL, NULL
 FROM (
     SELECT unnest(pg_catalog.pg_blocking_pids(w.pid)) AS pid, w.waitstart AS since
     FROM locks AS w
@@ -35,6 +37,7 @@ LEFT JOIN pg_catalog.pg_stat_get_activity(h.pid) AS a ON true
 UNION ALL
 SELECT
     'replica', s.pid, coalesce(a.application_name, ''), extract(epoch FROM s.replay_lag)::float8,
-    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.replay_lsn)::bigint
+    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.replay_lsn)::bigint,
+    NULL, NULL
 FROM pg_catalog.pg_stat_get_wal_senders() AS s
 LEFT JOIN pg_catalog.pg_stat_get_activity(s.pid) AS a ON true

@@ -14,12 +14,14 @@ behind_us AS MATERIALIZED (
     WHERE NOT w.granted AND w.pid <> h.pid AND h.granted AND h.pid = %(worker)s
     LIMIT 20
 )
-SELECT 'waiter' AS kind, b.pid, coalesce(a.application_name, '') AS name, NULL::float8 AS seconds, NULL::bigint AS octets
+SELECT
+    'waiter' AS kind, b.pid, coalesce(a.application_name, '') AS name, NULL::float8 AS seconds, NULL::bigint AS octets,
+    a.backend_start, NULL::timestamptz AS since
 FROM behind_us AS b
 LEFT JOIN pg_catalog.pg_stat_get_activity(b.pid) AS a ON true
 WHERE %(worker)s = ANY(pg_catalog.pg_blocking_pids(b.pid))
 UNION ALL
-SELECT 'holder', h.pid, coalesce(a.application_name, ''), NULL, NULL
+SELECT 'holder', h.pid, coalesce(a.application_name, ''), NULL, NULL, NULL, NULL
 FROM (
     SELECT unnest(pg_catalog.pg_blocking_pids(w.pid)) AS pid
     FROM locks AS w
@@ -30,6 +32,7 @@ LEFT JOIN pg_catalog.pg_stat_get_activity(h.pid) AS a ON true
 UNION ALL
 SELECT
     'replica', s.pid, coalesce(a.application_name, ''), extract(epoch FROM s.replay_lag)::float8,
-    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.replay_lsn)::bigint
+    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.replay_lsn)::bigint,
+    NULL, NULL
 FROM pg_catalog.pg_stat_get_wal_senders() AS s
 LEFT JOIN pg_catalog.pg_stat_get_activity(s.pid) AS a ON true
