@@ -400,3 +400,12 @@ def test_a_confirmed_proposal_waits_for_nobody() -> None:
     assert isinstance(given, Proposal)
     assert given.confirmed_by == ff.LIN
     assert alert(view("confirmed")) is None
+
+
+async def test_a_window_whose_way_back_stopped_is_closed_only_for_its_databases_name() -> None:
+    async with seat("abort stuck", WIDE, desk=Asking()) as at:
+        await at.press("n", "y")
+        await wait_for(lambda: "▲ The way back did not reach its end" in at.text)
+        assert "it goes on from here" in words(at)
+        await at.press(*"shop", "enter")
+        assert at.desk.asked == [intents.CloseWindow(), intents.CloseWindow("shop")]

@@ -15,7 +15,7 @@ from dbwatch.backfill.images import Images
 from dbwatch.backfill.kept import Kept
 from dbwatch.backfill.keys import KeyColumn
 from dbwatch.journal import events as ev
-from dbwatch.journal.events import StepNoted
+from dbwatch.journal.events import AbortFinished, StepNoted
 from dbwatch.journal.fold import WindowState
 from dbwatch.runbook.loader import parse
 from dbwatch.window import wayback
@@ -169,6 +169,13 @@ async def test_an_abort_that_is_cut_short_while_data_goes_back_goes_on_in_other_
         await conductor.work.settled()
         assert conductor.state.abort is not None
         assert "stopped by hand" in conductor.state.abort.differences[0]
+        finished = next(e.fact for e in reversed(conductor.events) if isinstance(e.fact, AbortFinished))
+        assert finished.missed == []
+        for intent in (RunStep(), CloseWindow(), CloseWindow("another database")):
+            answer = await conductor.submit(intent)
+            assert (answer.taken, answer.name_needed) == (False, True), answer.text
+            assert "A goes on with it" in answer.text
+        assert conductor.state.open
         plan = await begin_abort(conductor)
         assert "rows at most" in restore_of(plan).notes[0]
         await until_restoring(conductor, 10_000)

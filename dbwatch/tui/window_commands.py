@@ -13,7 +13,7 @@ from dbwatch.tui.dialogs.abort import AbortDialog
 from dbwatch.tui.dialogs.ask import closing
 from dbwatch.tui.dialogs.dialog import Dialog
 from dbwatch.tui.dialogs.edited import EditedDialog
-from dbwatch.tui.dialogs.naming import ConfirmDialog, NoReturn, Word
+from dbwatch.tui.dialogs.naming import CloseAsItIs, ConfirmDialog, NoReturn, Word
 from dbwatch.tui.dialogs.note import decline, journal_note, mark, sign_off
 from dbwatch.tui.dialogs.signal import SignalDialog
 from dbwatch.tui.dialogs.unknown import TOOK, grounds, undecided
@@ -122,6 +122,14 @@ class WindowCommands:
         if isinstance(intent, ToggleBackfill):
             backfill = gates.next_backfill(view.state, view.runbook)
             intent = intent if isinstance(backfill, str) else RunStep(backfill.id)
+        if isinstance(intent, CloseWindow):
+
+            def closed(word: Word | None) -> None:
+                if word is not None:
+                    self._app.submit(CloseWindow(word.name), "close the window")
+
+            self._app.push_screen(CloseAsItIs(why, view), closed)
+            return
         if not isinstance(intent, RunStep | SignOff):
             return
         step = intent.step or allowed.next_step(view)

@@ -128,8 +128,8 @@ class Driver:
                 return await self._stop_ours()
             case intents.Abort(digest=digest, confirmation=confirmation):
                 return await self.aborting.confirm(digest, confirmation)
-            case intents.CloseWindow():
-                return await self._close()
+            case intents.CloseWindow(confirmation=confirmation):
+                return await self._close(confirmation)
             case _:
                 return Answer(False, "the driver has no need of that")
 
@@ -140,7 +140,7 @@ class Driver:
         step = runbook.step(step_id) if step_id else gates.next_step(self.state, runbook)
         taken_back = step_id is None and self.state.abort is not None and self.state.abort.finished
         if step is None or taken_back:
-            return await self._close()
+            return await self._close(name)
         if self.busy:
             return Answer(False, f"{self.busy} is running")
         if why := gates.refusal(self.state, runbook, step):
@@ -287,9 +287,14 @@ class Driver:
         await self._store.record(ev.WorkStopped(what))
         return Answer(True, f"stopping {what}; nothing else changes")
 
-    async def _close(self) -> Answer:
+    async def _close(self, name: str = "") -> Answer:
         if self.busy:
             return Answer(False, f"{self.busy} is running")
+        abort = self.state.abort
+        if self.state.open and abort is not None and abort.differences and name != self.state.database:
+            asked = "that is not the database's name" if name else "type the database's name to close it as it is"
+            left = f"the way back did not reach its end ({abort.differences[0]})"
+            return Answer(False, f"{left}: A goes on with it, or {asked}", True)
 
         def close(state: WindowState) -> Sequence[ev.Fact]:
             left = gates.next_step(state, self.ground.runbook)

@@ -118,7 +118,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class CloseWindow:
-    """All is done: close the window."""
+    """All is done: close the window. Where a way back stopped before its end, only for the database's name."""
+
+    confirmation: str = ""
 
 
 Intent = (

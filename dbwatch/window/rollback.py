@@ -173,6 +173,8 @@ class Rollbacker:
             return  # nobody ended the abort: the next driver goes on with it, as after a crash
         stopped = f"stopped at action {number}: {why}"
         found, missed = await self._compared(stopped)
+        if self._stop.is_set():  # a person ended it: nothing that was foreseen has been put to the proof
+            missed = []
         await self._ground.store.record(
             ev.AbortActionFailed(number, why, taken),
             ev.AbortFinished(False, [stopped], total, found.body() if found else None, missed),

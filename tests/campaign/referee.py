@@ -227,9 +227,8 @@ class Referee:
             if state.aborting:
                 await self.tell("eve@c", "undone")
             elif state.abort is not None:
-                answer = await self.tell("eve@c", "n")
-                if state.abort.equal is False and not answer.get("taken"):
-                    await asyncio.sleep(0.5)
+                await self.tell("eve@c", "abort", STOP_S + 10)  # somebody stopped it: it goes on
+                await asyncio.sleep(0.5)
             elif state.running is not None:
                 pass
             elif goal == "back":

@@ -85,6 +85,26 @@ class NoReturn(NameDialog):
         self.body.show(labelled(self._rows, self.room, strong="why"))
 
 
+class CloseAsItIs(NameDialog):
+    """The question before a window is closed whose way back stopped before its end."""
+
+    heading = "▲ The way back did not reach its end"
+    prompt = "Type the database's name to close the window as it is:"
+
+    def __init__(self, why: str, view: WindowView) -> None:
+        super().__init__(view.state.database)
+        self._rows = [
+            ("why", reason_in(why)),
+            ("better", "Esc, then A: it goes on from here"),
+            ("closed", "nothing more is taken back; rollback.sql and rollback.md stay, for a person"),
+        ]
+        self.offer([("Enter", "closes it"), ("Esc", "leave it open, nothing happens")])
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.body.show(labelled(self._rows, self.room, strong="why"))
+
+
 def reason_in(answer: str) -> str:
     """The reason in the parentheses of the driver's answer; the heading says the rest. Else the whole answer."""
     found = re.search(r"\((.*)\)", answer)
