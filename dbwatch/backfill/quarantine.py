@@ -89,7 +89,7 @@ def explained(id: int, tally: Tally) -> str:
 def spent(work: str, id: int, tally: Tally, budget: int, last: Poison) -> DbwatchError:
     """The end of *work* whose *budget* is spent, by the row that was met *last*, which is not in quarantine. Pure."""
     return DbwatchError(
-        f"{work} has met more than {budget} rows that cannot take their value",
+        f"{work} has met more rows that cannot take their value than the {budget:,} that may be set aside",
         why=f"{tally} in quarantine; and then {shown(last.key)}: {last.message} ({last.sqlstate})",
         next=f"mend SET, WHERE or the rows; dbwatch backfill retry --id {id} tries those in quarantine again,"
         " --quarantine allows more; started again it goes on from its cursor",
