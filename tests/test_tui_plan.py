@@ -8,6 +8,7 @@ import fakefeed as ff
 import pytest
 
 from dbwatch.backfill.progress import State
+from dbwatch.backfill.walk import Walk
 from dbwatch.journal import events as ev
 from dbwatch.tui.columns import plain
 from dbwatch.tui.panes.backfill import before_lines, progress_lines, spark, why
@@ -130,6 +131,17 @@ def test_the_backfill_tells_how_far_how_fast_and_how_long() -> None:
     for part in ("47.3 %", "612,340 rows of about 1,295,000, in 1,204 batches", "12,400 rows/s", "left       0:55",
                  "92 ms of 100 ms", "4,100 keys", "80 % of the time", "at full speed"):  # fmt: skip
         assert part in shown
+
+
+def test_the_backfill_tells_how_it_walks_whom_it_delayed_and_what_it_set_aside() -> None:
+    shown = backfill(
+        State.RUNNING, walk=Walk.STRIPES, hot=0.82, delayed=3, delayed_s=0.44, delayed_worst_s=0.21, quarantined=2,
+        warnings=(("hot", "only 31 % of the updates are HOT"),),
+    )  # fmt: skip
+    for part in ("in stripes", "82.0 % HOT", "3 sessions, 0.4 s in all, 0.2 s at worst", "2 rows set aside",
+                 "▲ only 31 % of the updates are HOT"):  # fmt: skip
+        assert part in shown
+    assert "plain keyset" in backfill(State.RUNNING, walk=Walk.KEYSET)
 
 
 @pytest.mark.parametrize(

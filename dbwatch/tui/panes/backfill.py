@@ -10,6 +10,7 @@ from textual.widget import Widget
 
 from dbwatch import text
 from dbwatch.backfill.progress import BackfillProgress, State
+from dbwatch.backfill.walk import Walk
 from dbwatch.journal.fold import StepStatus
 from dbwatch.runbook.model import Backfill
 from dbwatch.tui.allowed import next_step
@@ -92,16 +93,37 @@ def progress_lines(progress: BackfillProgress, width: int, *, driving: bool = Tr
             ),
         ),
         _line("size", Content(f"{progress.batch_rows:,} keys in the next batch")),
+        *([_line("walk", walk(progress))] if progress.walk is not None else []),
         _line("working", Content(f"{progress.duty * 100:.0f} % of the time, the rest is slept")),
         _line("speed", Content.assemble(level, ("    [ gentler   ] faster" if driving else "", FAINT))),
     ]  # fmt: skip
     if progress.blocked:
         lines.append(_line("blocks", Content.styled(f"▲ {progress.blocked} sessions wait for our batch", BAD)))
+    if progress.delayed:
+        lines.append(_line("delayed", Content(delayed(progress))))
+    if progress.quarantined:
+        aside = f"▲ {progress.quarantined:,} rows set aside: dbwatch backfill status --quarantine lists them"
+        lines.append(_line("poison", Content.styled(aside, WARN)))
+    lines += [_line("heed", Content.styled(f"▲ {said}", WARN)) for _, said in progress.warnings]
     if progress.remaining is not None:
         lines.append(_line("pending", Content(f"{progress.remaining:,} rows, by the last scan")))
     if progress.worker is not None:
         lines.append(_line("backend", Content(f"{progress.worker.pid}")))
     return lines
+
+
+def walk(progress: BackfillProgress) -> Content:
+    """How it walks, and what share of its updates finds room on the row's own page."""
+    how = "in stripes" if progress.walk is Walk.STRIPES else "plain keyset"
+    if progress.hot is None:
+        return Content(how)
+    return Content.assemble(f"{how}  ▕{bar(progress.hot, 12)}▏ {percent(progress.hot)} HOT")
+
+
+def delayed(progress: BackfillProgress) -> str:
+    """Whom our batches delayed so far."""
+    who = f"{progress.delayed:,} session{'s' * (progress.delayed != 1)}"
+    return f"{who}, {text.age(progress.delayed_s)} in all, {text.age(progress.delayed_worst_s)} at worst"
 
 
 def _line(label: str, said: Content) -> Content:
