@@ -27,6 +27,7 @@ _WORDS = {
     "Duration": "duration",
     "Timeout": "duration",
     "BatchTime": "duration",
+    "Signals": "list of names",
     "Expected": "value",
     "int": "number",
     "bool": "`true` or `false`",
@@ -113,7 +114,7 @@ def _default(spec: type[Spec], key: str) -> str:
     default = spec.model_fields[key].default
     if default is PydanticUndefined:
         return "must be there"
-    if default is None or default == "":
+    if default is None or default in ("", ()):
         return ""
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"

@@ -10,16 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dbwatch.backfill.reading import Counts, Holder, Reading, Replica, Server, Slot, Table, Waiter
+from dbwatch.runbook.values import SIGNALS
 from dbwatch.text import age, count, size
 
-PAUSING: tuple[str, ...] = (
-    "blocked", "active", "latency", "lag", "slots", "wal", "checkpoints", "dead", "xmin", "freeze", "deadlocks",
-    "conflicts", "connections", "identity",
-)  # fmt: skip
+NAMES = SIGNALS
+"""The short name of every signal, as `--without`, a runbook's `without` and an override say it."""
 WARNING: tuple[str, ...] = ("vacuum", "hot")
 """They tell a person something; no pause would mend it."""
-NAMES = PAUSING + WARNING
-"""The short name of every signal, as `--without`, a runbook's `without` and an override say it."""
+PAUSING: tuple[str, ...] = tuple(name for name in NAMES if name not in WARNING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ import sys
 from dataclasses import asdict, replace
 from typing import IO, Any
 
-from dbwatch.backfill import kept, trial
+from dbwatch.backfill import harm, kept, sight, trial
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.forecast import Forecast
+from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.kept import Kept
 from dbwatch.backfill.plan import Plan, Spec, plan
 from dbwatch.backfill.progress import BackfillProgress, State
@@ -30,7 +31,7 @@ from dbwatch.text import age, clock, count, one_line, sanitize, size
 TOLD = ("state", "reason", "rows_done", "rows_total_estimate", "fraction", "rows_per_s", "eta_s")
 TOLD_OF_BATCHES = (
     *("batches", "batch_rows", "batch_ms", "target_ms", "duty", "walk", "hot", "checking", "remaining", "blocked"),
-    "quarantined",
+    *("quarantined", "delayed", "delayed_s", "delayed_worst_s", "usual", "warnings", "overridden"),
 )
 """What of the progress a JSON line tells."""
 LINE_EVERY_S = 1.0
@@ -68,6 +69,7 @@ async def _dry(dsn: str, spec: Spec, as_json: bool, try_one: bool) -> int:
 async def _run(dsn: str, spec: Spec, as_json: bool, again: bool) -> int:
     connector = Connector(dsn)
     found = await _planned(connector, spec)
+    sight.require_seen(found.work, found.unseen)
     await schema.ensure(connector)
     on_tty = sys.stderr.isatty() and not as_json
     system_clock = SystemClock()
@@ -99,6 +101,7 @@ async def _back(dsn: str, spec: Spec, as_json: bool, dry_run: bool) -> int:
         control=control,
         progress=teller.see,
         batch_time_ms=spec.batch_time_ms,
+        thresholds=Thresholds().without(spec.without),
     )
     return await _ended(asyncio.ensure_future(restore.run()), control, teller)
 
@@ -128,6 +131,8 @@ async def _ended(running: asyncio.Future[Result] | asyncio.Future[Returned], con
     finally:
         teller.end()
     last = result_json(result) if isinstance(result, Result) else returned_json(result)
+    if teller.last is not None:
+        last |= harm_json(teller.last)
     with contextlib.suppress(OSError):
         print(json.dumps(last, ensure_ascii=False), flush=True)
     if isinstance(result, Result) and result.quarantined:
@@ -140,7 +145,7 @@ async def _ended(running: asyncio.Future[Result] | asyncio.Future[Returned], con
 async def _planned(connector: Connector, spec: Spec) -> Plan:
     session = await connector.open(Role.PROBE)
     try:
-        return await plan(session, spec)
+        return await plan(session, spec, seen=await sight.of(connector, session))
     finally:
         await session.close()
 
@@ -166,10 +171,13 @@ class Lines:
         self._stream = stream
         self._clock = clock
         self._next = 0.0
+        self.last: BackfillProgress | None = None
+        """The newest one."""
         self._last: tuple[State, bool] | None = None
 
     def see(self, progress: BackfillProgress) -> None:
         """The engine's Progress."""
+        self.last = progress
         now = self._clock.monotonic()
         if now < self._next and (progress.state, progress.checking) == self._last:
             return
@@ -191,9 +199,12 @@ class Bar:
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
+        self.last: BackfillProgress | None = None
+        """The newest one."""
 
     def see(self, progress: BackfillProgress) -> None:
         """The engine's Progress."""
+        self.last = progress
         self.say("\r" + bar(progress, shutil.get_terminal_size().columns - 1) + "\x1b[K")
 
     def say(self, text: str) -> None:
@@ -203,8 +214,9 @@ class Bar:
             self._stream.flush()
 
     def end(self) -> None:
-        """Leaves the line as it stands."""
-        self.say("\n")
+        """Leaves the line as it stands, and says what was done to others."""
+        last = self.last
+        self.say("\n" + (f"{harm.told(last.delayed, last.delayed_s, last.delayed_worst_s)}\n" if last else ""))
 
 
 Teller = Bar | Lines
@@ -275,7 +287,18 @@ def plan_json(found: Plan) -> dict[str, Any]:
 def progress_json(progress: BackfillProgress) -> dict[str, Any]:
     """A progress for a program. Pure."""
     told = {name: getattr(progress, name) for name in (*TOLD, *TOLD_OF_BATCHES)}
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()}
+    pairs = {"warnings": dict(progress.warnings), "overridden": {name: round(s) for name, s in progress.overridden}}
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()} | pairs
+
+
+def harm_json(last: BackfillProgress) -> dict[str, Any]:
+    """What a run that told this *last* did to others, for the last line. Pure."""
+    return {
+        "delayed": last.delayed,
+        "delayed_s": round(last.delayed_s, 3),
+        "delayed_worst_s": round(last.delayed_worst_s, 3),
+        "harm": harm.told(last.delayed, last.delayed_s, last.delayed_worst_s),
+    }
 
 
 def result_json(result: Result) -> dict[str, Any]:

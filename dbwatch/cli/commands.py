@@ -134,6 +134,14 @@ def backfill(
     quarantine: Annotated[
         int, Parameter(help="How many rows that cannot take their value may be set aside before it ends.")
     ] = 100,
+    without: Annotated[
+        list[str] | None,
+        Parameter(
+            help="A health signal not to look at, once for each: blocked, active, latency, lag, slots, wal,"
+            " checkpoints, dead, xmin, freeze, deadlocks, conflicts, connections, identity, vacuum, hot.",
+            negative=(),
+        ),
+    ] = None,
 ) -> int:
     """Fills a table in small batches; called again after whatever ended it, it goes on where it stood."""
     from dbwatch.backfill.plan import Spec
@@ -149,7 +157,7 @@ def backfill(
         raise UsageError("the batch time cannot be read", why=str(error)) from None
     spec = Spec(
         table, assignments, where, key, mode,
-        batch_time_ms=batch_ms, walk=Walk(walk), undo=undo, quarantine=quarantine,
+        batch_time_ms=batch_ms, walk=Walk(walk), undo=undo, quarantine=quarantine, without=tuple(without or ()),
     )  # fmt: skip
     return door.main(dsn, spec, as_json=json, dry_run=dry_run, try_one=try_one, again=again, restore=restore)
 

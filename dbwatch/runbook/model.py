@@ -24,6 +24,7 @@ from dbwatch.runbook.values import (
     OptionalStatement,
     Prose,
     Revision,
+    Signals,
     Statement,
     Timeout,
     Word,
@@ -137,6 +138,8 @@ class Backfill(_Step):
     """Keep what is overwritten, so that an abort brings it back; a column that the window makes needs none of that."""
     quarantine: int = Field(default=100, ge=0, le=1_000_000)
     """How many rows that cannot take their value may be set aside; one more ends the step."""
+    without: Signals = Field(default=(), strict=False, examples=[["lag"]])
+    """Health signals that it does not look at, such as `"lag"`; `dbwatch backfill --help` lists them."""
 
 
 class Sql(_Step):

@@ -184,6 +184,22 @@ Condition = Annotated[Statement, AfterValidator(_without_word("WHERE"))]
 Revision = Annotated[Exact, AfterValidator(_revision)]
 """Where Alembic goes: one revision, `head`, `heads`, or `label@head`."""
 
+SIGNALS = (
+    *("blocked", "active", "latency", "lag", "slots", "wal", "checkpoints", "dead", "xmin", "freeze", "deadlocks"),
+    *("conflicts", "connections", "identity", "vacuum", "hot"),
+)
+"""The short names of the health signals that a backfill looks at."""
+
+
+def _signal(value: str) -> str:
+    if value not in SIGNALS:
+        raise refuse(f"{quoted(value)} is no health signal", f"choose of {', '.join(SIGNALS)}")
+    return value
+
+
+Signals = tuple[Annotated[str, AfterValidator(_signal)], ...]
+"""Health signals by their short names."""
+
 Expected = Annotated[int | float | str | bool, BeforeValidator(_expected)]
 """One value to compare with."""
 

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 
 import psycopg
 
+from dbwatch.backfill import harm, sight
 from dbwatch.backfill.plan import Plan, Spec, plan
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill, Result
+from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError
 from dbwatch.journal.events import StepNoted
 from dbwatch.postgres.session import Role
 from dbwatch.postgres.signals import signal
 from dbwatch.runbook import model
+from dbwatch.steps.heard import Heard
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Record
-
-_TOLD = (State.PAUSED, State.THROTTLED)
 
 
 def asked(spec: model.Backfill) -> Spec:
@@ -31,6 +32,7 @@ def asked(spec: model.Backfill) -> Spec:
         batch_time_ms=round(spec.batch_time * 1000),
         undo=spec.undo,
         quarantine=spec.quarantine,
+        without=spec.without,
     )
 
 
@@ -38,15 +40,20 @@ async def planned(spec: model.Backfill, kit: Kit) -> Plan:
     """How it will be run. Raises DbwatchError where it cannot be."""
     session = await kit.connector.open(Role.PROBE)
     try:
-        return await plan(session, asked(spec), made_by=kit.made_by)
+        seen = await sight.of(kit.connector, session)
+        return await plan(session, asked(spec), made_by=kit.made_by, seen=seen)
     finally:
         await session.close()
 
 
 async def run(spec: model.Backfill, kit: Kit) -> Outcome:
-    """Runs it to its end, from where an earlier attempt stopped; why it slows down or pauses is journalled."""
+    """Runs it to its end, from where an earlier attempt stopped; why it slows down or pauses is journalled.
+
+    Raises Refused where privileges hide health signals that the runbook does not leave out.
+    """
     found = await planned(spec, kit)
-    scribe = _Scribe(spec.id, kit.record, found.undo_notes)
+    sight.require_seen(found.work, found.unseen)
+    scribe = _Scribe(spec.id, kit.record, kit.clock, found.undo_notes)
 
     def progress(told: BackfillProgress) -> None:
         kit.show_backfill(told)
@@ -64,16 +71,18 @@ async def run(spec: model.Backfill, kit: Kit) -> Outcome:
     stopping = asyncio.create_task(_stop(kit, scribe))
     writing = asyncio.create_task(scribe.write())
     try:
-        return ended(await backfill.run())
+        return ended(await backfill.run(), scribe.last)
     finally:
         stopping.cancel()
         scribe.end()
         await asyncio.wait({writing}, timeout=5.0)
 
 
-def ended(result: Result) -> Outcome:
-    """What the engine's result means for the step. Pure."""
+def ended(result: Result, last: BackfillProgress | None = None) -> Outcome:
+    """What the engine's result means for the step; *last* is what it told last. Pure."""
     rows = f"{result.rows:,} rows in {result.batches:,} batches"
+    if last is not None and last.delayed:
+        rows += f" ({harm.told(last.delayed, last.delayed_s, last.delayed_worst_s)})"
     match result.outcome:
         case State.DONE if result.quarantined:
             return Done(f"{result.note}; {rows}")
@@ -104,35 +113,26 @@ async def _stop(kit: Kit, scribe: _Scribe) -> None:
 
 
 class _Scribe:
-    """Journals why the backfill slows down, pauses and goes on: each change once.
+    """Journals what of the progress is worth a note.
 
     *first* is told once the backfill is under way: what it overwrites is kept from then on, and an event that comes
     when its table is there lets the way back on paper know of it.
     """
 
-    def __init__(self, step: str, record: Record, first: Sequence[str]) -> None:
+    def __init__(self, step: str, record: Record, clock: Clock, first: Sequence[str]) -> None:
         self.last: BackfillProgress | None = None
-        self._step, self._record = step, record
+        self._step, self._record, self._clock = step, record, clock
         self._notes: asyncio.Queue[str | None] = asyncio.Queue()
         self._first = tuple(first)
-        self._told = ""
+        self._heard = Heard()
 
     def hear(self, progress: BackfillProgress) -> None:
         """Called by the engine; returns at once."""
-        if progress.quarantined and not (self.last and self.last.quarantined):
-            self._notes.put_nowait("a row cannot take its value: it is in quarantine, and the walk goes on past it")
         self.last = progress
-        for note in self._first:
+        self._heard, notes = self._heard.after(progress, self._clock.monotonic())
+        for note in (*self._first, *notes):
             self._notes.put_nowait(note)
         self._first = ()
-        kind = str(progress.state) if progress.state in _TOLD else ""
-        if kind == self._told:
-            return
-        self._told = kind
-        if progress.state is State.THROTTLED:
-            self._notes.put_nowait(f"waits: {progress.reason}")
-        elif not kind and not progress.state.ended:
-            self._notes.put_nowait(f"goes on at {progress.rows_done:,} rows")
 
     async def write(self) -> None:
         """Journals what was heard, until `end`."""
