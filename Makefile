@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OWN := dbwatch tests
 
-.PHONY: help demo test check format matrix majors campaign abort-moments bench-abort real-projects screenshots clean
+.PHONY: help demo test check format matrix majors campaign abort-moments bench-abort bench-backfill real-projects screenshots clean
 
 help:
 	@echo "make demo         a shop under load in a PostgreSQL of its own, and a migration to drive; gone on exit"
@@ -16,6 +16,7 @@ help:
 	@echo "make campaign     two people at one window, at random, for SECONDS=600 from SEED=1; ONLY=1.7 is one window again"
 	@echo "make abort-moments  aborts at 20 random moments inside each long step, on 15 and 18"
 	@echo "make bench-abort  how long the way back takes on the demo"
+	@echo "make bench-backfill  the backfill against its rivals on ROWS=2000000, ROUNDS=3; ONLY=sequential is one figure"
 	@echo "make real-projects  Prefect's and MLflow's own migrations, aborted at random moments: does the plan foretell?"
 	@echo "make screenshots  screenshots/, from the running demo"
 
@@ -50,6 +51,12 @@ abort-moments: $(VENV)/dev.ready
 
 bench-abort: $(VENV)/dev.ready
 	$(BIN)/python tests/bench_abort.py
+
+ROUNDS ?= 3
+ROWS ?= 2000000
+
+bench-backfill: $(VENV)/dev.ready
+	PYTHONPATH=tests $(BIN)/python -m bench_backfill --rows $(ROWS) --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
 
 majors: $(VENV)/dev.ready
 	$(BIN)/python tests/majors.py

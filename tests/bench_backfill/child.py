@@ -1,0 +1,96 @@
+"""A contender's process: watched from outside, ended in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench_backfill.values import Point
+
+ENDS_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child went."""
+
+    code: int
+    seconds: float
+    cpu_s: float
+    trace: tuple[Point, ...]
+    said: Mapping[str, Any]
+    """Its last line."""
+    complained: str
+    cut: bool
+
+
+async def run(argv: Sequence[str], environ: Mapping[str, str], within_s: float, complaints: Path) -> Ended:
+    """Runs *argv* to its end, or for *within_s* seconds; each line of its output is one of JSON."""
+    used_before, began = _children_cpu_s(), time.monotonic()
+    with complaints.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *argv, env={**os.environ, **environ}, stdout=asyncio.subprocess.PIPE, stderr=errors, limit=2**20
+        )
+    points: list[Point] = []
+    said: dict[str, Any] = {}
+    cut = False
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(within_s):
+            async for line in process.stdout:
+                said = json.loads(line)
+                if "rows_done" in said:
+                    points.append(Point(time.monotonic() - began, said["rows_done"], _cpu_s(process.pid)))
+            await process.wait()
+    except TimeoutError:
+        cut = True
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.wait_for(process.wait(), ENDS_WITHIN_S)
+    seconds, cpu_s = time.monotonic() - began, _children_cpu_s() - used_before
+    if points and not cut:
+        points.append(Point(seconds, points[-1].rows, cpu_s))
+    complained = complaints.read_text(errors="replace").strip()
+    assert process.returncode is not None
+    return Ended(process.returncode, seconds, cpu_s, tuple(points), said, complained, cut)
+
+
+def _cpu_s(pid: int) -> float | None:
+    """CPU seconds that a process has used so far; None where the system does not tell (other than Linux)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _children_cpu_s() -> float:
+    """Of the children that have ended; while a contender runs no other child of ours ends."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+_DURATION = re.compile(r"^\S+ \S+ \S+ \[\d+\] .*?LOG:  duration: ([\d.]+) ms  (?:statement|execute [^:]*): ")
+_CHANGES = re.compile(r'\bUPDATE\s+("?public"?\.)?"?users"?\s', re.IGNORECASE)
+
+
+def batch_durations_ms(log: str) -> list[float]:
+    """The durations of the messages that changed `users`, from a server's log in which a message's lines go on after a
+    tab. A message's duration has its COMMIT in it. Pure."""
+    durations = []
+    for entry in re.split(r"\n(?!\t)", log):
+        found = _DURATION.match(entry)
+        if found and _CHANGES.search(entry):
+            durations.append(float(found[1]))
+    return durations
