@@ -147,10 +147,13 @@ async def _sample(
         async with connection.transaction(force_rollback=True):
             await connection.execute(_LIMITS)
             seen, taken, left = await _one(connection, _SAMPLE, statements, percent)
+    except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
+        return None
     except psycopg.Error as error:
-        if poisonous(error) or isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
-            return None  # a row whose value cannot be computed is the run's to find
-        raise
+        if statements.stays_pending is None or not poisonous(error):
+            raise
+        # A row whose value cannot be computed is the run's to find; a WHERE that fails by itself is a mistake.
+        return await _sample(connection, target, replace(statements, stays_pending=None), pages)
     return seen, taken, left
 
 
