@@ -271,9 +271,9 @@ def _counts(now: Counts, memory: Memory) -> Iterator[Signal]:
     if before is None or before is now:
         return
     new = (
-        ("checkpoints", now.checkpoints - before.checkpoints, "{n} checkpoint(s) {is_are} requested before their time"),
-        ("deadlocks", now.deadlocks - before.deadlocks, "{n} deadlock(s) {is_are} found in this database"),
-        ("conflicts", now.conflicts - before.conflicts, "{n} queries on a standby {is_are} cancelled by replay"),
+        ("checkpoints", now.checkpoints - before.checkpoints, "checkpoints {is_are} requested before their time: {n}"),
+        ("deadlocks", now.deadlocks - before.deadlocks, "deadlocks {is_are} found in this database: {n}"),
+        ("conflicts", now.conflicts - before.conflicts, "queries on a standby {is_are} cancelled by replay: {n}"),
     )
     for name, n, said in new:
         if n > 0:
@@ -298,7 +298,7 @@ def _table(table: Table, thresholds: Thresholds, memory: Memory) -> Iterator[Sig
     updated, hot = table.updated - began.updated, table.hot - began.hot
     if updated >= 1000 and 0 <= hot < thresholds.hot_share * updated:
         told = {"share": f"{100 * hot / updated:.0f}", "table": table.name}
-        said = "{share} % of the updates of {table} {is_} HOT: the others {write} to every index"
+        said = "{share} % of the updates of {table} {is_are} HOT: the others {write} to every index"
         yield _signal("hot", 1 - hot / updated, 1 - thresholds.hot_share, said, told=told)
     share, usual = table.freeze_age / WRAPAROUND, began.freeze_age / WRAPAROUND
     usual = usual if usual < thresholds.freeze_share else 0.0
