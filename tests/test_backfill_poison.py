@@ -348,12 +348,12 @@ async def casts(db: Database, *bad: int, rows: int = 3000) -> Ledger:
     return Ledger(db)
 
 
-async def test_the_final_scan_leaves_out_what_is_in_quarantine_and_counts_it(db: Database) -> None:
+async def test_the_final_scan_leaves_out_what_is_in_quarantine_and_counts_it(any_db: Database) -> None:
     """Not even whether such a row is pending can be computed: SET stands in the scan's own question."""
-    ledger = await casts(db, 5, 2900)
+    ledger = await casts(any_db, 5, 2900)
     result = await ledger.run(PHONE)
     assert (result.outcome, result.rows, result.pending, result.quarantined) == (State.DONE, 2998, 2, 2)
-    assert await db.sql("SELECT status, pending FROM dbwatch.backfill") == [("done", 2)]
+    assert await any_db.sql("SELECT status, pending FROM dbwatch.backfill") == [("done", 2)]
     told = await ledger.run(PHONE)
     assert (told.already, told.quarantined) == (True, 2)
     assert "2 rows are in quarantine and NOT filled (22P02: 2)" in told.note

@@ -50,14 +50,14 @@ async def test_where_no_backfill_was_run_that_is_said(db18: Database) -> None:
     assert (code, json.loads(out)) == (Exit.OK, {"backfills": []})
 
 
-async def test_every_backfill_is_listed_the_newest_first_and_whether_its_owner_is_alive(db: Database) -> None:
-    ledger = await poisoned(db, [3])
+async def test_every_backfill_is_listed_the_newest_first_and_whether_its_owner_is_alive(any_db: Database) -> None:
+    ledger = await poisoned(any_db, [3])
     await ledger.run()
     backfill, scene = await ledger.backfill(replace(ONCE, set="v = v + 2", where="id > 5"))
     scene.react = lambda p: scene.control.pause() if p.batches else None
     running = asyncio.create_task(backfill.run())
     await scene.until(lambda p: p.state is State.PAUSED)
-    now, before = await backfills(db)
+    now, before = await backfills(any_db)
     assert (before.id, before.table, before.set, before.status) == (1, "public.t", "v = v + 1", "done")
     assert (before.rows_done, before.quarantined, before.fraction, before.alive) == (2999, 1, 1.0, False)
     assert (now.id, now.where, now.status, now.alive, now.owner) == (2, "id > 5", "running", True, backfill.owner)
@@ -65,9 +65,9 @@ async def test_every_backfill_is_listed_the_newest_first_and_whether_its_owner_i
     assert 0 < now.fraction < 1
     scene.control.stop()
     await running
-    assert [one.state for one in await backfills(db)] == ["stopped", "done"]
-    await db.sql("UPDATE dbwatch.backfill SET status = 'running' WHERE id = 2")
-    assert (await backfills(db))[0].state == f"running, but its owner is gone: {backfill.owner}"
+    assert [one.state for one in await backfills(any_db)] == ["stopped", "done"]
+    await any_db.sql("UPDATE dbwatch.backfill SET status = 'running' WHERE id = 2")
+    assert (await backfills(any_db))[0].state == f"running, but its owner is gone: {backfill.owner}"
 
 
 async def test_the_commands_list_and_retry(db18: Database) -> None:
@@ -110,19 +110,23 @@ async def test_a_window_says_loudly_what_its_step_left() -> None:
     assert outcome.result.endswith("10 rows in 2 batches")
 
 
-async def test_a_retry_fills_what_can_take_its_value_now_and_counts_it(db: Database) -> None:
-    ledger = await casts(db, 40, 50, 60)
+async def test_a_retry_fills_what_can_take_its_value_now_and_counts_it(any_db: Database) -> None:
+    ledger = await casts(any_db, 40, 50, 60)
     await ledger.run(replace(PHONE, undo=True))
-    await db.sql("UPDATE t SET old = '7' WHERE id IN (40, 60)")
-    retried = await quarantine.retry(db.connector, 1, '["60"]')
+    await any_db.sql("UPDATE t SET old = '7' WHERE id IN (40, 60)")
+    retried = await quarantine.retry(any_db.connector, 1, '["60"]')
     assert (retried.filled, retried.left) == (1, ())
-    assert await held(db) == those([40, 50], "22P02")
-    retried = await quarantine.retry(db.connector, 1)
+    assert await held(any_db) == those([40, 50], "22P02")
+    retried = await quarantine.retry(any_db.connector, 1)
     assert (retried.filled, [p.key for p in retried.left]) == (1, ['["50"]'])
-    assert await db.sql("SELECT rows_done, pending FROM dbwatch.backfill") == [(2999, 1)]
-    assert await db.sql("SELECT count(*) FROM dbwatch.before_1") == [(2999,)]
-    assert await db.sql("SELECT id, v FROM t WHERE id IN (40, 50, 60) ORDER BY id") == [(40, 7), (50, None), (60, 7)]
-    [(note,)] = await db.sql("SELECT note FROM dbwatch.backfill")
+    assert await any_db.sql("SELECT rows_done, pending FROM dbwatch.backfill") == [(2999, 1)]
+    assert await any_db.sql("SELECT count(*) FROM dbwatch.before_1") == [(2999,)]
+    assert await any_db.sql("SELECT id, v FROM t WHERE id IN (40, 50, 60) ORDER BY id") == [
+        (40, 7),
+        (50, None),
+        (60, 7),
+    ]
+    [(note,)] = await any_db.sql("SELECT note FROM dbwatch.backfill")
     assert note.startswith("1 row is in quarantine")
 
 

@@ -99,8 +99,8 @@ class Hunter:
     async def _met(
         self, error: psycopg.Error, session: BatchSession, part: Part, keys: int, timeouts: Timeouts
     ) -> None:
-        self._because = f"looks for the row that cannot take its value: {describe(error)}"
         if not part.exact:
+            self._because = f"looks for the row that cannot take its value: {describe(error)}"
             if not self.hunt.on:
                 await _blame_a_row(error, session, part, timeouts)
             self.hunt = self.hunt.failed(keys)
@@ -111,6 +111,7 @@ class Hunter:
             raise quarantine.spent(self._plan.work, at.id, held, self._plan.spec.quarantine, poison) from error
         await session.set_aside(at, part, poison, timeouts)
         self._worker.position = at.after(rows=0, keys=part.keys, cursor=part.next)
+        self._because = f"set the row {quarantine.shown(poison.key)} aside: {describe(error)}"
         self._reporter.quarantined = held.rows + 1
         self.hunt = self.hunt.set_aside()
 
