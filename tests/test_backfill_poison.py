@@ -6,13 +6,14 @@ The oracle is tests/ledger.py: what is in quarantine was never set, everything e
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
-from ledger import ONCE, Ledger
+from ledger import ONCE, Ledger, run_elsewhere
 from proxy import FaultProxy
 from servers import Database
 
@@ -253,6 +254,21 @@ async def test_cut_off_again_and_again_while_it_hunts_it_loses_and_repeats_nothi
     result = await asyncio.wait_for(backfill.run(), 40)
     assert cuts > 10
     assert (result.rows, result.quarantined) == (2995, 5)
+    assert await held(db18) == those(keys) == await never_set(ledger)
+
+
+async def test_killed_at_any_moment_of_a_hunt_another_process_goes_on(db18: Database) -> None:
+    ledger = await poisoned(db18, keys := [*range(1, 3000, 60)])
+    moments = random.Random(5)
+    for _ in range(3):
+        process = await run_elsewhere(db18.dsn, STRIPED)
+        assert process.stdout is not None
+        for _ in range(moments.randint(8, 40)):
+            await process.stdout.readline()
+        process.kill()
+        await process.wait()
+    assert await held(db18)
+    assert (await ledger.run(STRIPED)).quarantined == len(keys)
     assert await held(db18) == those(keys) == await never_set(ledger)
 
 
