@@ -265,7 +265,7 @@ def test_counters_of_statements_that_were_reset_are_no_calls() -> None:
 
 # What privileges hide.
 
-SIGHT = Sight("app", 1, True, "public", True, True, True, replicas=1, slots=1)
+SIGHT = Sight("app", 1, True, "public", True, True, True, replicas=1, slots=1, max_wal_size=2**30)
 
 
 def test_what_privileges_hide_is_refused_with_the_grant_and_the_names() -> None:

@@ -13,6 +13,7 @@ from dbwatch.backfill.estimate import Estimator, Sizes, estimate
 from dbwatch.backfill.forecast import Forecast, Table, forecast
 from dbwatch.backfill.keys import KeyColumn, UniqueIndex, choose
 from dbwatch.backfill.sight import Sight
+from dbwatch.backfill.signals import Thresholds
 from dbwatch.backfill.statements import Statements, shown
 from dbwatch.backfill.target import (
     Column,
@@ -160,6 +161,7 @@ async def plan(
     spec_json = _canonical(spec, target, index)
     undo_notes = tuple(_undo_notes(spec, target, makers, sizes))
     seen = seen or await sight.look(session, within=within)
+    costs = _forecast(spec, facts, sizes, why)
     return Plan(
         spec=spec,
         spec_json=spec_json,
@@ -171,9 +173,9 @@ async def plan(
         rows_estimate=sizes.rows,
         pending_estimate=sizes.pending,
         estimated_by=sizes.by,
-        forecast=_forecast(spec, facts, sizes, why),
+        forecast=costs,
         why_keyset=why,
-        notes=(*_notes(spec, read, target, columns, sizes), *seen.notes(spec.without), *undo_notes),
+        notes=(*_notes(spec, read, target, columns, sizes), *_health_notes(spec, session, seen, costs), *undo_notes),
         undo_notes=undo_notes,
         unseen=seen.missing(spec.without),
         kept=kept,
@@ -241,6 +243,17 @@ def _notes(
         yield "batches run with TimeZone UTC and DateStyle ISO: casts of timestamps in SET and WHERE follow them"
     if spec.mode == "once":
         yield "only the cursor keeps a row from being set twice; rows above the highest key at the start stay out"
+
+
+def _health_notes(spec: Spec, session: Session, seen: Sight, costs: Forecast) -> Iterator[str]:
+    yield from seen.notes(spec.without)
+    if session.pooled and "blocked" not in spec.without:
+        yield "behind a pooler nobody sees whom our batches block: give the server's own address"
+    if "wal" not in spec.without and costs.wal_bytes > Thresholds().wal_share * seen.max_wal_size:
+        yield (
+            f"about {size(costs.wal_bytes)} of WAL to a max_wal_size of {size(seen.max_wal_size)}: it pauses so that"
+            " checkpoints do not come early; raise max_wal_size, or leave out the signal wal"
+        )
 
 
 def _undo_notes(spec: Spec, target: Target, makers: Mapping[str, str], sizes: Sizes) -> Iterator[str]:

@@ -32,6 +32,8 @@ class Sight:
     """Our role may use its schema."""
     replicas: int
     slots: int
+    max_wal_size: int
+    """Bytes."""
 
     @property
     def statements(self) -> str | None:

@@ -51,6 +51,8 @@ class Watch:
         self._sight: Sight | None = None
         self._first_seen: dict[int, float] = {}
         self._looks = 0
+        self._seldom: dict[str, Any] = {}
+        """What is read less often: fields of the next readings."""
         self._calls = Ledger()
         self._ours: dict[int, bool] = {}
 
@@ -72,10 +74,12 @@ class Watch:
         """Looks once. Where that fails, the reading stays what it was."""
         try:
             self.reading = await self._look()
+            self.heard(self.reading)
+            if self._looks % SLOW_EVERY == 0:  # what takes long must not make what was read at once look old
+                self._seldom = await self._slowly()
+            self._looks += 1
         except (psycopg.Error, ConnectionLost, ServerSilent, CannotConnect):
             self._drop()
-        else:
-            self.heard(self.reading)
 
     def _drop(self) -> None:
         session, self._session = self._session, None
@@ -87,19 +91,9 @@ class Watch:
             self._session = await self._connector.open(Role.MONITOR, within=5.0)
             self._sight = await sight.look(self._session, within=ANSWER_S)
         session = self._session
-        asked = self._clock.monotonic()
-        reading = await self._blocking(session, asked)
+        reading = await self._blocking(session, self._clock.monotonic())
         slots, holders = await self._holds(session)
-        reading = replace(reading, server=await self._server(session), slots=slots, holders=holders)
-        before = self.reading
-        if before is not None:
-            reading = replace(
-                reading, counts=before.counts, table=before.table, latency=before.latency, slow=before.slow
-            )
-        if self._looks % SLOW_EVERY == 0:
-            reading = await self._slowly(session, reading)
-        self._looks += 1
-        return reading
+        return replace(reading, server=await self._server(session), slots=slots, holders=holders, **self._seldom)
 
     async def _ask(self, session: Session, name: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
         return await session.values(query(name, session.server_version), parameters, within=ANSWER_S)
@@ -142,22 +136,25 @@ class Watch:
                 holders.append(Holder(f"{kind.removeprefix('held by ')} {name}", seconds, xmin))
         return tuple(slots), tuple(holders)
 
-    async def _slowly(self, session: Session, reading: Reading) -> Reading:
-        """With what is read less often. A part that fails stays as it was, and grows old; the others do not care."""
+    async def _slowly(self) -> dict[str, Any]:
+        """What is read less often. A part that fails stays as it was, and grows old; the others do not care."""
+        session, now = self._session, self._clock.monotonic()
+        assert session is not None
         parts: list[tuple[str, str, Callable[[Session], Awaitable[Any]]]] = [("counts", "counts", self._counts)]
         if self._relation is not None:
             parts.append(("table", "table", self._table))
         if self._sight is not None and self._sight.statements is not None:
             parts.append(("calls", "latency", self._latency))
-        slow = {part: reading.slow.get(part, reading.at) for part, _, _ in parts}
-        found = {}
+        before = self._seldom.get("slow", {})
+        slow = {part: before.get(part, now) for part, _, _ in parts}
+        found = dict(self._seldom)
         for part, field, ask in parts:
             try:
                 found[field] = await ask(session)
             except psycopg.Error:
                 continue
-            slow[part] = reading.at
-        return replace(reading, slow=slow, **found)
+            slow[part] = now
+        return {**found, "slow": slow}
 
     async def _counts(self, session: Session) -> Counts:
         [row] = await self._ask(session, "backfill-health-counts")

@@ -9,7 +9,8 @@ SELECT
     current_setting('pg_stat_statements.max', true) IS NOT NULL AS statements_loaded,
     coalesce(e.usable, false) AS statements_usable,
     (SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders())::int AS replicas,
-    (SELECT count(*) FROM pg_catalog.pg_get_replication_slots())::int AS slots
+    (SELECT count(*) FROM pg_catalog.pg_get_replication_slots())::int AS slots,
+    pg_catalog.pg_size_bytes(current_setting('max_wal_size')) AS max_wal_size
 FROM (SELECT) AS one
 LEFT JOIN (
     SELECT
