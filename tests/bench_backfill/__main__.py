@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench_backfill.evaluation import verdicts
 from bench_backfill.figures import FIGURES
@@ -29,7 +30,6 @@ async def bench(
 ) -> list[Found]:
     """Measures *figures*; after each one what is known so far is written."""
     found: list[Found] = []
-    output.parent.mkdir(parents=True, exist_ok=True)
     async with stage(major, settings) as at:
         about = machine(at.server.binaries.version_text, {**SETTINGS, **settings})
         for figure in figures:
@@ -41,8 +41,9 @@ async def bench(
             except (DbwatchError, RuntimeError) as error:  # one figure less; the others are worth their time
                 _tell(f"  failed: {error}")
                 found.append(Found(figure, (), str(error)))
-            said = as_json(found, about, asked.rows, asked.rounds)
-            output.write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n")
+            if figure.scale > 1:
+                await at.forget_bases()
+            _keep(output, as_json(found, about, asked.rows, asked.rounds))
     print(markdown(found, about, asked.rows, asked.rounds), flush=True)
     return found
 
@@ -58,6 +59,11 @@ def holds(found: Sequence[Found]) -> bool:
         )
         for each in found
     )
+
+
+def _keep(output: Path, said: dict[str, Any]) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n")
 
 
 def _tell(line: str) -> None:

@@ -61,9 +61,12 @@ async def run(argv: Sequence[str], environ: Mapping[str, str], within_s: float, 
     seconds, cpu_s = time.monotonic() - began, _children_cpu_s() - used_before
     if points and not cut:
         points.append(Point(seconds, points[-1].rows, cpu_s))
-    complained = complaints.read_text(errors="replace").strip()
     assert process.returncode is not None
-    return Ended(process.returncode, seconds, cpu_s, tuple(points), said, complained, cut)
+    return Ended(process.returncode, seconds, cpu_s, tuple(points), said, _text(complaints), cut)
+
+
+def _text(file: Path) -> str:
+    return file.read_text(errors="replace").strip()
 
 
 def _cpu_s(pid: int) -> float | None:
@@ -81,7 +84,7 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-_DURATION = re.compile(r"^\S+ \S+ \S+ \[\d+\] .*?LOG:  duration: ([\d.]+) ms  (?:statement|execute [^:]*): ")
+_DURATION = re.compile(r"^\S+ \S+ \S+ \[\d+\] .*?LOG:  duration: ([\d.]+) ms  (?:statement|execute [^:]*): (?!EXPLAIN)")
 _CHANGES = re.compile(r'\bUPDATE\s+("?public"?\.)?"?users"?\s', re.IGNORECASE)
 
 

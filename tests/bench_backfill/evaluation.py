@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 
 from bench_backfill.values import Figure, Goal, Kind, Measure, Point, Run
@@ -159,7 +160,7 @@ def _tenths(run: Run, value: Callable[[Point], float | None]) -> float | None:
 
 def _at(points: Sequence[Point], rows: float, value: Callable[[Point], float | None]) -> float:
     """*value* when so many *rows* were done, between the looks as if it grew evenly."""
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in pairwise(points):
         if rows <= after.rows:
             low, high = value(before) or 0.0, value(after) or 0.0
             return low + (high - low) * (rows - before.rows) / (after.rows - before.rows)

@@ -41,16 +41,20 @@ def markdown(found: Sequence[Found], about: Mapping[str, Any], rows: int, rounds
     """Both tables: what was asked for and reached, and what each contender did."""
     settings = ", ".join(f"{name} {value}" for name, value in about["settings"].items())
     lines = [
-        f"{rows:,} rows, {rounds} rounds, interleaved; medians. {about['cores']} cores, {about['ram_gb']} GB,"
-        f" PostgreSQL {about['postgresql']}, {settings}. Each figure names what differs.",
+        f"{rows:,} rows, {rounds} rounds, interleaved; medians; a time is that of the whole process."
+        f" {about['cores']} cores, {about['ram_gb']} GB,"
+        f" PostgreSQL {about['postgresql']}, {settings}. Each figure names what differs."
+        " Client CPU: the tool's from its first line on, a rival's with the start of its process. HOT: where an"
+        " application runs, its own updates are counted too.",
         "",
         "| figure | asked | found | |",
         "|---|---|---|---|",
         *(line for each in found for line in _goals(each)),
         "",
-        "| figure | contender | time s | rows/s | speed | WAL B/row | heap | HOT | batches | batch p50/p99/max ms"
+        "| figure | contender | time s | to its first line s | rows/s"
+        " | speed | WAL B/row | heap | HOT | batches | batch p50/p99/max ms"
         " | client CPU | app tps asked | served | not served | app p50/p99/max ms | left |",
-        f"|{'---|' * 16}",
+        f"|{'---|' * 17}",
         *(line for each in found for line in _rows(each)),
     ]
     return "\n".join(lines)
@@ -127,7 +131,7 @@ def _rows(each: Found) -> list[str]:
 
 
 def _alone(runs: Sequence[Run]) -> list[str]:
-    return [_number(ev.middle(runs, lambda run: run.seconds), ".1f"), *[""] * 8]
+    return [_number(ev.middle(runs, lambda run: run.seconds), ".1f"), *[""] * 9]
 
 
 def _cells(each: Found, name: str, runs: Sequence[Run]) -> list[str]:
@@ -145,6 +149,7 @@ def _cells(each: Found, name: str, runs: Sequence[Run]) -> list[str]:
     )
     return [
         ("at least " if cut else "") + _number(took, ".1f"),
+        _number(ev.middle(runs, lambda run: run.trace[0].seconds if run.trace else None), ".1f"),
         _number(runs[0].rows / took if took else None, ",.0f"),
         _number(speed, ".2f"),
         _number(ev.middle(runs, lambda run: run.wal_bytes / max(1, run.rows - run.pending)), ".0f"),

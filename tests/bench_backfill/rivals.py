@@ -42,8 +42,9 @@ WITH next_rows AS (
 )
 SELECT max(id)::text, count(*) FROM changed
 """
-_EDGE_FIRST = "SELECT id::text FROM users ORDER BY id LIMIT 1"
-_EDGE = "SELECT id::text FROM users WHERE id >= %(start)s ORDER BY id OFFSET %(batch)s LIMIT 1"
+# Qualified, for a bare id in ORDER BY would be the column of the result: a text.
+_EDGE_FIRST = "SELECT id::text FROM users ORDER BY users.id LIMIT 1"
+_EDGE = "SELECT id::text FROM users WHERE id >= %(start)s ORDER BY users.id OFFSET %(batch)s LIMIT 1"
 _BETWEEN = "UPDATE users SET phone = legacy_phone WHERE id >= %(start)s AND id < %(stop)s AND phone IS NULL"
 _FROM = "UPDATE users SET phone = legacy_phone WHERE id >= %(start)s AND phone IS NULL"
 

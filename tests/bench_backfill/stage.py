@@ -64,7 +64,7 @@ class Stage:
     def __init__(self, server: EmbeddedServer, settings: Mapping[str, str]) -> None:
         self.server = server
         self._settings = settings
-        self._bases: dict[str, str] = {}
+        self._bases: set[str] = set()
 
     @property
     def dsn(self) -> str:
@@ -73,22 +73,18 @@ class Stage:
 
     async def set(self, settings: Mapping[str, str]) -> None:
         """Has the server run with these on top of its own, once it says so."""
-        wanted = {**self._settings, **settings}
-        self.server.settings = {**self.server.settings, **wanted}
+        before = await self._loaded_at()
+        self.server.settings = {**self.server.settings, **self._settings, **settings}
         await self.server.reload()
 
-        async def holds() -> bool:
-            async with self.connected("postgres") as connection:
-                asked = [name for name in wanted if name in settings or name.startswith("autovacuum")]
-                rows = await connection.execute("SELECT name, setting FROM pg_settings WHERE sourcefile IS NOT NULL")
-                found = dict(await rows.fetchall())
-                return all(name in found for name in asked) and found["autovacuum"] == wanted["autovacuum"]
+        async def loaded() -> bool:
+            return bool(await self._loaded_at() != before)
 
-        await eventually(holds)
+        await eventually(loaded)
 
     async def forget_bases(self) -> None:
         """Drops the databases that runs were copied from, for others need their room."""
-        for name in (RUN, *self._bases.values()):
+        for name in (RUN, *self._bases):
             await self._drop(name)
         self._bases.clear()
 
@@ -126,12 +122,18 @@ class Stage:
         ) as connection:
             yield connection
 
+    async def _loaded_at(self) -> Any:
+        async with self.connected("postgres") as connection:
+            rows = await connection.execute("SELECT pg_conf_load_time()")
+            [(at,)] = await rows.fetchall()
+            return at
+
     async def _base(self, table: Table, rows: int) -> str:
         name = f"base_{table.name}_{rows}"
-        if name not in self._bases.values():
+        if name not in self._bases:
             async with self.connected("postgres") as connection:
                 await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-            self._bases[table.name] = name
+            self._bases.add(name)
             await self._fill(table, rows, name)
         return name
 
@@ -184,7 +186,7 @@ async def one_checkpoint(at: Stage, after_bytes: int) -> AsyncIterator[None]:
 async def _checkpoint(at: Stage, after_bytes: int) -> None:
     async with at.connected("postgres") as connection:
         began = await lsn(connection)
-        while await lsn(connection) - began < after_bytes:
+        while await lsn(connection) - began < after_bytes:  # noqa: ASYNC110  # a server announces no such thing
             await asyncio.sleep(0.1)
         await connection.execute("CHECKPOINT")
 
