@@ -134,6 +134,9 @@ async def spoil(db: Database, how: str) -> Spec:
         "a trigger": ["CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id IN (77, 1900) THEN"
                       " RAISE 'not \x1b[31mhim\u202e'; END IF; RETURN NEW; END $$",
                       "CREATE TRIGGER no BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no()"],
+        "a trigger's own words": ["CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                      " IF NEW.id IN (77, 1900) THEN RAISE 'no' USING ERRCODE = 'SHOP1'; END IF; RETURN NEW; END $$",
+                      "CREATE TRIGGER no BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no()"],
         "unique": ["CREATE UNIQUE INDEX ON t (v)", "UPDATE t SET old = '5' WHERE {bad}"],
         "a cast": ["ALTER TABLE t ALTER v TYPE int USING NULL", "UPDATE t SET old = 'x' WHERE {bad}"],
         "a division": ["ALTER TABLE t ALTER v TYPE int USING NULL", "UPDATE t SET old = '0' WHERE {bad}"],
@@ -161,6 +164,7 @@ WAYS = {
     "NOT NULL": "23502",
     "a domain": "23514",
     "a trigger": "P0001",
+    "a trigger's own words": "SHOP1",
     "unique": "23505",
     "a cast": "22P02",
     "a division": "22012",

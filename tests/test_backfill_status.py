@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 from ledger import ONCE
 from servers import Database
@@ -21,7 +22,7 @@ from dbwatch.backfill.progress import State
 from dbwatch.errors import Exit, Refused, UsageError
 from dbwatch.journal import schema
 from dbwatch.journal.fold import StepStatus
-from dbwatch.postgres.session import Role
+from dbwatch.postgres.session import Connector, Role
 from dbwatch.window.intents import RunStep
 
 
@@ -179,6 +180,24 @@ async def test_a_retry_is_refused_while_an_owner_is_alive(db18: Database) -> Non
         await quarantine.retry(db18.connector, 7)
     with pytest.raises(UsageError, match="is not in the quarantine"):
         await quarantine.retry(db18.connector, 1, '["4"]')
+
+
+async def test_a_retry_that_may_not_take_rows_out_changes_nothing(db18: Database) -> None:
+    ledger = await poisoned(db18, [3])
+    await ledger.run()
+    await db18.sql(
+        "ALTER TABLE t DROP CONSTRAINT poisoned",
+        "DROP ROLE IF EXISTS retries", "CREATE ROLE retries LOGIN",
+        "GRANT ALL ON t, ledger TO retries",
+        "GRANT USAGE ON SCHEMA dbwatch TO retries",
+        "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA dbwatch TO retries",
+    )  # fmt: skip
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="quarantine"):
+        await quarantine.retry(Connector(db18.dsn_as("retries")), 1)
+    await db18.sql("GRANT DELETE ON dbwatch.quarantine TO retries")
+    assert (await quarantine.retry(Connector(db18.dsn_as("retries")), 1)).filled == 1
+    assert await ledger.violations() == []
+    await db18.sql("DROP OWNED BY retries", "DROP ROLE retries")
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,8 @@ async def retry(connector: Connector, id: int, key: str | None = None) -> Retrie
 
     Each has a transaction of its own, which fills it, keeps its before-image where the others have one, counts it and
     takes it out. Raises UsageError where the journal does not know the backfill or the row, Refused where its owner is
-    alive or its data went back, and as `Session.call` does: rows that were done by then are out.
+    alive or its data went back, psycopg.Error where a privilege or the table is missing, and as `Session.call` does:
+    rows that were done by then are out.
     """
     session = await connector.open(Role.JOURNAL)
     try:
@@ -212,6 +213,8 @@ async def _each(session: Session, batches: BatchSession, found: Row, rows: Itera
                 await batches.rollback()
                 if MOVED in str(error) or MISSING in str(error):
                     raise _overtaken(found) from error
+                if (error.sqlstate or "")[:2] == "42":  # a privilege, or a table that is gone: no row's fault
+                    raise
                 left.append(await _again(session, found.id, poison, error))
             else:
                 at = at.after(rows=done, keys=0, cursor=at.cursor)

@@ -85,11 +85,22 @@ class Poison:
 
 def poisonous(error: BaseException) -> bool:
     """Whether *error* may be the fault of a row: its value cannot be computed (class 22, 54000: too large for an
-    index), it breaks a constraint (23), or a trigger refuses it (P0: PL/pgSQL's own)."""
+    index), it breaks a constraint (23), or a trigger refuses it (P0: PL/pgSQL's own; and whatever PostgreSQL has no
+    name for, which a RAISE made up)."""
     state = getattr(error, "sqlstate", None) or ""
     if state == "22P02" and MOVED in str(error):
         return False
-    return isinstance(error, psycopg.Error) and (state[:2] in ("22", "23", "P0") or state == "54000")
+    return isinstance(error, psycopg.Error) and (
+        state[:2] in ("22", "23", "P0") or state == "54000" or (bool(state) and not _named(state))
+    )
+
+
+def _named(state: str) -> bool:
+    try:
+        psycopg.errors.lookup(state)
+    except KeyError:
+        return False
+    return True
 
 
 _NEXT = {
