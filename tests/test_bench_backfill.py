@@ -110,7 +110,7 @@ def test_only_messages_that_change_the_table_are_batches() -> None:
         "2026-01-01 00:00:00.000 UTC [7] dbwatch worker LOG:  duration: 12.500 ms  statement: -- one batch\n"
         '\tBEGIN;\n\tUPDATE "public"."users"\n\tSET phone = legacy_phone;\n\tCOMMIT\n'
         "2026-01-01 00:00:00.100 UTC [7] dbwatch worker LOG:  duration: 0.100 ms  statement: SELECT 'users'\n"
-        "2026-01-01 00:00:00.150 UTC [6] dbwatch probe LOG:  duration: 1.000 ms  statement: EXPLAIN UPDATE users SET v\n"
+        "2026-01-01 00:00:00.150 UTC [6] probe LOG:  duration: 1.000 ms  statement: EXPLAIN UPDATE users SET v\n"
         "2026-01-01 00:00:00.200 UTC [8] rival LOG:  duration: 3.000 ms  statement: UPDATE users SET phone = '1'\n"
         "2026-01-01 00:00:00.300 UTC [8] rival LOG:  duration: 9.000 ms  parse s1: UPDATE users SET phone = '1'\n"
     )

@@ -45,6 +45,7 @@ async def bench(
                 await at.forget_bases()
             _keep(output, as_json(found, about, asked.rows, asked.rounds))
     print(markdown(found, about, asked.rows, asked.rounds), flush=True)
+    _tell(f"all of it, run by run: {output}")
     return found
 
 
