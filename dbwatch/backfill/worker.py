@@ -26,6 +26,7 @@ from dbwatch.backfill.trouble import EXPECTED, Trouble, judge, sentence
 from dbwatch.backfill.watch import Watch
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced
+from dbwatch.journal.tables import SCHEMA
 from dbwatch.postgres.session import Connector, Session, describe
 from dbwatch.text import one_line
 
@@ -57,7 +58,9 @@ async def at_work(
     *reclaim* claims again on a server that forgot the claim; *stands* tells from the row how far we are.
     """
     thresholds = thresholds.without(plan.spec.without)
-    watch = Watch(connector, clock, thresholds, table=(plan.statements.schema, plan.statements.table))
+    walked = (plan.statements.schema, plan.statements.table)
+    # The way back walks along our own before-images: what becomes of those harms nobody.
+    watch = Watch(connector, clock, thresholds, table=None if plan.statements.schema == SCHEMA else walked)
     watching = asyncio.create_task(watch.run(), name="backfill watch")
     worker = BatchWorker(
         session,
