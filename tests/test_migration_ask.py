@@ -202,8 +202,8 @@ async def test_what_is_broken_is_told_in_one_sentence(
     assert "\n" not in said
     assert "Traceback" not in said
     assert caught.value.exit_code in (Exit.USAGE, Exit.FAILED)
-    if broken != "cannot connect":
-        assert caught.value.failure.cause is Cause.CONFIG
+    lost = (Cause.DATABASE, "08001") if broken == "cannot connect" else (Cause.CONFIG, None)
+    assert (caught.value.failure.cause, caught.value.failure.sqlstate) == lost
 
 
 async def test_an_env_that_hangs_is_given_up_and_ended(db18: Database, tmp_path: Path) -> None:

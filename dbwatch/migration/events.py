@@ -28,7 +28,7 @@ class Cause(StrEnum):
     ELSEWHERE = "elsewhere"
     """env.py connected to another database than the one it was given; nothing ran."""
     DATABASE = "database"
-    """The server refused a statement; the SQLSTATE says why."""
+    """The server refused a statement, or no connection was to be had; the SQLSTATE says why."""
     CODE = "code"
     """A revision's Python raised."""
     STOPPED = "stopped"

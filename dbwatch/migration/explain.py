@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alembic.util import CommandError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from dbwatch.errors import Fenced
 from dbwatch.migration.events import Cause, Failed
@@ -16,6 +16,8 @@ from dbwatch.migration.request import Ask
 
 _QUERY_CANCELED = "57014"
 _ADMIN_SHUTDOWN = "57P01"
+_NO_CONNECTION = "08001"
+"""sqlclient_unable_to_establish_sqlconnection: a connection that is not made has no SQLSTATE from the server."""
 
 
 def explain(error: BaseException, ask: Ask, revision: str | None, *, stopped: bool = False) -> Failed:
@@ -41,8 +43,10 @@ def explain(error: BaseException, ask: Ask, revision: str | None, *, stopped: bo
         return Failed(Cause.CONFIG, _said(error), revision=revision)
     where = _where(error, ask)
     what = "it called exit()" if isinstance(error, SystemExit) else f"{type(error).__name__}: {_said(error)}"
-    cause_ = Cause.CODE if revision else Cause.CONFIG
-    return Failed(cause_, f"{where}: {what}" if where else what, revision=revision)
+    said = f"{where}: {what}" if where else what
+    if any(isinstance(one, OperationalError | InterfaceError | ConnectionError) for one in _causes(error)):
+        return Failed(Cause.DATABASE, said, _NO_CONNECTION, revision)
+    return Failed(Cause.CODE if revision else Cause.CONFIG, said, revision=revision)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -17,7 +17,7 @@ BOUND = 10_000
 WITHIN_MS = 300
 """As long a single count may take: an empty column of a huge table is not read through."""
 FRESH_S = 30.0
-"""So long a count is told again without counting anew."""
+"""So long a count is told again without counting anew; but for none, which is no news of what was written since."""
 
 
 class Counter:
@@ -33,10 +33,14 @@ class Counter:
         """
         wanted = list(dict.fromkeys(places))
         now = self._clock.monotonic()
-        stale = [place for place in wanted if self._known.get(place, (-FRESH_S, None))[0] + FRESH_S <= now]
+        stale = [place for place in wanted if not self._fresh(place, now)]
         if stale:
             await self._count(stale)
         return {place: self._known[place][1] for place in wanted if place in self._known}
+
+    def _fresh(self, place: tuple[str, str, str], now: float) -> bool:
+        at, found = self._known.get(place, (0.0, 0))
+        return found != 0 and now < at + FRESH_S
 
     async def _count(self, places: Iterable[tuple[str, str, str]]) -> None:
         limits = with_limits(Role.PROBE, statement_timeout_ms=WITHIN_MS)

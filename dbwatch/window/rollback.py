@@ -47,6 +47,9 @@ AWAY_S = 600.0
 """How long the server may be away, for a restart or a recovery, before an abort gives up; it is asked all the while."""
 ASK_AGAIN_S = 1.0
 """How often."""
+TRIES = 20
+"""How often an action may lose a server that is back each time: a connection that is refused to env.py alone is no
+restart."""
 
 
 class Rollbacker:
@@ -124,10 +127,10 @@ class Rollbacker:
     async def _while_away(self, act: Callable[[], Awaitable[T]]) -> T:
         """*act*, begun again where the server went away in the middle of it: each act looks first what is left of it.
 
-        Raises Fenced where somebody took over meanwhile, and what *act* raises where the server is there, or stays
-        away for longer than AWAY_S.
+        Raises Fenced where somebody took over meanwhile, and what *act* raises where the server is there, stays away
+        for longer than AWAY_S, or goes away each time anew.
         """
-        clock, lost_at = self._ground.clock, 0.0
+        clock, lost_at, tries = self._ground.clock, 0.0, 0
         while True:
             try:
                 return await act()
@@ -137,7 +140,8 @@ class Rollbacker:
                 if not away(error) or self._stop.is_set() or self._leaving.is_set():
                     raise
                 lost_at = lost_at or clock.monotonic()
-                if clock.monotonic() > lost_at + AWAY_S:
+                tries += 1
+                if clock.monotonic() > lost_at + AWAY_S or tries == TRIES:
                     raise
                 await self._until_back(error, lost_at + AWAY_S)
 

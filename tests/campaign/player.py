@@ -123,7 +123,7 @@ class Person:
         step = book.step(step_id) if step_id else gates.next_step(state, book)
         if isinstance(step, Manual) and state.step(step.id).status is not StepStatus.UNKNOWN and state.abort is None:
             return await c.submit(SignOff(step.id, "done", state.database))
-        return await c.submit(RunStep(step_id or None, state.database))
+        return await c.submit(RunStep(step_id or None, "" if state.abort is not None else state.database))
 
     async def _abort(self) -> Answer:
         """`A`: the plan is shown, and the database's name typed."""
