@@ -84,8 +84,18 @@ async def test_the_dry_run_shows_costs_and_the_trial(db18: Database, capsys: pyt
     for as_json in (False, True):
         assert await door._dry(db18.dsn, FILL, as_json, True) == 0
     *text, last = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("costs    about 1 batches") or line.startswith("costs    about") for line in text)
+    assert any(line.startswith("costs    about 1 batch") for line in text)
     assert any(line.startswith("trial    1,000 rows") for line in text)
     told = json.loads(last)
     assert told["trial"]["rows"] == 1000
     assert told["forecast"]["batches"] == 1
+
+
+async def test_the_plan_is_shown_although_the_trial_is_refused(
+    db18: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await shop(db18)
+    await db18.sql("ALTER TABLE u ADD CHECK (v <> 7)")
+    with pytest.raises(DbwatchError, match="on trial failed"):
+        await door._dry(db18.dsn, FILL, False, True)
+    assert "walk     " in capsys.readouterr().out

@@ -52,17 +52,15 @@ def main(dsn: str, spec: Spec, *, as_json: bool, dry_run: bool, try_one: bool, a
 async def _dry(dsn: str, spec: Spec, as_json: bool, try_one: bool) -> int:
     connector = Connector(dsn)
     found = await _planned(connector, spec)
+    if not as_json:
+        say("\n".join(plan_lines(found)))  # before a trial that the server may refuse
     tried = await trial.attempt(connector, found) if try_one else None
     if as_json:
         told = {**plan_json(found), **({"trial": asdict(tried) if tried else None} if try_one else {})}
         say(json.dumps(told, ensure_ascii=False))
-        return Exit.OK
-    lines = plan_lines(found)
-    if tried is not None:
-        lines += ["", *(f"trial    {line}" for line in trial.told(tried, found.pending_estimate))]
     elif try_one:
-        lines += ["", "trial    the table is empty"]
-    say("\n".join(lines))
+        lines = trial.told(tried, found.pending_estimate) if tried else ["the table is empty"]
+        say("\n".join(["", *(f"trial    {line}" for line in lines)]))
     return Exit.OK
 
 
