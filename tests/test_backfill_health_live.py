@@ -135,7 +135,7 @@ async def test_a_batch_that_harms_far_too_much_is_cancelled_and_goes_on_when_it_
 
 
 async def test_an_override_lets_it_go_on_while_it_lasts(db18: Database) -> None:
-    ledger = await Ledger.make(db18)
+    ledger = await Ledger.make(db18, "SELECT generate_series(1, 60000)")
     report = await db18.foreign("report", autocommit=False)
     await report.execute("SELECT pg_current_xact_id()")
     backfill, scene = await ledger.backfill(thresholds=replace(QUICK, xmin_s=0.05))
@@ -143,7 +143,7 @@ async def test_an_override_lets_it_go_on_while_it_lasts(db18: Database) -> None:
     running = asyncio.create_task(backfill.run())
     assert (await paused).state is State.THROTTLED
     scene.control.override("xmin", 60)
-    assert (await running).rows == 3000
+    assert (await running).rows == 60_000
     told = scene.told[-1]
     assert [name for name, _ in told.overridden] == ["xmin"]
     assert any(p.reason.startswith("xmin is overridden for") for p in scene.told if p.state is State.RUNNING)

@@ -11,7 +11,7 @@ from servers import Database
 
 from dbwatch.backfill.cursor import Cursor
 from dbwatch.backfill.plan import Spec
-from dbwatch.backfill.progress import State
+from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.walk import Walk
 from dbwatch.journal import schema
 
@@ -42,8 +42,8 @@ async def test_every_key_is_set_once(db18: Database, kind: str) -> None:
     assert await ledger.violations() == []
 
 
-async def test_it_goes_on_in_the_middle_of_a_window_and_of_a_stripe(db: Database) -> None:
-    """Cut off again and again; each time the pace begins anew, so that the stripe under way is split."""
+async def test_it_goes_on_in_the_middle_of_a_window(db: Database) -> None:
+    """Cut off again and again; each time the pace begins anew."""
     ledger = await Ledger.make(db, "SELECT generate_series(1, 40000)")
     stood: Counter[str] = Counter()
     for cut in range(60):
@@ -56,8 +56,28 @@ async def test_it_goes_on_in_the_middle_of_a_window_and_of_a_stripe(db: Database
         stood["between windows" if window is None else "in a stripe" if window.at else "between stripes"] += 1
     assert await ledger.violations() == []
     assert stood["between stripes"]
-    assert stood["in a stripe"]
     assert (await ledger.run(STRIPED)).already
+
+
+async def test_a_stripe_is_split_where_the_pace_slows_in_the_middle_of_a_window(db18: Database) -> None:
+    ledger = await Ledger.make(db18, "SELECT generate_series(1, 20000)")
+    backfill, scene = await ledger.backfill(STRIPED)
+
+    def react(progress: BackfillProgress) -> None:
+        if progress.batches == 2:
+            for _ in range(4):
+                scene.control.slower()
+        elif progress.batches == 3:
+            scene.control.stop()
+
+    scene.react = react
+    assert (await backfill.run()).outcome is State.STOPPED
+    [(cursor,)] = await db18.sql("SELECT cursor FROM dbwatch.backfill")
+    window = Cursor.from_text(cursor).window
+    assert window is not None
+    assert (window.stripe, window.at is not None) == (2, True)
+    assert (await ledger.run(STRIPED)).outcome is State.DONE
+    assert await ledger.violations() == []
 
 
 async def test_another_walk_goes_on_with_the_window_that_it_finds(db18: Database) -> None:

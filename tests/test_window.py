@@ -217,7 +217,10 @@ async def test_a_window_that_could_not_be_taken_back_whole_is_closed_as_failed(s
         assert conductor.state.open
         assert conductor.state.abort.equal is False
         assert "its downgrade raises" in conductor.state.abort.differences[0]
-        assert (await conductor.submit(RunStep())).taken
+        answer = await conductor.submit(RunStep())
+        assert (answer.taken, answer.name_needed) == (False, True)
+        assert "A goes on with it" in answer.text
+        assert (await conductor.submit(RunStep(confirmation=shop18.db.name))).taken
         assert conductor.state.outcome == "failed"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -24,6 +26,8 @@ from dbwatch.window.work import Work
 
 RECOVER_S = 3.0
 """How often it is asked how the last driver's step ended, until that is known."""
+ENDS_WITHIN_S = 2.0
+"""How long the next step waits for the last one's end to be put away."""
 STALE = timedelta(seconds=15)
 """A request that waited longer is not carried out: whoever asked may have thought better of it meanwhile."""
 
@@ -108,6 +112,8 @@ class Driver:
 
     async def take(self, intent: Intent) -> Answer:
         """Carries the intent out as far as taking it on goes. Raises DbwatchError or psycopg.Error."""
+        if isinstance(intent, intents.RunStep | intents.ToggleBackfill | intents.CloseWindow):
+            await self._let_end()
         match intent:
             case intents.RunStep(step=step_id, confirmation=name):
                 return await self._run_step(step_id, name)
@@ -132,6 +138,12 @@ class Driver:
                 return await self._close(confirmation)
             case _:
                 return Answer(False, "the driver has no need of that")
+
+    async def _let_end(self) -> None:
+        """Waits a moment for a step whose end is told and is being put away: nobody is refused the next for that."""
+        if self.work.under_way and not gates.running_words(self.state):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self.work.settled()), ENDS_WITHIN_S)
 
     # --- steps
 

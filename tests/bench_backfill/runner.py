@@ -135,7 +135,7 @@ def command(contender: Contender, dsn: str, batch_time: str) -> list[str]:
     """What is run."""
     if contender.kind is Kind.RIVAL:
         loop, *options = contender.arguments
-        return [sys.executable, "-m", "bench_backfill.rivals", loop, dsn, *options]
+        return [sys.executable, str(Path(__file__).with_name("rivals.py")), loop, dsn, *options]
     beside = Path(sys.executable).with_name("dbwatch")
     dbwatch = str(beside) if beside.exists() else shutil.which("dbwatch") or "dbwatch"
     what = ("--table", "users", "--set", "phone = legacy_phone", "--where", "phone IS NULL")
