@@ -12,6 +12,8 @@ from dbwatch.errors import UsageError
 SLOWEST, FASTEST = -4, 3
 """Bounds of the manual speed; what a level means is `pace.Pace.at_level`'s to say."""
 
+SHORTEST_BATCH_S, LONGEST_BATCH_S = 0.01, 10.0
+"""As a plan and a runbook have it."""
 LONGEST_OVERRIDE_S = 24 * 3600.0
 """For longer, start it without the signal."""
 
@@ -27,6 +29,7 @@ class Control:
         self._aborting = False
         self._asked: dict[str, float] = {}
         self._until: dict[str, float] = {}
+        self._target_s: float | None = None
 
     @property
     def paused_because(self) -> str | None:
@@ -37,6 +40,11 @@ class Control:
     def level(self) -> int:
         """Manual speed, SLOWEST to FASTEST; 0 is as planned."""
         return self._level
+
+    @property
+    def target_s(self) -> float | None:
+        """What a batch should take, as a person said since it began; None: as planned."""
+        return self._target_s
 
     @property
     def stopping(self) -> bool:
@@ -66,6 +74,13 @@ class Control:
     def slower(self) -> None:
         """One level down; at SLOWEST nothing happens."""
         self._level = max(SLOWEST, self._level - 1)
+        self._changed.set()
+
+    def aim(self, seconds: float) -> None:
+        """From the next batch on, one should take so many seconds. Raises UsageError where that is out of range."""
+        if not SHORTEST_BATCH_S <= seconds <= LONGEST_BATCH_S:
+            raise UsageError(f"a batch time of {seconds * 1000:g} ms is out of range", next="choose 10 ms to 10 s")
+        self._target_s = seconds
         self._changed.set()
 
     def stop(self) -> None:

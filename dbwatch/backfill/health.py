@@ -36,6 +36,8 @@ class Gate:
     """The worst signal's share of its threshold at the last reading."""
     worst: str = ""
     """The worst signal in words, whether it closes the gate or not; empty where none is worth a word."""
+    worst_by: str = ""
+    """The short name of that signal."""
     warnings: Mapping[str, str] = field(default_factory=dict)
     """Signals that only warn, by name, in words."""
     far_beyond: int = 0
@@ -50,6 +52,11 @@ class Gate:
     def closed_because(self) -> str:
         """In plain words; empty where it is open."""
         return self.blind_because or self.hurt_because
+
+    @property
+    def signal(self) -> str:
+        """The short name of the signal that closes it, or is the worst of those that slow; empty where none does."""
+        return "" if self.blind_because else self.hurt_by if self.hurt_because else self.worst_by
 
     @property
     def closed_was(self) -> str:
@@ -83,6 +90,7 @@ class Gate:
             hurt_because=hurt,
             load=worst.load,
             worst=worst.words if worst.load >= CALM else "",
+            worst_by=worst.name if worst.load >= CALM else "",
             warnings={signal.name: signal.words for signal in found if signal.warns},
             far_beyond=far_beyond,
         )

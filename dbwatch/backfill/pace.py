@@ -92,6 +92,11 @@ class Pace:
         changed = replace(self, level=level)
         return replace(changed, size=max(LEAST, round(self.size * min(1.0, changed.target_s / self.target_s))))
 
+    def aiming_at(self, seconds: float) -> Pace:
+        """The same with another target time; the size follows at once where that is shorter."""
+        shorter = min(1.0, seconds / self.base_target_s)
+        return replace(self, base_target_s=seconds, size=max(LEAST, round(self.size * shorter)))
+
     def at_most(self, keys: int) -> Pace:
         """The same for batches of so many keys at most."""
         return self if keys == self.most else replace(self, most=keys, size=min(self.size, keys))

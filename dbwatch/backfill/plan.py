@@ -94,6 +94,8 @@ class Plan:
     """How large the table of before-images will be, its index included; None: none is kept."""
     undo_notes: tuple[str, ...] = ()
     """Those of the notes that say what undo keeps, and what it need not keep."""
+    never_hot: bool = False
+    """Every update of it has to write an index that holds what SET changes."""
     unseen: Mapping[str, str] = field(default_factory=dict)
     """Health signals that privileges hide, by their short names, and the GRANT that shows each: it does not start
     until they are seen, or left out by name."""
@@ -177,6 +179,7 @@ async def plan(
         why_keyset=why,
         notes=(*_notes(spec, read, target, columns, sizes), *_health_notes(spec, session, seen, costs), *undo_notes),
         undo_notes=undo_notes,
+        never_hot=bool(facts.indexes),
         unseen=seen.missing(spec.without),
         kept=kept,
         images_bytes=sizes.images_bytes,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from dbwatch.backfill.heap import Heap
 from dbwatch.backfill.walk import Walk
 
 HISTORY = 300
@@ -58,11 +59,18 @@ class BackfillProgress:
     rows_per_s: float = 0.0
     eta_s: float | None = None
     """Seconds to the end at the present rate; None while that is unknown."""
+    eta_low_s: float | None = None
+    """Seconds to the earliest end that is likely, by the spread of the rates so far (`eta.spread`); None: unknown."""
+    eta_high_s: float | None = None
+    """The same to the latest; None with *eta_low_s* known: it stands still so often that nobody can tell."""
     batch_rows: int = 0
     """Keys that the next batch will walk."""
     batch_ms: float = 0.0
     """What the last batch took on the server, COMMIT included."""
     target_ms: float = 0.0
+    """What one should take, manual speed included."""
+    base_target_ms: float = 0.0
+    """The same without it: as planned, or as a person set it since."""
     duty: float = 1.0
     """The share of time spent working, 0 to 1; the rest is slept."""
     batches: int = 0
@@ -85,8 +93,20 @@ class BackfillProgress:
     """How large the before-images will be, as the plan estimated it; None: none are kept."""
     walk: Walk | None = None
     """How it walks; None before the first batch, and on the way back."""
+    walk_why: str = ""
+    """Why so, in plain words."""
     hot: float | None = None
     """Share of HOT updates in the last window; None where that is not known."""
+    wal_bytes: int = 0
+    """WAL that the server wrote during the batches of this run: an upper bound of ours."""
+    wal_rows: int = 0
+    """Rows that these batches changed."""
+    wal_per_row_foretold: float | None = None
+    """Bytes that the plan expected of each; None where it was not asked."""
+    heap: Heap | None = None
+    """The table on disk, as it was when this run began and now; None: not measured yet, or it cannot be."""
+    bloat_foretold: int | None = None
+    """Bytes by which the plan expected the heap to grow."""
     was: str = ""
     """The reason as it is told once it is over, where that reads otherwise: `replica r1 was 4.8 s behind`."""
     delayed: int = 0
@@ -101,6 +121,8 @@ class BackfillProgress:
     """Health signals that only warn: their short names, and what they say."""
     overridden: tuple[tuple[str, float], ...] = ()
     """Health signals that a person overrode, and for how many seconds yet."""
+    signal: str = ""
+    """The short name of the health signal that holds it back, or slows it most; empty where none does."""
 
 
 Progress = Callable[[BackfillProgress], None]

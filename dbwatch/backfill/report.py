@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
+from dbwatch.backfill import eta
 from dbwatch.backfill.harm import Harm
 from dbwatch.backfill.health import Gate
-from dbwatch.backfill.pace import DUTY_MOST, Pace
+from dbwatch.backfill.heap import Heap
+from dbwatch.backfill.pace import DUTY_MOST, Batch, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import HISTORY, BackfillProgress, Progress, State, Worker
 from dbwatch.backfill.row import Position
@@ -17,6 +19,8 @@ from dbwatch.text import age
 
 RATE_OVER_S = 10.0
 """The stretch of time that a rate is taken over."""
+MARK_EVERY_S = 1.0
+"""How often it is remembered how far it was, for the spread of the rates."""
 
 
 class Reporter:
@@ -28,6 +32,10 @@ class Reporter:
         self._progress = progress
         self._history: deque[float] = deque(maxlen=HISTORY)
         self._passed: deque[tuple[float, int, int]] = deque()
+        self._marks: deque[eta.Seen] = deque(maxlen=round(eta.MEMORY_S / MARK_EVERY_S) + 1)
+        self._paused_s = 0.0
+        self._last: tuple[float, State] | None = None
+        self._wal_bytes = self._wal_rows = 0
         self._rows_before = 0
         self.worker: Worker | None = None
         self.blocked = 0
@@ -40,15 +48,19 @@ class Reporter:
         self.warnings: Mapping[str, str] = {}
         self.overridden: Mapping[str, float] = {}
         self.quarantined = 0
+        self.signal = ""
+        self.heap: Heap | None = None
 
     def began(self, at: Position) -> None:
         """The backfill stands there when this run begins."""
         self._rows_before = at.rows_done
         self._passed.append((self._clock.monotonic(), at.rows_done, at.scanned))
 
-    def batch(self, seconds: float) -> None:
-        """A batch took so long."""
-        self._history.append(seconds * 1000)
+    def batch(self, batch: Batch) -> None:
+        """A batch was committed."""
+        self._history.append(batch.seconds * 1000)
+        self._wal_bytes += batch.wal_bytes
+        self._wal_rows += batch.rows
 
     def tell(self, state: State, reason: str, at: Position, pace: Pace, was: str = "") -> BackfillProgress:
         """Hands on how it stands now; *was* is how the reason is told once it is over."""
@@ -62,6 +74,9 @@ class Reporter:
         total = self._plan.rows_estimate
         left = max(0, total - at.scanned)
         over = state in (State.DONE, State.INCOMPLETE)
+        eta_s = 0.0 if over else left / key_rate if key_rate > 0 else None
+        low_s, high_s = self._spread(now, state, at.scanned, 0 if over else left, eta_s)
+        forecast, pending = self._plan.forecast, self._plan.pending_estimate
         told = BackfillProgress(
             table=self._plan.table,
             state=state,
@@ -70,10 +85,13 @@ class Reporter:
             rows_total_estimate=at.rows_done if over else self._total(at),
             fraction=1.0 if over else min(0.999, at.scanned / total if total else 0.0),
             rows_per_s=max(0.0, (at.rows_done - rows) / seconds),
-            eta_s=0.0 if over else left / key_rate if key_rate > 0 else None,
+            eta_s=eta_s,
+            eta_low_s=low_s,
+            eta_high_s=high_s,
             batch_rows=pace.size,
             batch_ms=self._history[-1] if self._history else 0.0,
             target_ms=pace.target_s * 1000,
+            base_target_ms=pace.base_target_s * 1000,
             duty=pace.duty,
             batches=at.batches,
             level=pace.level,
@@ -86,7 +104,13 @@ class Reporter:
             epoch=at.epoch,
             images_bytes=self._plan.images_bytes,
             walk=self.walk,
+            walk_why=why_so(self._plan, self.walk),
             hot=self.hot,
+            wal_bytes=self._wal_bytes,
+            wal_rows=self._wal_rows,
+            wal_per_row_foretold=forecast.wal_bytes / pending if forecast is not None and pending else None,
+            heap=self.heap,
+            bloat_foretold=forecast.bloat_bytes if forecast is not None else None,
             was=was,
             delayed=self.harm.sessions,
             delayed_s=self.harm.total_s,
@@ -94,13 +118,43 @@ class Reporter:
             usual=self.usual,
             warnings=tuple(self.warnings.items()),
             overridden=tuple(self.overridden.items()),
+            signal=self.signal,
         )
         self._progress(told)
         return told
 
+    def _spread(
+        self, now: float, state: State, scanned: int, left: int, eta_s: float | None
+    ) -> tuple[float | None, float | None]:
+        """Between when and when it will be over. The time in which a person had it paused says nothing of that."""
+        if self._last is not None and self._last[1] is State.PAUSED:
+            self._paused_s += now - self._last[0]
+        self._last = (now, state)
+        worked = now - self._paused_s
+        if self._marks and scanned < self._marks[-1][1]:  # a failover took batches back
+            self._marks.clear()
+        if not self._marks or worked - self._marks[-1][0] >= MARK_EVERY_S:
+            self._marks.append((worked, scanned))
+        low_s, high_s = eta.spread((*self._marks, (worked, scanned)), left)
+        if eta_s is None or low_s is None:
+            return low_s, high_s
+        return min(low_s, eta_s), max(high_s, eta_s) if high_s is not None else None
+
     def _total(self, at: Position) -> int:
         before = self._rows_before if self._plan.spec.mode == "pending" else 0
         return max(at.rows_done, before + self._plan.pending_estimate)
+
+
+def why_so(plan: Plan, walk: Walk | None) -> str:
+    """Why a backfill walks as it does, in plain words; empty before it walks. Pure."""
+    if walk is None:
+        return ""
+    if plan.spec.walk is not Walk.AUTO:
+        return "as it was asked for"
+    if plan.why_keyset:
+        return plan.why_keyset
+    other = "plain keyset is" if walk is Walk.STRIPES else "stripes are"
+    return f"{other} timed against it now and then"
 
 
 def why_slow(pace: Pace, gate: Gate, overridden: Mapping[str, float]) -> str:

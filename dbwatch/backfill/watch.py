@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbwatch.backfill import sight
+from dbwatch.backfill import heap, sight
+from dbwatch.backfill.heap import Heap
 from dbwatch.backfill.latency import Ledger
 from dbwatch.backfill.reading import SLOW_EVERY, Counts, Holder, Latency, Reading, Replica, Server, Slot, Table, Waiter
 from dbwatch.backfill.sight import Sight
@@ -42,6 +43,8 @@ class Watch:
         """The worker's backend; None while there is none, and behind a pooler."""
         self.heard: Callable[[Reading], None] = lambda _: None
         """Told of each new reading, at once."""
+        self.heap: Heap | None = None
+        """How large the table is on disk; None until it could be measured, and on the way back."""
         self._connector = connector
         self._clock = clock
         self._thresholds = thresholds
@@ -77,9 +80,14 @@ class Watch:
             self.heard(self.reading)
             if self._looks % SLOW_EVERY == 0:  # what takes long must not make what was read at once look old
                 self._seldom = await self._slowly()
+                await self._measure()
             self._looks += 1
         except (psycopg.Error, ConnectionLost, ServerSilent, CannotConnect):
             self._drop()
+
+    async def _measure(self) -> None:
+        if self._session is not None and self._relation is not None:
+            self.heap = Heap.after(self.heap, await heap.measure(self._session, self._relation, within=ANSWER_S))
 
     def _drop(self) -> None:
         session, self._session = self._session, None

@@ -57,7 +57,7 @@ async def at_work(
 
     *reclaim* claims again on a server that forgot the claim; *stands* tells from the row how far we are.
     """
-    thresholds = thresholds.without(plan.spec.without)
+    thresholds = thresholds.without((*plan.spec.without, *(("hot",) if plan.never_hot else ())))
     walked = (plan.statements.schema, plan.statements.table)
     # The way back walks along our own before-images: what becomes of those harms nobody.
     watch = Watch(connector, clock, thresholds, table=None if plan.statements.schema == SCHEMA else walked)
@@ -171,7 +171,7 @@ class BatchWorker:
             batch = Batch(batch.rows, batch.seconds, batch.wal_bytes, min(batch.seconds, reading.worker_waits_s))
         self.pace = self.pace.after(batch)
         self._beat_at = self._clock.monotonic()
-        self._reporter.batch(batch.seconds)
+        self._reporter.batch(batch)
         self.tell(State.RUNNING, why_slow(self.pace, self._gate, self._reporter.overridden))
         await self.rest(batch.seconds)
         return batch
@@ -226,6 +226,9 @@ class BatchWorker:
         """Takes in what a person and the server said since."""
         if self.pace.level != self._control.level:
             self.pace = self.pace.at_level(self._control.level)
+        target_s = self._control.target_s
+        if target_s is not None and target_s != self.pace.base_target_s:
+            self.pace = self.pace.aiming_at(target_s)
         reading = self._watch.reading
         self._see(reading)
         if reading is not None and reading.at != self.pace.felt_at:
@@ -238,6 +241,7 @@ class BatchWorker:
         self._gate = self._gate.see(reading, now, overridden)
         reporter = self._reporter
         reporter.overridden, reporter.warnings = overridden, self._gate.warnings
+        reporter.signal, reporter.heap = self._gate.signal, self._watch.heap
         reporter.usual = self._gate.memory.usual(self._gate.thresholds, self._watch.usual_ms)
 
     def _hear(self, reading: Reading) -> None:
