@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from dbwatch.backfill.heap import Heap
 from dbwatch.backfill.walk import Walk
+from dbwatch.text import clock
 
 HISTORY = 300
 """How many batch times a progress carries."""
@@ -123,6 +124,38 @@ class BackfillProgress:
     """Health signals that a person overrode, and for how many seconds yet."""
     signal: str = ""
     """The short name of the health signal that holds it back, or slows it most; empty where none does."""
+    ordered: str = ""
+    """The newest order from another terminal that it obeyed, in plain words; empty: none."""
+    compared: int = 0
+    """Filled rows of which it was looked whether `Spec.same` holds, a row as often as it was looked at."""
+    differing: int = 0
+    """Rows that were seen for which it did not."""
+    differs: str = ""
+    """A warning about those; empty: all that was seen is as it should be, or nothing was asked."""
+
+
+_UNITS = ((100, ("s", 1, 0)), (6000, ("min", 60, 0)), (48 * 3600, ("h", 3600, 1)), (float("inf"), ("d", 86400, 1)))
+"""Up to so many seconds, which unit with how many digits; as `text.age` has them."""
+
+
+def left(progress: BackfillProgress) -> str:
+    """How long still, for a person: `12:40 (10 to 18 min)`, `0:55`, `unknown`. Pure."""
+    middle = "unknown" if progress.eta_s is None else clock(progress.eta_s)
+    low, high = progress.eta_low_s, progress.eta_high_s
+    if low is None or progress.state.ended or progress.eta_s == 0:
+        return middle
+    return f"{middle} ({between(low, high)})"
+
+
+def between(low_s: float, high_s: float | None) -> str:
+    """A range of durations in one unit: `40 to 70 s`, `10 to 18 min`, `2.1 to 3.5 h`, `12 min or more`. Pure."""
+    longest = low_s if high_s is None else high_s
+    unit, seconds, digits = next((unit for upto, unit in _UNITS if longest < upto))
+    first = f"{low_s / seconds:.{digits}f}"
+    if high_s is None:
+        return f"{first} {unit} or more"
+    last = f"{high_s / seconds:.{digits}f}"
+    return f"{first} {unit}" if first == last else f"{first} to {last} {unit}"
 
 
 Progress = Callable[[BackfillProgress], None]

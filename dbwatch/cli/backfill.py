@@ -13,11 +13,11 @@ from typing import IO, Any
 
 from dbwatch.backfill import harm, kept, sight, trial
 from dbwatch.backfill.control import Control
-from dbwatch.backfill.forecast import Forecast
 from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.kept import Kept
+from dbwatch.backfill.outline import outline
 from dbwatch.backfill.plan import Plan, Spec, plan
-from dbwatch.backfill.progress import BackfillProgress, State
+from dbwatch.backfill.progress import BackfillProgress, State, left
 from dbwatch.backfill.restore import Restore, Returned
 from dbwatch.backfill.run import Backfill, Result
 from dbwatch.backfill.statements import shown
@@ -26,11 +26,13 @@ from dbwatch.clock import Clock, SystemClock
 from dbwatch.errors import Exit, Refused
 from dbwatch.journal import schema
 from dbwatch.postgres.session import Connector, Role
-from dbwatch.text import age, clock, count, one_line, sanitize, size
+from dbwatch.text import age, count, one_line, sanitize
 
 TOLD = ("state", "reason", "rows_done", "rows_total_estimate", "fraction", "rows_per_s", "eta_s")
 TOLD_OF_BATCHES = (
-    *("batches", "batch_rows", "batch_ms", "target_ms", "duty", "walk", "hot", "checking", "remaining", "blocked"),
+    *("eta_low_s", "eta_high_s"),
+    *("batches", "batch_rows", "batch_ms", "target_ms", "duty", "walk", "walk_why", "hot", "checking", "remaining"),
+    *("blocked", "wal_bytes", "wal_rows", "wal_per_row_foretold", "heap", "bloat_foretold", "signal"),
     *("quarantined", "delayed", "delayed_s", "delayed_worst_s", "usual", "warnings", "overridden"),
 )
 """What of the progress a JSON line tells."""
@@ -227,7 +229,7 @@ def bar(progress: BackfillProgress, width: int) -> str:
         f"[{'#' * filled}{'.' * (20 - filled)}] {progress.fraction:4.0%}",
         f"{progress.rows_done:,} rows",
         f"{count(progress.rows_per_s)}/s",
-        f"{clock(progress.eta_s)} left" if progress.eta_s is not None else "",
+        f"{left(progress)} left" if progress.eta_s is not None else "",
         f"batch {progress.batch_ms:.0f} of {progress.target_ms:.0f} ms",
         f"{progress.quarantined:,} in quarantine" if progress.quarantined else "",
         "final scan" if progress.checking and not progress.state.ended else "",
@@ -239,26 +241,7 @@ def bar(progress: BackfillProgress, width: int) -> str:
 
 def plan_lines(found: Plan) -> list[str]:
     """The plan for a person. Pure."""
-    return [
-        f"table    {found.table}, about {found.rows_estimate:,} rows",
-        f"pending  about {found.pending_estimate:,} rows ({found.estimated_by})",
-        f"key      {', '.join(one_line(column.name) for column in found.key)} ({found.index})",
-        f"mode     {found.spec.mode}, batches of {age(found.spec.batch_time_ms / 1000)}",
-        f"walk     {found.walk}",
-        f"aside    {found.spec.quarantine:,} rows at most that cannot take their value; one more ends it",
-        *([f"costs    {cost_of(found.forecast)}"] if found.forecast else []),
-        *(f"note     {note}" for note in found.notes),
-        "",
-        *found.batch_sql.splitlines(),
-    ]
-
-
-def cost_of(costs: Forecast) -> str:
-    """A forecast for a person. Pure."""
-    return (
-        f"about {count(costs.batches)} batches, {age(costs.seconds)}, {size(costs.wal_bytes)} of WAL, "
-        f"{size(costs.bloat_bytes)} of bloat, to a factor of two"
-    )
+    return [*(f"{name:<8} {said}" for name, said in outline(found)), "", *found.batch_sql.splitlines()]
 
 
 def plan_json(found: Plan) -> dict[str, Any]:
@@ -287,6 +270,7 @@ def plan_json(found: Plan) -> dict[str, Any]:
 def progress_json(progress: BackfillProgress) -> dict[str, Any]:
     """A progress for a program. Pure."""
     told = {name: getattr(progress, name) for name in (*TOLD, *TOLD_OF_BATCHES)}
+    told["heap"] = asdict(progress.heap) if progress.heap is not None else None
     pairs = {"warnings": dict(progress.warnings), "overridden": {name: round(s) for name, s in progress.overridden}}
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()} | pairs
 

@@ -1,0 +1,30 @@
+"""A plan as a person reads it, before anything runs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dbwatch.backfill.forecast import Forecast
+from dbwatch.backfill.plan import Plan
+from dbwatch.text import age, count, one_line, size
+
+
+def outline(found: Plan) -> Iterator[tuple[str, str]]:
+    """What *found* says, a name and a sentence each; its SQL is `batch_sql`."""
+    yield "table", f"{found.table}, about {found.rows_estimate:,} rows"
+    yield "pending", f"about {found.pending_estimate:,} rows ({found.estimated_by})"
+    yield "key", f"{', '.join(one_line(column.name) for column in found.key)} ({found.index})"
+    yield "mode", f"{found.spec.mode}, batches of {age(found.spec.batch_time_ms / 1000)}"
+    yield "walk", found.walk
+    yield "aside", f"{found.spec.quarantine:,} rows at most that cannot take their value; one more ends it"
+    if found.forecast is not None:
+        yield "costs", cost_of(found.forecast)
+    yield from (("note", note) for note in found.notes)
+
+
+def cost_of(costs: Forecast) -> str:
+    """A forecast for a person."""
+    return (
+        f"about {count(costs.batches)} batches, {age(costs.seconds)}, {size(costs.wal_bytes)} of WAL, "
+        f"{size(costs.bloat_bytes)} of bloat, to a factor of two"
+    )
