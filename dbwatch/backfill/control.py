@@ -112,12 +112,12 @@ class Control:
         self._until = {signal: until for signal, until in self._until.items() if until > now}
         return {signal: until - now for signal, until in self._until.items()}
 
-    async def rest(self, clock: Clock, seconds: float) -> None:
-        """Sleeps for *seconds*, or until something above is called, whichever comes first."""
+    async def rest(self, clock: Clock, seconds: float) -> bool:
+        """Sleeps for *seconds*, or until something above is called, whichever comes first; whether nothing was."""
         self._changed.clear()
         if seconds <= 0 or self._stopping:
             await asyncio.sleep(0)
-            return
+            return not self._stopping
         sleeping = asyncio.ensure_future(clock.sleep(seconds))
         changing = asyncio.ensure_future(self._changed.wait())
         try:
@@ -125,3 +125,4 @@ class Control:
         finally:
             sleeping.cancel()
             changing.cancel()
+        return not self._changed.is_set()

@@ -54,6 +54,8 @@ class FinalScan:
         self._reporter = reporter
         self._clock = clock
         self._keys = FIRST_KEYS
+        self.unfillable = 0
+        """Rows that SET leaves pending, once it has run."""
 
     async def run(self) -> tuple[int, str]:
         """The rows still pending, without those in quarantine, and why, in one sentence.
@@ -67,6 +69,7 @@ class FinalScan:
             if not swept.filled:
                 break
             swept = await self._sweep(fill=scan < fills)
+        self.unfillable = swept.unfillable
         return swept.left, self._explained(swept)
 
     async def _sweep(self, *, fill: bool) -> _Sweep:

@@ -50,6 +50,9 @@ class Reporter:
         self.quarantined = 0
         self.signal = ""
         self.heap: Heap | None = None
+        self.ordered = ""
+        self.compared = self.differing = 0
+        self.differs = ""
 
     def began(self, at: Position) -> None:
         """The backfill stands there when this run begins."""
@@ -119,6 +122,10 @@ class Reporter:
             warnings=tuple(self.warnings.items()),
             overridden=tuple(self.overridden.items()),
             signal=self.signal,
+            ordered=self.ordered,
+            compared=self.compared,
+            differing=self.differing,
+            differs=self.differs,
         )
         self._progress(told)
         return told

@@ -14,6 +14,7 @@ from dbwatch.backfill.cursor import Window
 from dbwatch.backfill.final import FinalScan, still_pending
 from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.hunt import Hunter
+from dbwatch.backfill.orders import Orders
 from dbwatch.backfill.pace import MOST, Batch, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import Progress, State, nobody
@@ -49,6 +50,10 @@ class Result:
     """It was finished before; this run did nothing."""
     images: str = ""
     """The table that holds what was overwritten; empty: none was kept."""
+    id: int = 0
+    """Its number in the journal."""
+    unfillable: int = 0
+    """Pending rows that SET leaves so, as the final scan counted them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ class Backfill:
             reporter=self._reporter,
             thresholds=self._thresholds,
             reclaim=self._reclaim,
+            orders=Orders(self._control, self._clock),
         )
         async with working as worker:
             result = await self._to_the_end(worker, began)
@@ -143,9 +149,10 @@ class Backfill:
             hunter = Hunter(worker, self._plan, self._reporter)
             if not worker.position.walked:
                 await self._walk(worker, hunter)
-            left, note = 0, ""
+            left, unfillable, note = 0, 0, ""
             if self._plan.spec.mode == "pending":
-                left, note = await FinalScan(worker, hunter, self._plan, self._reporter, self._clock).run()
+                scan = FinalScan(worker, hunter, self._plan, self._reporter, self._clock)
+                (left, note), unfillable = await scan.run(), scan.unfillable
             held = await self._count_quarantine(worker)
             pending = left + (held.rows if self._plan.spec.mode == "once" else await still_pending(worker))
             note = "; ".join(filter(None, [quarantine.explained(worker.position.id, held), note]))
@@ -153,6 +160,7 @@ class Backfill:
             await worker.carry_out(partial(_close, worker, outcome, pending, note), last_words=True)
         except StopRequested:
             outcome, pending, note = State.STOPPED, None, "stopped; the next run goes on from here"
+            unfillable = 0
             await worker.part(outcome.value, note)
         except DbwatchError as error:
             if not isinstance(error, Fenced):
@@ -161,7 +169,8 @@ class Backfill:
             raise
         at = worker.position
         worker.tell(outcome, note)
-        return Result(outcome, at.rows_done, at.batches, self._clock.monotonic() - began, pending, note=note)
+        seconds = self._clock.monotonic() - began
+        return Result(outcome, at.rows_done, at.batches, seconds, pending, note=note, id=at.id, unfillable=unfillable)
 
     async def _count_quarantine(self, worker: BatchWorker) -> quarantine.Tally:
         async def counted(session: BatchSession, _: Timeouts) -> quarantine.Tally:
@@ -260,6 +269,7 @@ class Backfill:
             note=note,
             already=True,
             images=images,
+            id=done.id,
         )
 
 

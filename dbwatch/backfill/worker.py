@@ -17,6 +17,7 @@ from dbwatch.backfill.claim import Claimed
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.health import Gate, Reading, Thresholds
 from dbwatch.backfill.images import Images
+from dbwatch.backfill.orders import LOOK_EVERY_S, Orders
 from dbwatch.backfill.pace import Batch, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import State
@@ -52,10 +53,12 @@ async def at_work(
     thresholds: Thresholds,
     reclaim: Callable[[Session], Awaitable[Claimed]],
     stands: Callable[[Row], Position] = attrgetter("position"),
+    orders: Orders | None = None,
 ) -> AsyncIterator[BatchWorker]:
     """A worker on *session* with its watch, both ended in the end.
 
-    *reclaim* claims again on a server that forgot the claim; *stands* tells from the row how far we are.
+    *reclaim* claims again on a server that forgot the claim; *stands* tells from the row how far we are; *orders* from
+    another terminal are obeyed where they are given.
     """
     thresholds = thresholds.without((*plan.spec.without, *(("hot",) if plan.never_hot else ())))
     walked = (plan.statements.schema, plan.statements.table)
@@ -76,6 +79,7 @@ async def at_work(
         reclaim=reclaim,
         images=claimed.images,
         stands=stands,
+        orders=orders,
     )
     reporter.began(claimed.position)
     try:
@@ -110,8 +114,10 @@ class BatchWorker:
         reclaim: Callable[[Session], Awaitable[Claimed]],
         images: Images | None,
         stands: Callable[[Row], Position],
+        orders: Orders | None,
     ) -> None:
         self.position = position
+        self._orders = orders
         self._images = images
         self._stands = stands
         self.pace = Pace(base_target_s=plan.spec.batch_time_ms / 1000)
@@ -178,7 +184,7 @@ class BatchWorker:
 
     async def rest(self, worked_s: float) -> None:
         """Rests as the duty asks after *worked_s* seconds of work, or until a person says something."""
-        await self._control.rest(self._clock, self.pace.sleep_s(worked_s))
+        await self._rest(self.pace.sleep_s(worked_s))
 
     def tell(self, state: State, reason: str, was: str = "") -> None:
         """Hands on how it stands now; *was* is how the reason is told once it is over."""
@@ -209,6 +215,7 @@ class BatchWorker:
             if self._watching.done():
                 self._watching.result()
             await self._beat()
+            await self._obey()
             self._look()
             if self._control.paused_because is not None:
                 self.tell(State.PAUSED, self._control.paused_because)
@@ -268,6 +275,26 @@ class BatchWorker:
         except EXPECTED:
             self._session.session.sever()  # the next batch connects again
 
+    async def _obey(self) -> None:
+        if self._orders is None or self._session is None or not self._session.session.alive:
+            return
+        try:
+            await self._orders.look(self._session.session, self.position)
+        except EXPECTED:
+            self._session.session.sever()  # the next batch connects again
+        self._reporter.ordered = self._orders.told
+
+    async def _rest(self, seconds: float) -> None:
+        """Rests so long, or until somebody says something, here or from another terminal."""
+        until = self._clock.monotonic() + seconds
+        while await self._control.rest(self._clock, min(seconds, LOOK_EVERY_S)):
+            seconds = until - self._clock.monotonic()
+            if seconds <= 0:
+                return
+            await self._obey()
+            if self._control.paused_because is not None:
+                return
+
     async def _connected(self) -> BatchSession:
         if self._session is not None and self._session.session.alive:
             return self._session
@@ -320,7 +347,7 @@ class BatchWorker:
         reason, rest_s = self._answer(trouble, error, failures)
         self._give_up(trouble, reason, error)
         self.tell(State.THROTTLED, reason)
-        await self._control.rest(self._clock, rest_s)
+        await self._rest(rest_s)
 
     async def _adopted_again(self, session: BatchSession) -> None:
         try:

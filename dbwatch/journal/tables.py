@@ -126,6 +126,8 @@ backfill = Table(
     Column("restored", BigInteger, nullable=False, server_default="0", comment="rows brought back"),
     Column("changed", BigInteger, nullable=False, server_default="0", comment="left: others changed them since"),
     Column("missing", BigInteger, nullable=False, server_default="0", comment="left: they are gone"),
+    Column("ordered", Text, comment="JSON, the newest order from another terminal: act, by, at, why; null: none"),
+    Column("heeded", Boolean, nullable=False, server_default=false(), comment="its worker took notice of it"),
 )
 Index("backfill_spec", backfill.c.spec_hash)
 
