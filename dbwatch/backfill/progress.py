@@ -132,14 +132,6 @@ class BackfillProgress:
     """Rows that were seen for which it did not."""
     differs: str = ""
     """A warning about those; empty: all that was seen is as it should be, or nothing was asked."""
-    ordered: str = ""
-    """The newest order from another terminal that it obeyed, in plain words; empty: none."""
-    compared: int = 0
-    """Filled rows of which it was looked whether `Spec.same` holds, a row as often as it was looked at."""
-    differing: int = 0
-    """Rows that were seen for which it did not."""
-    differs: str = ""
-    """A warning about those; empty: all that was seen is as it should be, or nothing was asked."""
 
 
 _UNITS = ((100, ("s", 1, 0)), (6000, ("min", 60, 0)), (48 * 3600, ("h", 3600, 1)), (float("inf"), ("d", 86400, 1)))
