@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from dbwatch.backfill import claim
+from dbwatch.backfill.orders import Order
 from dbwatch.backfill.quarantine import told
-from dbwatch.backfill.row import RESTORING
+from dbwatch.backfill.row import RESTORED, RESTORING
 from dbwatch.journal import rights, schema
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Session
 from dbwatch.text import one_line
+
+OVER = ("done", RESTORING, RESTORED)
+"""One of these takes no orders any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,10 @@ class Known:
     note: str
     started_at: datetime
     ended_at: datetime | None
+    paused: Order | None = None
+    """The order from another terminal by which it pauses, or will when it is taken up; None: there is none."""
+    heeded: bool = False
+    """Its worker took notice of the newest order."""
 
     @property
     def state(self) -> str:
@@ -62,6 +70,7 @@ class Known:
             **{name: getattr(self, name) for name in (*names, *more)},
             "started_at": self.started_at.isoformat(),
             "ended_at": self.ended_at.isoformat() if self.ended_at else None,
+            "paused": {**asdict(self.paused), "at": self.paused.at.isoformat()} if self.paused else None,
         }
 
 
@@ -99,9 +108,12 @@ class _Found:
     backend: bool
     quarantined: int
     rows_estimate: int | None
+    ordered: str | None
+    heeded: bool
 
     def known(self) -> Known:
         spec: Mapping[str, Any] = json.loads(self.spec)
+        order = Order.from_text(self.ordered) if self.ordered and self.status not in OVER else None
         return Known(
             id=self.id,
             window=self.window,
@@ -122,6 +134,8 @@ class _Found:
             note=one_line(self.note or "", 2000),
             started_at=self.started_at.astimezone(UTC),
             ended_at=self.ended_at.astimezone(UTC) if self.ended_at else None,
+            paused=order if order is not None and order.pauses else None,
+            heeded=self.heeded,
         )
 
     def _fraction(self) -> float | None:
@@ -144,9 +158,11 @@ def _lines(one: Known) -> list[str]:
     pending = f", {one.pending:,} pending" if one.pending is not None else ""
     ended = f", ended {one.ended_at:%Y-%m-%d %H:%M:%S}" if one.ended_at else ""
     of = f"  (step {one.step})" if one.step else ""
+    unheard = "" if one.heeded or not one.alive else "; its worker has not answered yet"
     return [
         f"{one.id:<4}  {one.table}  SET {one_line(one.set, 60)}{of}",
         f"      {one.state}",
+        *([f"      {one.paused}, since {one.paused.since}{unheard}"] if one.paused else []),
         f"      {percent}{one.rows_done:,} rows in {one.batches:,} batches{pending}",
         f"      since {one.started_at:%Y-%m-%d %H:%M:%S}{ended} UTC",
         *([f"      {told(one.quarantined)} in quarantine"] if one.quarantined else []),

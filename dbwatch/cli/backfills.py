@@ -1,4 +1,4 @@
-"""Doors to the backfills that the journal knows: `backfill status` and `backfill retry`."""
+"""Doors to the backfills that the journal knows: `backfill status`, `retry`, `pause` and `resume`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import json
 from collections import defaultdict
 from dataclasses import asdict
 
-from dbwatch.backfill import known, quarantine
+from dbwatch.backfill import giving, known, quarantine
 from dbwatch.backfill.known import Known
+from dbwatch.backfill.orders import Act
 from dbwatch.backfill.quarantine import Held, Retried
+from dbwatch.cli import actor
 from dbwatch.cli.output import say
+from dbwatch.clock import SystemClock
 from dbwatch.errors import Exit
 from dbwatch.postgres.session import Connector, Role
 
@@ -51,6 +54,13 @@ def retry(dsn: str, *, id: int, key: str, as_json: bool) -> int:
     result = asyncio.run(quarantine.retry(Connector(dsn), id, quarantine.canonical(key) if key else None))
     say(json.dumps(asdict(result)) if as_json else "\n".join(retried_lines(result)))
     return Exit.FAILED if result.left else Exit.OK
+
+
+def order(dsn: str, act: Act, *, id: int | None, named: str, why: str) -> int:
+    """Has a backfill that runs elsewhere pause or go on. Raises DbwatchError where none does."""
+    given = giving.give(Connector(dsn), SystemClock(), act, id=id, by=actor.who(named), why=why)
+    say(asyncio.run(given))
+    return Exit.OK
 
 
 def retried_lines(result: Retried) -> list[str]:

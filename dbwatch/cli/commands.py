@@ -191,6 +191,26 @@ def backfill_retry(
     return door.retry(dsn, id=id, key=key, as_json=json)
 
 
+Which = Annotated[int | None, Parameter(name="--id", help="The backfill's number, as its status tells it.")]
+Why = Annotated[str, Parameter(help="A word for whoever looks on.")]
+
+
+@backfills.command(name="pause")
+def backfill_pause(dsn: Dsn = "", /, *, which: Which = None, why: Why = "", actor: As = "") -> int:
+    """Pauses a backfill that runs in another terminal, or as a step of a window, until it is resumed."""
+    from dbwatch.cli import backfills as door
+
+    return door.order(dsn, "pause", id=which, named=actor, why=why)
+
+
+@backfills.command(name="resume")
+def backfill_resume(dsn: Dsn = "", /, *, which: Which = None, why: Why = "", actor: As = "") -> int:
+    """Lets a backfill go on that was paused from another terminal."""
+    from dbwatch.cli import backfills as door
+
+    return door.order(dsn, "resume", id=which, named=actor, why=why)
+
+
 @app.command
 def demo(
     *,

@@ -46,6 +46,12 @@ class Rights:
         """What lets this role drive the window."""
         return self._of("SELECT, INSERT, UPDATE")
 
+    @property
+    def to_order(self) -> str:
+        """What lets this role pause a backfill that somebody else runs."""
+        user = sanitize(self.user)
+        return f"{grant(f'USAGE ON SCHEMA {SCHEMA}', user)}; {grant(f'UPDATE ON {SCHEMA}.backfill', user)}"
+
     def _of(self, privileges: str) -> str:
         user = sanitize(self.user)
         on_tables = grant(f"{privileges} ON ALL TABLES IN SCHEMA {SCHEMA}", user)

@@ -9,6 +9,8 @@ from dbwatch.text import age
 
 WORTH_A_NOTE_S = 2.0
 """A shorter pause is told to whoever looks on, and forgotten."""
+TOLD_AGAIN = 10
+"""Rows that differ are noted again once there are so many times more of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class Heard:
     since: float | None = None
     """When the pause began that it is in; None while it goes on."""
     by_hand: bool = False
-    """A person paused it: of that the journal knows already."""
+    """A person paused it: of that the journal knows already, or by its order."""
     told: bool = False
     """The pause was noted."""
     was: str = ""
@@ -27,6 +29,10 @@ class Heard:
     warned: frozenset[str] = frozenset()
     overridden: frozenset[str] = frozenset()
     quarantined: bool = False
+    ordered: str = ""
+    """The newest order from another terminal."""
+    differing: int = 0
+    """Rows that differ, when that was noted last."""
 
     def after(self, progress: BackfillProgress, now: float) -> tuple[Heard, tuple[str, ...]]:
         """With one more *progress*, heard at the monotonic time *now*; and the notes that it is worth."""
@@ -35,6 +41,12 @@ class Heard:
             notes.append("a row cannot take its value: it is in quarantine, and the walk goes on past it")
         if progress.usual and not self.usual:
             notes.append(f"usual here: {progress.usual}")
+        if progress.ordered and progress.ordered != self.ordered:
+            notes.append(progress.ordered)
+        differing = self.differing
+        if progress.differing >= max(1, TOLD_AGAIN * differing):
+            differing = progress.differing
+            notes.append(progress.differs)
         for name, words in progress.warnings:
             if name not in self.warned:
                 notes.append(f"note: {words}")
@@ -47,6 +59,8 @@ class Heard:
             warned=self.warned | {name for name, _ in progress.warnings},
             overridden=frozenset(left),
             quarantined=self.quarantined or bool(progress.quarantined),
+            ordered=progress.ordered,
+            differing=differing,
         )
         heard, of_pause = heard._paused(progress, now)
         return heard, (*notes, *of_pause)

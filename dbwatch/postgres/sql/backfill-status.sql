@@ -1,5 +1,6 @@
 -- Every backfill that the journal knows, the newest first: how far it is, whether its owner's backend is there, how many
--- rows it holds in quarantine, and how many its table has, as the last VACUUM or ANALYZE found it.
+-- rows it holds in quarantine, and how many its table has, as the last VACUUM or ANALYZE found it. A journal that an older
+-- version made has no orders: the row's JSON tells of what is there.
 SELECT
     b.id,
     b.window_id::text AS "window",
@@ -24,6 +25,8 @@ SELECT
         SELECT count(*) FROM dbwatch.quarantine AS q
         WHERE q.backfill_id = b.id
     ) AS quarantined,
+    to_jsonb(b) ->> 'ordered' AS ordered,
+    coalesce((to_jsonb(b) ->> 'heeded')::boolean, false) AS heeded,
     (
         SELECT nullif(greatest(c.reltuples, 0), 0)::bigint
         FROM pg_catalog.pg_class AS c
