@@ -320,13 +320,10 @@ def test_a_pause_by_hand_is_in_the_journal_already_and_only_its_end_is_noted() -
     assert notes((0, replace(GOES, state=State.PAUSED)), (60, GOES)) == ["goes on at 4,000 rows"]
 
 
-def test_an_override_is_noted_with_its_time_and_so_is_its_end() -> None:
+def test_the_end_of_an_override_is_noted_and_who_began_it_the_driver_notes() -> None:
     assert notes(
         (0, replace(GOES, overridden=(("lag", 300.0),))), (1, replace(GOES, overridden=(("lag", 299.0),))), (301, GOES)
-    ) == [
-        "lag is overridden for 5 min",
-        "lag counts again",
-    ]
+    ) == ["lag counts again"]
 
 
 def test_what_is_usual_and_each_warning_are_noted_once() -> None:

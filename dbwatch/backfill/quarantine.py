@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -128,9 +129,23 @@ async def tally(session: Session, id: int, *, within: float = 5.0) -> Tally:
     return Tally(tuple(Counter({sanitize(state): rows for state, rows in found}).most_common()))
 
 
-async def listed(session: Session, id: int | None = None, *, within: float = 10.0) -> tuple[Held, ...]:
-    """The rows in quarantine of one backfill, or of all, by key. Raises as `Session.call` does."""
-    found = await session.values(query("backfill-quarantined", session.server_version), {"id": id}, within=within)
+async def of_step(session: Session, window: UUID, step: str) -> int | None:
+    """The id of the backfill that *step* of that *window* ran last; None: it never began. Raises as `Session.call`."""
+    b = tables.backfill.c
+    asked = select(func.max(b.id)).where(b.window_id == window, b.step_id == step)
+    [(id,)] = await session.values(*compiled(asked))
+    return None if id is None else int(id)
+
+
+async def listed(
+    session: Session, id: int | None = None, *, most: int | None = None, within: float = 10.0
+) -> tuple[Held, ...]:
+    """The rows in quarantine of one backfill, or of all, by key; the first *most* of them.
+
+    Raises as `Session.call` does.
+    """
+    asked = {"id": id, "most": most}
+    found = await session.values(query("backfill-quarantined", session.server_version), asked, within=within)
     return tuple(Held(id, Poison(key, one_line(state, 5), one_line(why, 500))) for id, key, state, why in found)
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import psycopg
 
 from dbwatch.backfill import harm, sight
-from dbwatch.backfill.plan import Plan, Spec, plan
+from dbwatch.backfill.explain import explained
+from dbwatch.backfill.plan import Maker, Plan, Spec, plan
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill, Result
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError
 from dbwatch.journal.events import StepNoted
-from dbwatch.postgres.session import Role
+from dbwatch.postgres.session import Connector, Role, Session
 from dbwatch.postgres.signals import signal
 from dbwatch.runbook import model
 from dbwatch.steps.heard import Heard
@@ -36,14 +38,30 @@ def asked(spec: model.Backfill) -> Spec:
     )
 
 
-async def planned(spec: model.Backfill, kit: Kit) -> Plan:
+async def planned(spec: model.Backfill, connector: Connector, made_by: Maker) -> Plan:
     """How it will be run. Raises DbwatchError where it cannot be."""
-    session = await kit.connector.open(Role.PROBE)
+    async with _probe(connector) as session:
+        return await _plan(session, spec, connector, made_by)
+
+
+async def foreseen(spec: model.Backfill, connector: Connector, made_by: Maker) -> tuple[Plan, tuple[str, ...]]:
+    """The same for a person to read, with how the server would carry out a batch of it: EXPLAIN's lines."""
+    async with _probe(connector) as session:
+        found = await _plan(session, spec, connector, made_by)
+        return found, await explained(session, found)
+
+
+@asynccontextmanager
+async def _probe(connector: Connector) -> AsyncIterator[Session]:
+    session = await connector.open(Role.PROBE)
     try:
-        seen = await sight.of(kit.connector, session)
-        return await plan(session, asked(spec), made_by=kit.made_by, seen=seen)
+        yield session
     finally:
         await session.close()
+
+
+async def _plan(session: Session, spec: model.Backfill, connector: Connector, made_by: Maker) -> Plan:
+    return await plan(session, asked(spec), made_by=made_by, seen=await sight.of(connector, session))
 
 
 async def run(spec: model.Backfill, kit: Kit) -> Outcome:
@@ -51,7 +69,7 @@ async def run(spec: model.Backfill, kit: Kit) -> Outcome:
 
     Raises Refused where privileges hide health signals that the runbook does not leave out.
     """
-    found = await planned(spec, kit)
+    found = await planned(spec, kit.connector, kit.made_by)
     sight.require_seen(found.work, found.unseen)
     scribe = _Scribe(spec.id, kit.record, kit.clock, found.undo_notes)
 

@@ -51,7 +51,6 @@ class Heard:
             if name not in self.warned:
                 notes.append(f"note: {words}")
         left = dict(progress.overridden)
-        notes += [f"{name} is overridden for {age(s)}" for name, s in left.items() if name not in self.overridden]
         notes += [f"{name} counts again" for name in sorted(self.overridden - left.keys())]
         heard = replace(
             self,

@@ -24,12 +24,12 @@ from dbwatch.journal.fold import WindowState
 from dbwatch.monitor.poller import Poller
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
-from dbwatch.window import intents
+from dbwatch.window import filling, intents
 from dbwatch.window.abort import AbortPlan
 from dbwatch.window.amending import follow
 from dbwatch.window.blockers import waiting_for
 from dbwatch.window.driver import Driver
-from dbwatch.window.feed import Frame, WindowView
+from dbwatch.window.feed import Aside, Foretold, Frame, WindowView
 from dbwatch.window.ground import Ground
 from dbwatch.window.hub import Hub, HubFeed
 from dbwatch.window.intents import Answer, Intent
@@ -253,6 +253,14 @@ class Conductor:
     async def plan_abort(self) -> AbortPlan:
         """The way back from here. Raises DbwatchError or psycopg.Error where it cannot be told."""
         return await (self.driver.aborting.plan() if self._driving else self._navigator.plan())
+
+    async def plan_backfill(self, step: str) -> Foretold:
+        """What the backfill *step* would do from here. Raises DbwatchError or psycopg.Error where it cannot be told."""
+        return await filling.foretell(self.ground, step)
+
+    async def rows_aside(self, step: str) -> Aside:
+        """What the backfill *step* holds in quarantine. Raises as `plan_backfill`."""
+        return await filling.aside(self.ground, step)
 
     async def submit(self, intent: Intent) -> Answer:
         """Carries the intent out as far as taking it on goes; long work goes on behind. Never raises."""

@@ -16,7 +16,8 @@ from dbwatch.journal.fold import Proposal, Request, StepStatus, WindowState
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
 from dbwatch.runbook.model import Manual, Migrate, Sql, Step
-from dbwatch.window import gates, intents, restoring
+from dbwatch.text import age
+from dbwatch.window import filling, gates, intents, restoring
 from dbwatch.window.aborting import Aborting
 from dbwatch.window.amending import Amending
 from dbwatch.window.ground import Ground
@@ -51,6 +52,8 @@ class Driver:
         self.amending = Amending(ground, self._survey.forget)
         self._granted: dict[int, ev.RequestAnswered] = {}
         """By the request's seq, what was done about it: nothing is done twice for one wish."""
+        self._retrying = ""
+        """The step whose rows are tried again."""
 
     @property
     def state(self) -> WindowState:
@@ -59,6 +62,8 @@ class Driver:
     @property
     def busy(self) -> str:
         """What of ours runs now, in plain words; empty: nothing."""
+        if self._retrying:
+            return f"another try of the rows that {self._retrying} set aside"
         return (gates.running_words(self.state) or "the last step's end") if self.work.under_way else ""
 
     async def recover(self) -> None:
@@ -130,6 +135,12 @@ class Driver:
                 return await self._toggle_backfill(self._store.actor)
             case intents.ChangeSpeed(faster=faster):
                 return await self._change_speed(faster)
+            case intents.SetBatchTime(seconds=seconds):
+                return await self._set_batch_time(seconds)
+            case intents.OverrideSignal(signal=signal, seconds=seconds):
+                return await self._override(signal, seconds)
+            case intents.RetryRows(step=step_id, key=key):
+                return await self._retry(step_id, key)
             case intents.StopOurs():
                 return await self._stop_ours()
             case intents.Abort(digest=digest, confirmation=confirmation):
@@ -287,6 +298,41 @@ class Driver:
             return Answer(False, f"it cannot go {word}")
         await self._store.record(ev.StepNoted(running.id, f"{word} by hand: level {hand.level:+d}"))
         return Answer(True, f"{running.id} goes {word} (level {hand.level:+d})")
+
+    async def _set_batch_time(self, seconds: float) -> Answer:
+        running, hand = self.state.running, self.work.hand
+        if running is None or not self.work.backfilling:
+            return Answer(False, "no backfill is running")
+        hand.aim(seconds)
+        said = f"a batch should take {seconds * 1000:.0f} ms"
+        await self._store.record(ev.StepNoted(running.id, f"{said}, says {self._store.actor}"))
+        return Answer(True, f"{running.id}: {said} from now on")
+
+    async def _override(self, signal: str, seconds: float) -> Answer:
+        running, hand = self.state.running, self.work.hand
+        if running is None or not self.work.backfilling:
+            return Answer(False, "no backfill is running")
+        hand.override(signal, seconds)
+        if not seconds:  # that it counts again is noted when it does
+            return Answer(True, f"{running.id} heeds {signal} again")
+        await self._store.record(ev.StepNoted(running.id, f"{self._store.actor} overrides {signal} for {age(seconds)}"))
+        return Answer(True, f"{running.id} goes on in spite of {signal} for {age(seconds)}")
+
+    async def _retry(self, step_id: str, key: str | None) -> Answer:
+        """Each row has a transaction of its own: what is done by the time that this is cut short stays done."""
+        if self.busy:
+            return Answer(False, f"{self.busy} is running: rows are tried again when it does not")
+        self._retrying = step_id
+        self._touch()
+        try:
+            result = await filling.retry(self.ground, step_id, key)
+            self.work.quarantined(step_id, (await filling.aside(self.ground, step_id)).total)
+        finally:
+            self._retrying = ""
+            self._touch()
+        said = filling.told(result)
+        await self._store.record(ev.StepNoted(step_id, f"{said}; asked by {self._store.actor}"))
+        return Answer(not result.left, said)
 
     async def _stop_ours(self) -> Answer:
         what = self.busy

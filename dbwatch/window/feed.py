@@ -76,6 +76,45 @@ class Frame:
     """None: nobody runs a window here, we only watch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """What a backfill step would do, as it was planned just now. All of it may be shown as it is."""
+
+    step: str
+    said: tuple[tuple[str, str], ...]
+    """What a dry run says: a name and a sentence each."""
+    batch: tuple[str, ...] = ()
+    """The UPDATE of a batch, by lines."""
+    explained: tuple[str, ...] = ()
+    """How the server would carry out a batch: EXPLAIN's lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsideRow:
+    """A row that could not take its value."""
+
+    key: str
+    """As the journal has it: names the row, and may be hostile."""
+    shown: str
+    """The same for a person."""
+    sqlstate: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What a backfill step holds in quarantine."""
+
+    step: str
+    backfill: int | None = None
+    """Its id; None: it never began in this window."""
+    total: int = 0
+    tally: str = ""
+    """How many by SQLSTATE: `23514: 12, 22001: 1`."""
+    rows: tuple[AsideRow, ...] = ()
+    """The first of them, by key."""
+
+
 class Feed(Protocol):
     """A source of frames."""
 
@@ -108,4 +147,12 @@ class Desk(Protocol):
 
     async def plan_abort(self) -> AbortPlan:
         """The way back from here, as it would be carried out. Raises DbwatchError where it cannot be told."""
+        ...
+
+    async def plan_backfill(self, step: str) -> Foretold:
+        """What the backfill *step* would do from here. Raises DbwatchError or psycopg.Error where it cannot be told."""
+        ...
+
+    async def rows_aside(self, step: str) -> Aside:
+        """What the backfill *step* holds in quarantine. Raises as `plan_backfill`."""
         ...

@@ -78,6 +78,30 @@ class ChangeSpeed:
 
 
 @dataclass(frozen=True, slots=True)
+class SetBatchTime:
+    """A batch of the running backfill should take so many seconds from now on."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideSignal:
+    """The running backfill does not heed this health signal for so many seconds; 0: it does again."""
+
+    signal: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRows:
+    """Try rows again that the backfill *step* has set aside."""
+
+    step: str
+    key: str | None = None
+    """The one under this key, as the journal has it; None: all of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     """Cancel or terminate the session that a person saw and confirmed."""
 
@@ -133,6 +157,9 @@ Intent = (
     | Amend
     | ToggleBackfill
     | ChangeSpeed
+    | SetBatchTime
+    | OverrideSignal
+    | RetryRows
     | Signal
     | StopOurs
     | Abort
@@ -143,8 +170,8 @@ Intent = (
 
 DRIVER: frozenset[type] = frozenset(
     {
-        RunStep, SignOff, Decide, Decline, Amend, ToggleBackfill, ChangeSpeed, Signal, StopOurs, Abort, Note, Mark,
-        CloseWindow,
+        RunStep, SignOff, Decide, Decline, Amend, ToggleBackfill, ChangeSpeed, SetBatchTime, OverrideSignal, RetryRows,
+        Signal, StopOurs, Abort, Note, Mark, CloseWindow,
     }
 )  # fmt: skip
 """What the desk of the one who drives takes."""

@@ -11,7 +11,7 @@ from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.kept import Kept
 from dbwatch.postgres.session import Connector, Role, describe
 from dbwatch.window.abort import AbortPlan
-from dbwatch.window.feed import Frame
+from dbwatch.window.feed import Aside, Foretold, Frame
 from dbwatch.window.hub import Hub, HubFeed
 from dbwatch.window.intents import Answer, Intent, Signal
 from dbwatch.window.signalling import signal_session
@@ -56,6 +56,14 @@ class Watch:
 
     async def plan_abort(self) -> AbortPlan:
         """Raises Refused: there is nothing to take back."""
+        raise Refused("no window is open here", next="start one with dbwatch run RUNBOOK")
+
+    async def plan_backfill(self, step: str) -> Foretold:
+        """Raises Refused, as `plan_abort`."""
+        raise Refused("no window is open here", next="start one with dbwatch run RUNBOOK")
+
+    async def rows_aside(self, step: str) -> Aside:
+        """Raises Refused, as `plan_abort`."""
         raise Refused("no window is open here", next="start one with dbwatch run RUNBOOK")
 
     async def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -146,6 +147,11 @@ class Work:
         running = self._ground.store.state.running
         self.backfill_step = running.id if running else self.backfill_step
         self._touch()
+
+    def quarantined(self, step: str, rows: int) -> None:
+        """Rows that the backfill *step* set aside were tried again: so many are left."""
+        if self.backfill is not None and self.backfill_step == step:
+            self.backfill = replace(self.backfill, quarantined=rows)
 
     def _kit(self, attempt: int, previous: StepState) -> Kit:
         g, fence = self._ground, self._ground.store.fence
