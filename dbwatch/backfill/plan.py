@@ -56,6 +56,9 @@ class Spec:
     """Health signals, by their short names, that it does not look at."""
     quarantine: int = 100
     """How many rows that cannot take their value may be set aside before it ends; 0: the first one ends it."""
+    same: str | None = None
+    """What has to hold for every row that WHERE does not take any more, `phone IS NOT DISTINCT FROM legacy_phone`:
+    looked at while it runs, and for the whole table in the end; None: nothing."""
     lock_timeout_ms: int | None = None
     """How long a batch may wait for a row; None derives it from batch_time_ms."""
     statement_timeout_ms: int | None = None

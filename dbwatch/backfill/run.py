@@ -54,6 +54,10 @@ class Result:
     """Its number in the journal."""
     unfillable: int = 0
     """Pending rows that SET leaves so, as the final scan counted them."""
+    compared: int = 0
+    """Rows of which it was looked, once all was filled, whether `Spec.same` holds; 0 where it was not asked."""
+    differing: int = 0
+    """Those for which it does not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, replace
 from typing import IO, Any
 
-from dbwatch.backfill import harm, kept, sight, trial
+from dbwatch.backfill import certificate, harm, kept, sight, trial
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.kept import Kept
@@ -34,6 +34,7 @@ TOLD_OF_BATCHES = (
     *("batches", "batch_rows", "batch_ms", "target_ms", "duty", "walk", "walk_why", "hot", "checking", "remaining"),
     *("blocked", "wal_bytes", "wal_rows", "wal_per_row_foretold", "heap", "bloat_foretold", "signal"),
     *("quarantined", "delayed", "delayed_s", "delayed_worst_s", "usual", "warnings", "overridden"),
+    *("ordered", "compared", "differing", "differs"),
 )
 """What of the progress a JSON line tells."""
 LINE_EVERY_S = 1.0
@@ -78,7 +79,7 @@ async def _run(dsn: str, spec: Spec, as_json: bool, again: bool) -> int:
         teller.say("\n".join([*plan_lines(found), ""]))
     control = Control()
     backfill = Backfill(connector, found, clock=system_clock, control=control, progress=teller.see, again=again)
-    return await _ended(asyncio.ensure_future(backfill.run()), control, teller)
+    return await _ended(asyncio.ensure_future(backfill.run()), control, teller, found)
 
 
 async def _back(dsn: str, spec: Spec, as_json: bool, dry_run: bool) -> int:
@@ -121,8 +122,10 @@ async def _kept(connector: Connector, spec_hash: str) -> Kept:
     return found
 
 
-async def _ended(running: asyncio.Future[Result] | asyncio.Future[Returned], control: Control, teller: Teller) -> int:
-    """The exit code of what runs, once its last line is written."""
+async def _ended(
+    running: asyncio.Future[Result] | asyncio.Future[Returned], control: Control, teller: Teller, of: Plan | None = None
+) -> int:
+    """The exit code of what runs, a backfill *of* a plan or a way back, once its last line is written."""
     _stop_on_signals(control, running)
     try:
         result = await running
@@ -131,11 +134,14 @@ async def _ended(running: asyncio.Future[Result] | asyncio.Future[Returned], con
     finally:
         teller.end()
     last = result_json(result) if isinstance(result, Result) else returned_json(result)
+    if isinstance(result, Result) and of is not None:
+        certified = certificate.of(result, of, teller.last)
+        last["certificate"] = asdict(certified) if certified is not None else None
     if teller.last is not None:
         last |= harm_json(teller.last)
     with contextlib.suppress(OSError):
         print(json.dumps(last, ensure_ascii=False), flush=True)
-    if isinstance(result, Result) and result.quarantined:
+    if isinstance(result, Result) and (result.quarantined or result.differing):
         tell(result.note)
     if result.outcome is State.STOPPED:
         return Exit.INTERRUPTED
@@ -293,6 +299,9 @@ def result_json(result: Result) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "pending": result.pending,
         "quarantined": result.quarantined,
+        "unfillable": result.unfillable,
+        "compared": result.compared,
+        "differing": result.differing,
         "outcome": str(result.outcome),
         "already": result.already,
         "images": result.images,

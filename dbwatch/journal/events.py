@@ -124,6 +124,34 @@ class StepNoted(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class BackfillCertified(Fact):
+    """A backfill is complete: what it did, and what it left. Later steps may require it."""
+
+    kind: ClassVar[str] = "backfill.certified"
+    step: str
+    backfill: int
+    """Its number in `dbwatch.backfill`: what it holds in quarantine may become less."""
+    table: str
+    mode: str
+    rows: int
+    batches: int
+    seconds: float
+    """Of the run that ended it; 0 where it had been ended before."""
+    quarantined: int
+    unfillable: int
+    pending: int | None
+    """Rows left besides those in quarantine; None in mode once, where nothing in a row tells."""
+    same: str = ""
+    """What holds for every row that it did not leave; empty: nothing was asked."""
+    compared: int = 0
+    """Rows of which that was found, once all was filled."""
+    harm: str = ""
+    """What the run did to others."""
+    says: str = ""
+    """All of it in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
 class Noted(Fact):
     """A person's note."""
 
@@ -299,9 +327,9 @@ KNOWN: dict[str, type[Fact]] = {
     cls.kind: cls
     for cls in (
         WindowOpened, DriverTook, RunbookAmended, StepStarted, StepDone, StepFailed, StepUnknown, DdlSeen, StepNoted,
-        Noted, Marked, ConfirmationAsked, ConfirmationGiven, ConfirmationRefused, Requested, RequestAnswered,
-        SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionNoted, AbortActionDone,
-        AbortActionFailed, AbortFinished, JournalRewound, WindowClosed,
+        BackfillCertified, Noted, Marked, ConfirmationAsked, ConfirmationGiven, ConfirmationRefused, Requested,
+        RequestAnswered, SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionNoted,
+        AbortActionDone, AbortActionFailed, AbortFinished, JournalRewound, WindowClosed,
     )
 }  # fmt: skip
 

@@ -47,6 +47,8 @@ class StepState:
     """A person did it and signed it off; nothing of ours ran."""
     undone: bool = False
     """An abort took it back."""
+    certificate: ev.BackfillCertified | None = None
+    """Of a backfill that is complete."""
 
 
 class ActionStatus(StrEnum):
@@ -206,6 +208,8 @@ def _after(state: WindowState, event: ev.Event) -> WindowState:
             return replace(state, requests=(*state.requests, request))
         case ev.RequestAnswered() as fact:
             return replace(state, requests=tuple(r for r in state.requests if r.seq != fact.request))
+        case ev.BackfillCertified() as fact:
+            return _with_step(state, replace(state.step(fact.step), certificate=fact))
         case ev.StepStarted() | ev.StepDone() | ev.StepFailed() | ev.StepUnknown() | ev.StepNoted() as fact:
             if state.proposal is not None and state.proposal.step == fact.step:
                 state = replace(state, proposal=None)

@@ -31,6 +31,8 @@ def sentence(fact: ev.Fact) -> str:
             return f"{fact.step}: nobody knows how it ended: {fact.reason}"
         case ev.StepNoted():
             return f"{fact.step}: {fact.text}"
+        case ev.BackfillCertified():
+            return f"{fact.step} certified: {fact.says}"
         case ev.DdlSeen():
             where = f"{fact.step} {fact.revision}".strip()
             return f"{where}: {'done' if fact.done else 'sent'}{', commits by itself' * fact.autocommit}: {fact.sql}"

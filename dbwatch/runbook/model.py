@@ -86,6 +86,18 @@ class _Step(Spec):
     """What a person does to undo this step; signed off during an abort."""
     confirm: Literal["navigator"] | None = None
     """`navigator`: the driver proposes the step, and it begins once a second person has typed the database's name."""
+    certificate: Word | None = Field(default=None, examples=["fill"])
+    """The id of an earlier backfill: the step begins only with its certificate, that it left no row undone."""
+    tolerates: int = Field(default=0, ge=0, le=1_000_000)
+    """With `certificate`: how many rows that backfill may have left in quarantine."""
+
+    @model_validator(mode="after")
+    def _tolerates_what_a_certificate_leaves(self) -> _Step:
+        if "tolerates" in self.model_fields_set and self.certificate is None:
+            raise refuse(
+                '"tolerates" says nothing without "certificate"', 'write certificate = "fill" too', at="tolerates"
+            )
+        return self
 
 
 class Manual(_Step):
@@ -138,8 +150,20 @@ class Backfill(_Step):
     """Keep what is overwritten, so that an abort brings it back; a column that the window makes needs none of that."""
     quarantine: int = Field(default=100, ge=0, le=1_000_000)
     """How many rows that cannot take their value may be set aside; one more ends the step."""
+    same: Condition | None = Field(default=None, examples=["phone IS NOT DISTINCT FROM legacy_phone_field"])
+    """While both are written: what has to hold for each row that `where` does not take any more, now and in the end."""
     without: Signals = Field(default=(), strict=False, examples=[["lag"]])
     """Health signals that it does not look at, such as `"lag"`; `dbwatch backfill --help` lists them."""
+
+    @model_validator(mode="after")
+    def _same_needs_pending(self) -> Backfill:
+        if self.same is not None and self.mode == "once":
+            raise refuse(
+                'in mode "once" nothing in a row tells whether it was filled, and "same" has to hold for those',
+                'leave it out, or choose mode = "pending"',
+                at="same",
+            )
+        return self
 
 
 class Sql(_Step):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 
 import psycopg
 
-from dbwatch.backfill import harm, sight
+from dbwatch.backfill import certificate, harm, sight
 from dbwatch.backfill.explain import explained
 from dbwatch.backfill.plan import Maker, Plan, Spec, plan
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill, Result
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError
-from dbwatch.journal.events import StepNoted
+from dbwatch.journal.events import BackfillCertified, StepNoted
 from dbwatch.postgres.session import Connector, Role, Session
 from dbwatch.postgres.signals import signal
 from dbwatch.runbook import model
@@ -35,6 +36,7 @@ def asked(spec: model.Backfill) -> Spec:
         undo=spec.undo,
         quarantine=spec.quarantine,
         without=spec.without,
+        same=spec.same,
     )
 
 
@@ -89,11 +91,15 @@ async def run(spec: model.Backfill, kit: Kit) -> Outcome:
     stopping = asyncio.create_task(_stop(kit, scribe))
     writing = asyncio.create_task(scribe.write())
     try:
-        return ended(await backfill.run(), scribe.last)
+        result = await backfill.run()
     finally:
         stopping.cancel()
         scribe.end()
         await asyncio.wait({writing}, timeout=5.0)
+    certified = certificate.of(result, found, scribe.last)
+    if certified is not None:
+        await kit.record(BackfillCertified(spec.id, **asdict(certified), says=str(certified)))
+    return ended(result, scribe.last)
 
 
 def ended(result: Result, last: BackfillProgress | None = None) -> Outcome:
@@ -108,6 +114,8 @@ def ended(result: Result, last: BackfillProgress | None = None) -> Outcome:
             return Done(f"{rows}, none pending" + (f"; {result.note}" if result.note else ""))
         case State.STOPPED:
             return Failed(f"stopped after {rows}; it goes on from there", again=True, stopped=True)
+        case _ if result.differing and not result.pending:
+            return Failed(f"{rows}; {result.note}", again=True)
         case _:
             return Failed(f"{rows}; {result.pending:,} still pending: {result.note}", again=True)
 

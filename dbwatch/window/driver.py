@@ -17,7 +17,7 @@ from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
 from dbwatch.runbook.model import Manual, Migrate, Sql, Step
 from dbwatch.text import age
-from dbwatch.window import filling, gates, intents, restoring
+from dbwatch.window import certificates, filling, gates, intents, restoring
 from dbwatch.window.aborting import Aborting
 from dbwatch.window.amending import Amending
 from dbwatch.window.ground import Ground
@@ -170,6 +170,8 @@ class Driver:
             return Answer(False, why)
         if isinstance(step, Manual):
             return Answer(False, f"{step.id} is a person's step: do it, then sign it off with a note")
+        if why := await certificates.shortfall(self.ground, step):
+            return Answer(False, why)
         if (wait := await self._not_yet(step, name, "")) is not None:
             return wait
         await self._start(step)
@@ -201,6 +203,8 @@ class Driver:
 
     async def _begin(self, step: Step, proposal: Proposal) -> None:
         """Begins a step that a second person has confirmed. Raises Refused where it cannot begin any more."""
+        if why := await certificates.shortfall(self.ground, step):
+            raise Refused(why)
         if isinstance(step, Manual):
             await self._signed(step, proposal.note)
         else:
@@ -235,6 +239,8 @@ class Driver:
         if refused := gates.sign_off_refusal(self.state, self.ground.runbook, step):
             return Answer(False, refused)
         unknown = self.state.step(step_id).status is StepStatus.UNKNOWN
+        if not unknown and (why := await certificates.shortfall(self.ground, step)):
+            return Answer(False, why)
         if not unknown and (wait := await self._not_yet(step, name, note)) is not None:
             return wait
         await self._signed(step, note)

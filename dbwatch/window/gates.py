@@ -47,6 +47,29 @@ def unconfirmed(state: WindowState, step: Step) -> str:
     return f"{step.id} waits for a second person's word"
 
 
+def uncertified(state: WindowState, step: Step, status: str = "", held: int = 0) -> str:
+    """Why *step* may not begin for want of the certificate that it requires; empty where it has it.
+
+    The backfill that was certified has that *status* now, and holds so many rows in quarantine.
+    """
+    of = step.certificate
+    if of is None:
+        return ""
+    known = state.step(of)
+    certificate = known.certificate
+    wants = f"{step.id} requires the certificate of {of}"
+    waive = f"or amend the runbook: leave certificate out of {step.id}"
+    if certificate is None or known.undone:
+        return f"{wants}, and there is none; run {of} to its end, {waive}"
+    if status != "done":
+        return f"{wants}, which does not stand any more: its backfill {certificate.backfill} is {status} now; {waive}"
+    if held <= step.tolerates:
+        return ""
+    rows = "1 row" if held == 1 else f"{held:,} rows"
+    retry = f"dbwatch backfill retry --id {certificate.backfill} tries them again"
+    return f"{wants}, which left {rows} in quarantine: {retry}; or amend the runbook: tolerates = {held} in {step.id}"
+
+
 def amendment_refusal(state: WindowState, old: Runbook, new: Runbook) -> str:
     """Why *new* cannot take the place of *old* now; empty where it can.
 
