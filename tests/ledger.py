@@ -148,14 +148,15 @@ QUICK = Thresholds(poll_s=0.1, calm_s=0.3)
 """A health gate for tests that wait for it."""
 
 
-async def run_elsewhere(dsn: str, spec: Spec) -> asyncio.subprocess.Process:
-    """A backfill in a process of its own, to be killed. It prints a line per batch."""
+async def run_elsewhere(dsn: str, spec: Spec, broken: str = "") -> asyncio.subprocess.Process:
+    """A backfill in a process of its own, to be killed. It prints a line per batch. *broken*: see faults/broken.py."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         _ELSEWHERE,
         dsn,
         json.dumps(asdict(spec)),
+        broken,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
@@ -163,6 +164,7 @@ async def run_elsewhere(dsn: str, spec: Spec) -> asyncio.subprocess.Process:
 
 _ELSEWHERE = """
 import asyncio, json, sys
+from faults import broken
 from ledger import planned
 from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.run import Backfill
@@ -170,6 +172,7 @@ from dbwatch.clock import SystemClock
 from dbwatch.postgres.session import Connector
 
 async def main():
+    broken.become(sys.argv[3])
     connector = Connector(sys.argv[1])
     plan = await planned(connector, Spec(**json.loads(sys.argv[2])))
     told = lambda progress: print(progress.batches, flush=True)
