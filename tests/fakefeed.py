@@ -17,7 +17,7 @@ from dbwatch.postgres.facts import ServerFacts
 from dbwatch.runbook.model import Runbook
 from dbwatch.window import intents
 from dbwatch.window.abort import AbortPlan, Action, ActionKind, Blocker
-from dbwatch.window.feed import Frame, MigrationProgress, Rollback, WindowView
+from dbwatch.window.feed import Aside, AsideRow, Foretold, Frame, MigrationProgress, Rollback, WindowView
 from dbwatch.window.prediction import Prediction
 
 T0 = datetime(2026, 3, 14, 21, 4, 10, tzinfo=UTC)
@@ -220,6 +220,27 @@ PLAN = AbortPlan(
     prediction=Prediction(("9a20",), equal=True),
 )  # fmt: skip
 
+FORETOLD = Foretold(
+    "fill",
+    (
+        ("table", "public.users, about 1,320,000 rows"),
+        ("pending", "about 1,295,000 rows (sample)"),
+        ("key", "id (users_pkey)"),
+        ("walk", "8 stripes in windows of 40,000 keys at most, or keyset: both are timed"),
+        ("costs", "about 260 batches, 12 s, 420 MB of WAL, 31 MB of bloat, to a factor of two"),
+        ("note", "health signals that are not there: lag (no replica), slots (no replication slot)"),
+    ),
+    ("UPDATE users", "SET phone = legacy_phone_field", "WHERE id > :lo_1"),
+    ("Update on users", "  ->  Index Scan using users_pkey on users"),
+)
+ASIDE = Aside(
+    "fill", 7, 2, "22001: 1, 23514: 1",
+    (
+        AsideRow('["42"]', '["42"]', "22001", "value too long for type character varying(20)"),
+        AsideRow('["4711"]', '["4711"]', "23514", 'violates check constraint "users_phone_same"'),
+    ),
+)  # fmt: skip
+
 SECOND = RUNBOOK.model_copy(
     update={
         "phase": tuple(
@@ -287,6 +308,8 @@ class FakeDesk:
     ) -> None:
         self.asked: list[intents.Intent] = []
         self.plan = PLAN
+        self.foretold = FORETOLD
+        self.aside = ASIDE
         self._answer = answer or intents.Answer(True, "taken")
         self._accepts, self._silent = accepts, silent
 
@@ -304,6 +327,16 @@ class FakeDesk:
         if self._silent:
             await asyncio.Event().wait()
         return self.plan
+
+    async def plan_backfill(self, step: str) -> Foretold:
+        if self._silent:
+            await asyncio.Event().wait()
+        return self.foretold
+
+    async def rows_aside(self, step: str) -> Aside:
+        if self._silent:
+            await asyncio.Event().wait()
+        return self.aside
 
 
 TIMEOUT = "canceling statement due to lock timeout: it waited 2 s for users, held by 47110 (reports)"

@@ -10,9 +10,11 @@ import pytest
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.walk import Walk
 from dbwatch.journal import events as ev
+from dbwatch.tui.bars import spark
 from dbwatch.tui.columns import plain
-from dbwatch.tui.panes.backfill import before_lines, progress_lines, spark, why
 from dbwatch.tui.panes.base import Choice
+from dbwatch.tui.panes.filling import progress_lines, why
+from dbwatch.tui.panes.foretold import before_lines
 from dbwatch.tui.panes.journal import COLUMNS, JournalPane, chosen, event_line, says, tone
 from dbwatch.tui.panes.plan import plan_sheet, step_detail
 from dbwatch.window.feed import Frame, Rollback
@@ -192,7 +194,7 @@ def test_before_it_began_it_says_what_it_would_do_and_which_key_starts_it() -> N
     def told(name: str) -> str:
         view = FRAMES[name].window
         assert view is not None
-        return "\n".join(line.plain for line in before_lines(view))
+        return "\n".join(line.plain for line in before_lines(view, 78))
 
     assert "does       users: SET phone = legacy_phone_field" in told("next is the backfill")
     assert "next       b starts it" in told("next is the backfill")
@@ -221,7 +223,7 @@ def test_the_journal_tells_when_and_who_at_80_columns() -> None:
 def test_every_fact_has_a_sentence_of_its_own(cls: type[ev.Fact]) -> None:
     values: dict[str, object] = {
         "str": "some text", "int": 1, "float": 2.0, "bool": True, "list[str]": ["one"], "list[dict[str, Any]]": [],
-        "dict[str, Any] | None": None,
+        "dict[str, Any] | None": None, "int | None": 1,
     }  # fmt: skip
     fact = cls(**{name: values[kind] for name, kind in cls.__annotations__.items() if name != "kind"})
     [event] = ff.journal(fact)[1:]

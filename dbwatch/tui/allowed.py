@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dbwatch.backfill.progress import State
 from dbwatch.journal.fold import ActionState, ActionStatus, Proposal, StepStatus
-from dbwatch.runbook.model import Manual
+from dbwatch.runbook.model import Backfill, Manual
 from dbwatch.tui.command import Refusal, Situation
 from dbwatch.window import gates
 from dbwatch.window.abort import ActionKind
@@ -190,6 +190,28 @@ def no_speed(view: WindowView, _: Situation) -> str:
     if reason := hands_off(view):
         return reason
     return "" if view.backfill is not None and not view.backfill.state.ended else "no backfill is running"
+
+
+def no_aside(view: WindowView, _: Situation) -> str:
+    """Of `v`."""
+    return "" if begun(view) is not None else "no backfill of this window has begun"
+
+
+def no_retry(view: WindowView, s: Situation) -> str:
+    """Of `r`."""
+    if reason := hands_off(view):
+        return reason
+    if view.busy:
+        return f"{view.busy} is running: rows are tried again when it does not"
+    return "" if s.aside else "v shows the rows that were set aside: put the cursor on one"
+
+
+def begun(view: WindowView) -> str | None:
+    """The backfill at work, else the one that was begun last; None before the first."""
+    if view.backfill_step:
+        return view.backfill_step
+    attempted = [s.id for s in view.runbook.steps() if isinstance(s, Backfill) and view.state.step(s.id).attempt]
+    return attempted[-1] if attempted else None
 
 
 def no_abort(view: WindowView, _: Situation) -> str:

@@ -30,10 +30,11 @@ from dbwatch.tui.dialogs.palette import Palette
 from dbwatch.tui.dialogs.reading import Detail, Help
 from dbwatch.tui.footline import Said
 from dbwatch.tui.livetable import LiveTable
+from dbwatch.tui.panes.backfill import BackfillPane
 from dbwatch.tui.terminal import TooSmall, appearance, too_small
 from dbwatch.tui.window_commands import WindowCommands
 from dbwatch.window.feed import Desk, Feed, Frame
-from dbwatch.window.intents import Abort, ChangeSpeed, Intent
+from dbwatch.window.intents import Abort, ChangeSpeed, Intent, RetryRows
 
 INTERVALS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between polls that `+` and `-` walk through."""
@@ -222,6 +223,8 @@ class DbwatchApp(App[None]):
         )
         if isinstance(intent, Abort) and not answer.taken and isinstance(self.screen, AbortDialog):
             self.screen.refused(answer.text)
+        if isinstance(intent, RetryRows):
+            self._board.backfill.look_again()
         if answer.name_needed and not self._leaving:
             self._window.name_needed(intent, answer.text)
 
@@ -261,6 +264,14 @@ class DbwatchApp(App[None]):
     def on_abort_dialog_sign_off_wanted(self, message: AbortDialog.SignOffWanted) -> None:
         """A person did the action that the abort waits for."""
         self._window.sign_off_action(message.action)
+
+    def on_backfill_pane_plan_wanted(self, message: BackfillPane.PlanWanted) -> None:
+        """Somebody looks at a backfill before it runs."""
+        self._own(self._window.bring_plan(message.step), "the backfill's plan")
+
+    def on_backfill_pane_rows_wanted(self, message: BackfillPane.RowsWanted) -> None:
+        """Somebody looks at the rows that were set aside."""
+        self._own(self._window.bring_rows(message.step), "the rows set aside")
 
     def do_detail(self) -> None:
         """All about the row under the cursor."""

@@ -89,6 +89,9 @@ class Board(Screen[None]):
         )
         self.filter_line = FilterLine(id="filter", placeholder="only rows with this text; Enter keeps it, Esc drops it")
         self.panes: dict[str, Pane] = {cls.command: cls(id=f"pane-{cls.command}") for cls in PANES}
+        backfill = self.panes["backfill"]
+        assert isinstance(backfill, BackfillPane)
+        self.backfill = backfill
         self._right = "activity"
         self._in_front = ""
         self._shown = shown
@@ -189,6 +192,7 @@ class Board(Screen[None]):
             can=pane.can,
             session=pane.session is not None,
             step=plan.step if pane is plan else None,
+            aside=pane is self.backfill and self.backfill.row is not None,
         )
 
     # What is drawn

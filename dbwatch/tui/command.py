@@ -34,6 +34,8 @@ class Situation:
     """Whether the cursor is on a session of the server's."""
     step: str | None = None
     """The step under the Plan's cursor."""
+    aside: bool = False
+    """Whether the cursor is on a row that a backfill has set aside."""
 
 
 Offered = Callable[[Situation], bool]

@@ -19,7 +19,10 @@ from dbwatch.window.intents import (
     Confirm,
     Mark,
     Note,
+    OverrideSignal,
+    RetryRows,
     RunStep,
+    SetBatchTime,
     Signal,
     SignOff,
     StopOurs,
@@ -82,6 +85,22 @@ COMMANDS: tuple[Command, ...] = (
         Group.WINDOW, _window(ChangeSpeed), in_window(allowed.no_speed), footer=9,
     ),
     Command(
+        "batch_time", ("t",), "t", "batch time", "what a batch of the backfill should take",
+        Group.WINDOW, _window(SetBatchTime), in_window(allowed.no_speed), footer=9,
+    ),
+    Command(
+        "override", ("o",), "o", "override", "let the backfill go on in spite of a health signal, for a while",
+        Group.WINDOW, _window(OverrideSignal), in_window(allowed.no_speed), footer=8,
+    ),
+    Command(
+        "aside", ("v",), "v", "rows set aside", "the rows that the backfill could not fill, and back",
+        Group.WINDOW, lambda s: s.window is not None and s.pane == "backfill", in_window(allowed.no_aside), footer=6,
+    ),
+    Command(
+        "retry", ("r",), "r", "try again", "try the row under the cursor again that was set aside, or all of them",
+        Group.WINDOW, lambda s: _window(RetryRows)(s) and s.pane == "backfill", in_window(allowed.no_retry), footer=5,
+    ),
+    Command(
         "stop", ("X",), "X", "stop ours", "stop our own work at once, change nothing else",
         Group.WINDOW, _window(StopOurs), in_window(allowed.no_stop), allowed.what_stop, footer=2,
     ),
@@ -114,7 +133,7 @@ COMMANDS: tuple[Command, ...] = (
         Group.SESSIONS, lambda s: Signal in s.accepts, _no_session, footer=4,
     ),
     Command(
-        "detail", ("d",), "d", "detail", "the whole row: query, locks held and waited for",
+        "detail", ("d",), "d", "detail", "the whole row: query, locks; a backfill's SQL and plan",
         Group.TABLE, refusal=_pane_can("detail", "there is no row to look at here"), footer=7,
     ),
     Command(

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dbwatch.backfill.progress import BackfillProgress
+from dbwatch.errors import Refused
 from dbwatch.journal.fold import ActionState, Proposal
 from dbwatch.monitor.samples import Activity
 from dbwatch.runbook.model import Manual
+from dbwatch.text import one_line
 from dbwatch.tui import allowed
 from dbwatch.tui.dialogs.abort import AbortDialog
-from dbwatch.tui.dialogs.ask import closing
+from dbwatch.tui.dialogs.ask import closing, retrying
+from dbwatch.tui.dialogs.batch_time import BatchTimeDialog
 from dbwatch.tui.dialogs.dialog import Dialog
 from dbwatch.tui.dialogs.edited import EditedDialog
 from dbwatch.tui.dialogs.naming import CloseAsItIs, ConfirmDialog, NoReturn, Word
 from dbwatch.tui.dialogs.note import decline, journal_note, mark, sign_off
+from dbwatch.tui.dialogs.override import OverrideDialog
 from dbwatch.tui.dialogs.signal import SignalDialog
 from dbwatch.tui.dialogs.unknown import TOOK, grounds, undecided
 from dbwatch.tui.dialogs.wheel import TakeOverDialog
@@ -31,7 +36,10 @@ from dbwatch.window.intents import (
     Intent,
     Mark,
     Note,
+    OverrideSignal,
+    RetryRows,
     RunStep,
+    SetBatchTime,
     Signal,
     SignOff,
     StopOurs,
@@ -211,6 +219,69 @@ class WindowCommands:
         """A level up."""
         self._app.submit(ChangeSpeed(faster=True), "faster")
 
+    def do_batch_time(self) -> None:
+        """What it takes now, and what it should."""
+
+        def chosen(seconds: float | None) -> None:
+            if seconds is not None:
+                self._app.submit(SetBatchTime(seconds), "batch time")
+
+        if (progress := self._backfill) is not None:
+            self._app.push_screen(BatchTimeDialog(progress), chosen)
+
+    def do_override(self) -> None:
+        """Which signal, and for how long."""
+
+        def chosen(intent: OverrideSignal | None) -> None:
+            if intent is not None:
+                self._app.submit(intent, "override")
+
+        if (progress := self._backfill) is not None:
+            self._app.push_screen(OverrideDialog(progress), chosen)
+
+    @property
+    def _backfill(self) -> BackfillProgress | None:
+        view = self._app.latest.window
+        return view.backfill if view is not None else None
+
+    def do_aside(self) -> None:
+        """The rows that were set aside, or the backfill again."""
+        self._app.board.backfill.turn()
+
+    def do_retry(self) -> None:
+        """A look at the row first."""
+        pane = self._app.board.backfill
+        row, found = pane.row, pane.aside
+        if row is None or found is None:
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer is not None:
+                self._app.submit(RetryRows(found.step, row.key if answer == "y" else None), "try again")
+
+        self._app.push_screen(retrying(row, found), answered)
+
+    async def bring_plan(self, step: str) -> None:
+        """Has the backfill's plan made, for the pane that wants it."""
+        pane = self._app.board.backfill
+        try:
+            pane.take_plan(step, await self._asked().plan_backfill(step))
+        except Exception as error:  # noqa: BLE001 (the edge of a look: the pane says so, and asks again)
+            pane.take_plan(step, None, _said(error))
+
+    async def bring_rows(self, step: str) -> None:
+        """Has the rows read that were set aside, for the pane that wants them."""
+        pane = self._app.board.backfill
+        try:
+            pane.take_rows(step, await self._asked().rows_aside(step))
+        except Exception as error:  # noqa: BLE001 (the edge of a look: the pane says so, and asks again)
+            pane.take_rows(step, None, _said(error))
+
+    def _asked(self) -> Desk:
+        if self._desk is None:
+            raise Refused("nobody is at this window who could tell")
+        return self._desk
+
     def do_stop(self) -> None:
         """At once: what it does is little, and late is worse than wrong."""
         self._app.submit(StopOurs(), "stop our work")
@@ -253,3 +324,7 @@ class WindowCommands:
 
         if session is not None:
             self._app.push_screen(SignalDialog(session, self._app.latest, terminate=terminate), confirmed)
+
+
+def _said(error: Exception) -> str:
+    return one_line(str(error)) or type(error).__name__

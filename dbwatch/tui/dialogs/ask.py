@@ -8,6 +8,8 @@ from textual import events
 from textual.content import Content
 
 from dbwatch.tui.dialogs.dialog import Dialog
+from dbwatch.tui.say import FAINT
+from dbwatch.window.feed import Aside, AsideRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,17 @@ def leaving(busy: str) -> Ask:
         "The journal keeps where we stand, and starting again on the same runbook goes on from there.",
     )
     return Ask("Leave while something of ours runs?", body, (Choice("y", "leave"),), "stay")
+
+
+def retrying(row: AsideRow, found: Aside) -> Ask:
+    """The question before rows that were set aside are tried again."""
+    body = Content.assemble(
+        ("key       ", FAINT), (row.shown, "bold"), ("\nwhy       ", FAINT), f"{row.message} ({row.sqlstate})",
+        "\n\nA row that is tried again is filled by the backfill's own SET and WHERE in a transaction of its own,"
+        " counted, and taken out of the list; one that fails again stays, with its new reason.",
+    )  # fmt: skip
+    every = Choice("a", f"try all {found.total:,}")
+    return Ask("Try it again?", body, (Choice("y", "try this row"), *([every] if found.total > 1 else [])))
 
 
 def closing(title: str, undone: bool) -> Ask:

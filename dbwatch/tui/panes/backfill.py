@@ -1,200 +1,239 @@
-"""The backfill: how far, how fast, and in plain words why it is slow, paused or not yet started."""
+"""The backfill of a window: its plan before it runs, how it goes while it does, and the rows that it set aside."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from textual.app import ComposeResult
+from textual.containers import Vertical
 from textual.content import Content
+from textual.message import Message
 from textual.widget import Widget
 
-from dbwatch import text
-from dbwatch.backfill.progress import BackfillProgress, State
-from dbwatch.backfill.walk import Walk
-from dbwatch.journal.fold import StepStatus
-from dbwatch.runbook.model import Backfill
-from dbwatch.tui.allowed import next_step
-from dbwatch.tui.header import bar, meter
+from dbwatch.tui.allowed import begun
+from dbwatch.tui.livetable import LiveTable
+from dbwatch.tui.panes.aside import aside_sheet, heading, records, row_lines
 from dbwatch.tui.panes.base import Pane, Record
-from dbwatch.tui.panes.plan import percent
-from dbwatch.tui.say import BAD, FAINT, GOOD, WARN, Say
-from dbwatch.window.feed import Frame, WindowView
+from dbwatch.tui.panes.filling import progress_lines
+from dbwatch.tui.panes.foretold import Ahead, before_lines, detail_lines, upcoming
+from dbwatch.tui.say import FAINT, Say
+from dbwatch.window.feed import Aside, AsideRow, Foretold, Frame, WindowView
 
-LABEL = 10
-"""Cells of the column of names."""
-BLOCKS = "▁▂▃▄▅▆▇█"
-
-WORDS: dict[State, tuple[str, str]] = {
-    State.RUNNING: ("▶ running", GOOD),
-    State.PAUSED: ("‖ PAUSED", WARN),
-    State.THROTTLED: ("◌ HELD BACK", WARN),
-    State.DONE: ("✓ done", GOOD),
-    State.INCOMPLETE: ("✗ INCOMPLETE", BAD),
-    State.STOPPED: ("■ stopped", WARN),
-    State.FAILED: ("✗ FAILED", BAD),
-}
+LIST_AGAIN_S = 5.0
+"""How old the list of rows grows before it is read anew while one looks at it."""
 
 
-def spark(values: Sequence[float], cells: int, top: float) -> str:
-    """The last values, one per cell, as blocks from 0 to *top*; what is above *top* is cut off there."""
-    last = values[-cells:] if cells > 0 else ()
-    step = len(BLOCKS) / max(top, 1e-9)
-    return "".join(BLOCKS[max(0, min(len(BLOCKS) - 1, int(value * step)))] for value in last)
+def _is_past(view: WindowView) -> bool:
+    """Whether the backfill that was at work is over, and another one is next."""
+    following = upcoming(view)
+    over = view.backfill is not None and view.backfill.state.ended
+    return over and following is not None and following != view.backfill_step
 
 
-def why(progress: BackfillProgress) -> tuple[str, str]:
-    """Why it is not at full speed right now, and a style; that it is, where it is."""
-    match progress.state:
-        case State.PAUSED:
-            return f"{progress.reason or 'paused by hand'}; b goes on", WARN
-        case State.THROTTLED:
-            return f"{progress.reason or 'held back'}; goes on by itself", WARN
-        case State.STOPPED:
-            return f"{progress.reason or 'stopped'}; b goes on from the cursor", WARN
-        case State.FAILED | State.INCOMPLETE:
-            return progress.reason or "no reason was given", BAD
-        case State.DONE:
-            return progress.reason, ""
-        case State.RUNNING:
-            if progress.checking:
-                return "all keys are walked; a last scan looks for rows that are still pending", ""
-            return (progress.reason, WARN) if progress.reason else ("at full speed", FAINT)
+class Body(Vertical):
+    """What the pane shows: lines, or a list of rows under a heading."""
 
+    DEFAULT_CSS = """
+    Body { height: 1fr; }
+    Body > .lines { height: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
+    """
 
-def progress_lines(progress: BackfillProgress, width: int, *, driving: bool = True) -> list[Content]:
-    """A backfill that has begun, in lines of *width* cells; only who drives has keys for its speed."""
-    word, style = WORDS[progress.state]
-    reason, tone = why(progress)
-    rows = f"{progress.rows_done:,} rows"
-    if progress.rows_total_estimate is not None:
-        rows += f" of about {progress.rows_total_estimate:,}"
-    wide = max(8, min(60, width - LABEL - 28))
-    slow = progress.target_ms > 0 and progress.batch_ms > 1.5 * progress.target_ms
-    time_bar = bar(progress.batch_ms / (2 * progress.target_ms) if progress.target_ms else 0.0, 12)
-    history = spark(progress.history, max(0, min(len(progress.history), width - LABEL - 40)), 2 * progress.target_ms)
-    eta = "unknown" if progress.eta_s is None else text.clock(progress.eta_s)
-    level = (
-        "as planned" if not progress.level else f"{progress.level:+d} {'faster' if progress.level > 0 else 'gentler'}"
-    )
-    lines = [
-        _line("table", Content.assemble(f"{progress.table}   ", (word, f"bold {style}"))),
-        _line("done", Content.assemble(f"{meter(progress.fraction, wide)} ", (percent(progress.fraction), "bold"))),
-        _line("rows", Content(f"{rows}, in {progress.batches:,} batches")),
-        _line("rate", Content(f"{progress.rows_per_s:,.0f} rows/s over the last 10 s")),
-        _line("left", Content(eta)),
-        _line("why", Content.styled(reason, tone)),
-        Content(""),
-        _line(
-            "batch",
-            Content.assemble(
-                (f"▕{time_bar}▏ {progress.batch_ms:.0f} ms of {progress.target_ms:.0f} ms{'!' if slow else ''} ",
-                 WARN if slow else ""),
-                (history, FAINT),
-            ),
-        ),
-        _line("size", Content(f"{progress.batch_rows:,} keys in the next batch")),
-        *([_line("walk", walk(progress))] if progress.walk is not None else []),
-        _line("working", Content(f"{progress.duty * 100:.0f} % of the time, the rest is slept")),
-        _line("speed", Content.assemble(level, ("    [ gentler   ] faster" if driving else "", FAINT))),
-    ]  # fmt: skip
-    if progress.blocked:
-        lines.append(_line("blocks", Content.styled(f"▲ {progress.blocked} sessions wait for our batch", BAD)))
-    if progress.delayed:
-        lines.append(_line("delayed", Content(delayed(progress))))
-    if progress.quarantined:
-        aside = f"▲ {progress.quarantined:,} rows set aside: dbwatch backfill status --quarantine lists them"
-        lines.append(_line("poison", Content.styled(aside, WARN)))
-    lines += [_line("heed", Content.styled(f"▲ {said}", WARN)) for _, said in progress.warnings]
-    if progress.remaining is not None:
-        lines.append(_line("pending", Content(f"{progress.remaining:,} rows, by the last scan")))
-    if progress.worker is not None:
-        lines.append(_line("backend", Content(f"{progress.worker.pid}")))
-    return lines
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = Say(focusable=True).add_class("lines")
+        self.heading = Say()
+        self.table = LiveTable()
+        self.turn(listing=False)
 
+    def compose(self) -> ComposeResult:
+        yield self.lines
+        yield self.heading
+        yield self.table
 
-def walk(progress: BackfillProgress) -> Content:
-    """How it walks, and what share of its updates finds room on the row's own page."""
-    how = "in stripes" if progress.walk is Walk.STRIPES else "plain keyset"
-    if progress.hot is None:
-        return Content(how)
-    return Content.assemble(f"{how}  ▕{bar(progress.hot, 12)}▏ {percent(progress.hot)} HOT")
-
-
-def delayed(progress: BackfillProgress) -> str:
-    """Whom our batches delayed so far."""
-    who = f"{progress.delayed:,} session{'s' * (progress.delayed != 1)}"
-    return f"{who}, {text.age(progress.delayed_s)} in all, {text.age(progress.delayed_worst_s)} at worst"
-
-
-def _line(label: str, said: Content) -> Content:
-    return Content.assemble((f" {label:<{LABEL}} ", FAINT), said)
-
-
-def before_lines(view: WindowView) -> list[Content]:
-    """What each backfill of the runbook would do or did, and what starts it."""
-    lines: list[Content] = []
-    for spec in view.runbook.steps():
-        if not isinstance(spec, Backfill):
-            continue
-        state = view.state.step(spec.id)
-        lines += [
-            _line(spec.id, Content.assemble((f"backfill of {spec.table}", "bold"), f", {state.status}")),
-            _line("does", Content(f"{spec.table}: SET {text.one_line(spec.set)}")),
-            _line("where", Content(text.one_line(spec.where))),
-            _line("how", Content(f"by key in batches of about {spec.batch_time * 1000:.0f} ms, each committed")),
-            *([_line("said", Content(state.text))] if state.text else []),
-            _line("next", Content.styled(_starts(spec, state.status, view), "bold")),
-            Content(""),
-        ]  # fmt: skip
-    return lines or [Content(" This runbook has no backfill.")]
-
-
-def _starts(spec: Backfill, status: StepStatus, view: WindowView) -> str:
-    if status is StepStatus.DONE:
-        return "nothing: it is done"
-    if not view.driving:
-        return f"{view.state.driver} drives this window and starts it there"
-    first = next_step(view)
-    if first != spec.id:
-        return f"{first} comes first" if first else "nothing"
-    return "b goes on from where it stopped" if view.state.step(spec.id).attempt else "b starts it"
+    def turn(self, *, listing: bool) -> None:
+        """Shows the one or the other, and lets only that have the keys."""
+        self.lines.display = self.lines.can_focus = not listing
+        self.heading.display = self.table.display = self.table.can_focus = listing
 
 
 class BackfillPane(Pane):
-    """The backfill of the window, or what it would be."""
+    """The backfill of the window, or what it would be. What it does not know it asks for, and draws when it comes."""
 
     number = 7
     command = "backfill"
     title = "Backfill"
-    can: ClassVar[frozenset[str]] = frozenset({"export"})
-    DEFAULT_CSS = """
-    BackfillPane > .body { height: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
-    """
+    can: ClassVar[frozenset[str]] = frozenset({"export", "detail"})
+
+    @dataclass
+    class PlanWanted(Message):
+        """Somebody looks at the backfill *step*, and its plan is not known, or old."""
+
+        step: str
+
+    @dataclass
+    class RowsWanted(Message):
+        """Somebody looks at what the backfill *step* set aside, and that is not known, or old."""
+
+        step: str
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._text = Say(focusable=True)
+        self._body = Body()
+        self._now = 0.0
+        self._ahead: Ahead | None = None
+        self._listing = False
+        self._aside: Aside | None = None
+        self._aside_trouble = ""
+        self._aside_at: float | None = None
+        self._asking_rows = False
 
     def body(self) -> Widget:
-        return self._text
+        return self._body
 
     def on_resize(self) -> None:
         """The bars grow with the pane."""
         self.redraw()
 
+    def view(self, frame: Frame, now: float) -> None:
+        self._now = now
+        super().view(frame, now)
+
     def draw(self, frame: Frame) -> str:
         view = frame.window
-        width = max(40, self.size.width - 2)
         if view is None:
-            lines = [Content(" No window is open here.")]
-        elif view.backfill is not None:
-            lines = progress_lines(view.backfill, width, driving=view.driving)
+            self._say([Content(" No window is open here.")])
+            return ""
+        if self._listing:
+            return self._draw_rows(view)
+        if view.backfill is not None and not _is_past(view):
+            lines = progress_lines(view.backfill, self._room, self._height, driving=view.driving)
         else:
-            lines = before_lines(view)
-        self._text.show(Content("\n").join(lines))
-        return view.backfill_step if view is not None else ""
+            self._want_plan(upcoming(view))
+            lines = before_lines(view, self._room, self._ahead, self._now)
+        self._say(lines)
+        return view.backfill_step
+
+    def _say(self, lines: list[Content]) -> None:
+        room = self._height
+        if room and len(lines) > room:
+            lines = [*lines[: room - 1], Content.styled(" … d shows all of it", FAINT)]
+        self._body.lines.show(Content("\n").join(lines))
+
+    @property
+    def _room(self) -> int:
+        return max(40, self.size.width - 2)
+
+    @property
+    def _height(self) -> int:
+        return max(0, self.size.height - 1)
+
+    # The plan
+
+    def _want_plan(self, step: str | None) -> None:
+        known = self._ahead
+        if step is None or not self.is_mounted or self.frozen:
+            return
+        if known is not None and known.step == step and (known.asking or not known.stale(self._now)):
+            return
+        same = known if known is not None and known.step == step else None
+        self._ahead = replace(same, asking=True) if same is not None else Ahead(step, self._now)
+        self.post_message(self.PlanWanted(step))
+
+    def take_plan(self, step: str, found: Foretold | None, trouble: str = "") -> None:
+        """The plan that was asked for, or why there is none; an older one stays, with its age and the trouble."""
+        known = self._ahead
+        if known is None or known.step != step:
+            return
+        if found is None:
+            at = self._now if known.foretold is None else known.at
+            self._ahead = replace(known, at=at, trouble=trouble, asking=False)
+        else:
+            self._ahead = Ahead(step, self._now, found, asking=False)
+        self.redraw()
+
+    # The rows that were set aside
+
+    @property
+    def listing(self) -> bool:
+        """Whether the rows that were set aside are shown."""
+        return self._listing
+
+    @property
+    def aside(self) -> Aside | None:
+        """What is set aside, as it was read last."""
+        return self._aside
+
+    @property
+    def row(self) -> AsideRow | None:
+        """The row under the cursor; None where there is none, or the list is not shown."""
+        if not self._listing or self._aside is None:
+            return None
+        key = self._body.table.cursor_key
+        return next((row for row in self._aside.rows if row.key == key), None)
+
+    def turn(self) -> None:
+        """Shows the rows that were set aside, or the backfill again."""
+        self._listing = not self._listing
+        self._body.turn(listing=self._listing)
+        self.look_again()
+        (self._body.table if self._listing else self._body.lines).focus()
+        self.redraw()
+
+    def look_again(self) -> None:
+        """The rows may be others now: they are read anew."""
+        self._aside_at = None
+
+    def _draw_rows(self, view: WindowView) -> str:
+        step = begun(view)
+        if self._aside is not None and self._aside.step != step:
+            self._aside = None
+        old = self._aside_at is None or self._now - self._aside_at > LIST_AGAIN_S
+        if step is not None and old and not self._asking_rows and self.is_mounted and not self.frozen:
+            self._asking_rows = True
+            self.post_message(self.RowsWanted(step))
+        sheet = aside_sheet(self._aside, self._aside_trouble)
+        told = f" {step or 'no backfill'}: {heading(self._aside) if self._aside is not None else 'asking …'}"
+        trouble = f"   ✗ {self._aside_trouble}" if self._aside_trouble else ""
+        self._body.heading.show(Content.assemble(told, (trouble, "bold")))
+        self._body.table.show(sheet.lines, columns=sheet.columns, empty=sheet.empty)
+        return sheet.note
+
+    def take_rows(self, step: str, found: Aside | None, trouble: str = "") -> None:
+        """The rows that were asked for, or why they are not to be had; those that were read last stay then."""
+        self._asking_rows = False
+        self._aside_at, self._aside_trouble = self._now, trouble
+        self._aside = found if found is not None else self._aside
+        if self._listing:
+            self.redraw()
+
+    # As every pane
+
+    def fade(self, stale: bool) -> None:
+        self._body.table.faded = stale or bool(self._aside_trouble)
+
+    @property
+    def cursor_key(self) -> Hashable | None:
+        row = self.row
+        return None if row is None else row.key
+
+    def detail(self, key: Hashable | None = None) -> list[str]:
+        if self._listing:
+            wanted = self.cursor_key if key is None else key
+            found = self._aside
+            row = next((row for row in found.rows if row.key == wanted), None) if found is not None else None
+            return row_lines(row, found) if row is not None and found is not None else []
+        view = self._frame.window
+        step = None if view is None else upcoming(view) or begun(view)
+        if step is None:
+            return []
+        self._want_plan(step)
+        return detail_lines(self._ahead, self._now)
 
     def export(self) -> list[Record]:
+        if self._listing:
+            return records(self._aside)
         view = self._frame.window
         progress = view.backfill if view is not None else None
         if progress is None:
