@@ -90,7 +90,7 @@ class OverrideDialog(Dialog[OverrideSignal]):
             if name == progress.signal:
                 pieces.append(("   ◀ this one, now", f"bold {WARN}"))
             if name in overridden:
-                pieces.append((f"   ▲ not heeded for {text.age(overridden[name])} yet", WARN))
+                pieces.append((f"   ▲ off for {text.age(overridden[name])} yet", WARN))
             lines.append(Content.assemble(*pieces))
         facts = labelled([("now", why(progress, driving=False)[0])], self.room)
         warning = "Whom it protects, nobody protects meanwhile. It ends with the time, or with the backfill."

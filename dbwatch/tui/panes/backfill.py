@@ -139,7 +139,7 @@ class BackfillPane(Pane):
             return
         same = known if known is not None and known.step == step else None
         self._ahead = replace(same, asking=True) if same is not None else Ahead(step, self._now)
-        self.post_message(self.PlanWanted(step))
+        self.app.post_message(self.PlanWanted(step))  # no bubbling: it ends below whoever happened to draw
 
     def take_plan(self, step: str, found: Foretold | None, trouble: str = "") -> None:
         """The plan that was asked for, or why there is none; an older one stays, with its age and the trouble."""
@@ -192,7 +192,7 @@ class BackfillPane(Pane):
         old = self._aside_at is None or self._now - self._aside_at > LIST_AGAIN_S
         if step is not None and old and not self._asking_rows and self.is_mounted and not self.frozen:
             self._asking_rows = True
-            self.post_message(self.RowsWanted(step))
+            self.app.post_message(self.RowsWanted(step))
         sheet = aside_sheet(self._aside, self._aside_trouble)
         told = f" {step or 'no backfill'}: {heading(self._aside) if self._aside is not None else 'asking …'}"
         trouble = f"   ✗ {self._aside_trouble}" if self._aside_trouble else ""

@@ -92,7 +92,7 @@ def _plan(ahead: Ahead, width: int, now: float) -> Iterator[Content]:
         else:
             yield line("plan", Content.styled("is being made …", FAINT))
         return
-    told = f"made {text.age(max(0.0, now - ahead.at))} ago; d shows its SQL, and how the server carries a batch out"
+    told = f"made {text.age(max(0.0, now - ahead.at))} ago; d shows its SQL and what EXPLAIN says of it"
     yield line("plan", Content.styled(told, FAINT))
     for name, said in ahead.foretold.said:
         yield from _wrapped(name, said, width)
