@@ -68,6 +68,12 @@ def read(table: str, assignments: str, where: str) -> Fragments:
     )
 
 
+def read_condition(table: str, what: str, condition: str) -> None:
+    """Raises UsageError where *condition*, which a sentence calls *what*, is more than one condition on *table*."""
+    _only_words(what, condition)
+    _where(table, condition, what)
+
+
 def read_key(key: str) -> tuple[str, ...]:
     """The columns in *key*, `id` or `shop, number`. Raises UsageError where it is no list of columns."""
     _only_words("key", key)
@@ -132,15 +138,15 @@ def _update(table: str, assignments: str) -> ast.UpdateStmt:
     return update
 
 
-def _where(table: str, where: str) -> ast.Node:
+def _where(table: str, where: str, what: str = "WHERE") -> ast.Node:
     try:
         parsed = postgast.parse(" ".join(("SELECT FROM", table, "WHERE", where)))
     except postgast.PgQueryError as error:
-        raise _no_sql("WHERE", where, error) from None
+        raise _no_sql(what, where, error) from None
     select = parsed.stmts[0].stmt.select_stmt
     if select.HasField("larg"):
-        raise UsageError("the backfill's WHERE holds more than a condition", why="it has a set operation")
-    _just(select, {"from_clause", "where_clause", "limit_option", "op"}, "WHERE", "a condition")
+        raise UsageError(f"the backfill's {what} holds more than a condition", why="it has a set operation")
+    _just(select, {"from_clause", "where_clause", "limit_option", "op"}, what, "a condition")
     return select.where_clause
 
 

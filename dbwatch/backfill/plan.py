@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dbwatch.backfill import fragments, sight
+from dbwatch.backfill import fragments, same, sight
 from dbwatch.backfill.estimate import Estimator, Sizes, estimate
 from dbwatch.backfill.forecast import Forecast, Table, forecast
 from dbwatch.backfill.keys import KeyColumn, UniqueIndex, choose
@@ -148,8 +148,16 @@ async def plan(
         raise UsageError(f"a batch time of {spec.batch_time_ms} ms is out of range", next="choose 10 ms to 10 s")
     if spec.quarantine < 0:
         raise UsageError("there is no quarantine of fewer than 0 rows", next="0 ends it at the first row")
+    if spec.same is not None and spec.mode == "once":
+        raise UsageError(
+            "nothing can be held to be the same in mode once",
+            why="nothing in a row tells whether it was filled",
+            next="leave it out, or choose mode pending",
+        )
     sight.require_known(spec.without)
     read = fragments.read(spec.table, spec.set, spec.where)
+    if spec.same is not None:
+        fragments.read_condition(spec.table, "same", spec.same)
     wanted = fragments.read_key(spec.key) if spec.key is not None else None
     target = await describe_table(session, read.table, within=within)
     columns = await columns_of(session, target, within=within)
@@ -162,6 +170,8 @@ async def plan(
         await require_room(session, target, within=within)
     facts = await walk_facts(session, target, index.key[0].name, read.targets, within=within)
     sizes = await estimate(session, target, statements, kept, within=within)
+    if spec.same is not None:
+        await same.require_sound(session, statements, spec.same, within=within)
     why = why_keyset(target, facts, sizes.rows, index.columns[0])
     spec_json = _canonical(spec, target, index)
     undo_notes = tuple(_undo_notes(spec, target, makers, sizes))
@@ -247,6 +257,8 @@ def _notes(
     named = read.set_columns | read.where_columns | set(read.targets)
     if any(c.type == "timestamp with time zone" for c in columns.values() if c.name in named or "*" in named):
         yield "batches run with TimeZone UTC and DateStyle ISO: casts of timestamps in SET and WHERE follow them"
+    if spec.same is not None:
+        yield f"while it runs, and for all rows in the end, it is looked whether {one_line(spec.same, 200)}"
     if spec.mode == "once":
         yield "only the cursor keeps a row from being set twice; rows above the highest key at the start stay out"
 

@@ -9,6 +9,8 @@ from functools import partial
 from dbwatch.backfill import claim, quarantine, row
 from dbwatch.backfill.batch import BatchSession, Part, Timeouts
 from dbwatch.backfill.claim import Claimed, Finished
+from dbwatch.backfill.compared import Compared, anew, whole
+from dbwatch.backfill.comparing import comparing
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.cursor import Window
 from dbwatch.backfill.final import FinalScan, still_pending
@@ -126,9 +128,10 @@ class Backfill:
             session.session.sever()
             raise
         if isinstance(claimed, Finished):
-            held = await quarantine.tally(session.session, claimed.row.id)
-            await session.session.close()
-            return self._finished(claimed, held)
+            try:
+                return await self._finished(claimed, session)
+            finally:
+                await session.session.close()
         working = at_work(
             session,
             claimed,
@@ -141,7 +144,7 @@ class Backfill:
             reclaim=self._reclaim,
             orders=Orders(self._control, self._clock),
         )
-        async with working as worker:
+        async with working as worker, comparing(self._connector, self._plan, self._clock, self._reporter):
             result = await self._to_the_end(worker, began)
         images = claimed.images.named if claimed.images else ""
         return replace(result, images=images, quarantined=self._reporter.quarantined)
@@ -160,11 +163,13 @@ class Backfill:
             held = await self._count_quarantine(worker)
             pending = left + (held.rows if self._plan.spec.mode == "once" else await still_pending(worker))
             note = "; ".join(filter(None, [quarantine.explained(worker.position.id, held), note]))
-            outcome = State.INCOMPLETE if left else State.DONE
+            compared = await whole(worker, self._plan, self._reporter)
+            note = "; ".join(filter(None, [note, compared.note]))
+            outcome = State.INCOMPLETE if left or compared.note else State.DONE
             await worker.carry_out(partial(_close, worker, outcome, pending, note), last_words=True)
         except StopRequested:
             outcome, pending, note = State.STOPPED, None, "stopped; the next run goes on from here"
-            unfillable = 0
+            unfillable, compared = 0, Compared()
             await worker.part(outcome.value, note)
         except DbwatchError as error:
             if not isinstance(error, Fenced):
@@ -174,7 +179,18 @@ class Backfill:
         at = worker.position
         worker.tell(outcome, note)
         seconds = self._clock.monotonic() - began
-        return Result(outcome, at.rows_done, at.batches, seconds, pending, note=note, id=at.id, unfillable=unfillable)
+        return Result(
+            outcome,
+            at.rows_done,
+            at.batches,
+            seconds,
+            pending,
+            note=note,
+            id=at.id,
+            unfillable=unfillable,
+            compared=compared.rows,
+            differing=compared.differing,
+        )
 
     async def _count_quarantine(self, worker: BatchWorker) -> quarantine.Tally:
         async def counted(session: BatchSession, _: Timeouts) -> quarantine.Tally:
@@ -255,16 +271,21 @@ class Backfill:
             raise DbwatchError(f"{self._plan.work} was finished by somebody else")
         return claimed
 
-    def _finished(self, finished: Finished, held: quarantine.Tally) -> Result:
-        done = finished.row
+    async def _finished(self, finished: Finished, session: BatchSession) -> Result:
+        """How it ended; what has to be the same is looked at anew. Raises as `run`."""
+        done, pace = finished.row, Pace(self._plan.spec.batch_time_ms / 1000)
+        held = await quarantine.tally(session.session, done.id)
+        compared = await anew(session, self._plan, self._clock, self._control, self._reporter)
+        outcome = State.INCOMPLETE if compared.note else State.DONE
         when = f" at {done.ended_at:%Y-%m-%d %H:%M:%S} UTC" if done.ended_at else ""
         left = quarantine.explained(done.id, held)
-        note = f"finished{when} by {one_line(done.owner)}; nothing was done now" + (f"; {left}" if left else "")
+        said = f"finished{when} by {one_line(done.owner)}; nothing was done now"
+        note = "; ".join(filter(None, [said, left, compared.note]))
         self._reporter.quarantined = held.rows
-        self._reporter.tell(State.DONE, note, done.position, Pace(self._plan.spec.batch_time_ms / 1000))
+        self._reporter.tell(outcome, note, done.position, pace)
         images = done.kept_in.named if done.kept_in else ""
         return Result(
-            State.DONE,
+            State.STOPPED if self._control.stopping else outcome,
             done.rows_done,
             done.batches,
             0.0,
@@ -274,6 +295,8 @@ class Backfill:
             already=True,
             images=images,
             id=done.id,
+            compared=compared.rows,
+            differing=compared.differing,
         )
 
 

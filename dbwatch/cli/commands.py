@@ -142,6 +142,10 @@ def backfill(
             negative=(),
         ),
     ] = None,
+    same: Annotated[
+        str | None,
+        Parameter(help="While old and new are both written: what has to hold for each row that is done, as in WHERE."),
+    ] = None,
 ) -> int:
     """Fills a table in small batches; called again after whatever ended it, it goes on where it stood."""
     from dbwatch.backfill.plan import Spec
@@ -158,6 +162,7 @@ def backfill(
     spec = Spec(
         table, assignments, where, key, mode,
         batch_time_ms=batch_ms, walk=Walk(walk), undo=undo, quarantine=quarantine, without=tuple(without or ()),
+        same=same,
     )  # fmt: skip
     return door.main(dsn, spec, as_json=json, dry_run=dry_run, try_one=try_one, again=again, restore=restore)
 

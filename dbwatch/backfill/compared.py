@@ -1,0 +1,130 @@
+"""Looks at the whole table, once a backfill has filled it, whether what has to be the same is the same.
+
+By ranges of keys, each a short transaction of its own, as fast as the pace allows, like the final scan: no row that
+differs all the while is missed, wherever the heap puts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+import psycopg
+
+from dbwatch.backfill.batch import BatchSession, Timeouts
+from dbwatch.backfill.control import Control
+from dbwatch.backfill.keys import Key
+from dbwatch.backfill.plan import Plan
+from dbwatch.backfill.report import Reporter
+from dbwatch.backfill.same import Limits, Look, Questions, Size, Tally
+from dbwatch.backfill.trouble import poisonous, sentence
+from dbwatch.backfill.worker import StopRequested
+from dbwatch.clock import Clock
+from dbwatch.postgres.session import describe
+from dbwatch.text import one_line
+
+T = TypeVar("T")
+
+SWEEP = Size(2_000, 200, 200_000)
+"""Keys of one look; between the bounds the time of a batch decides."""
+NEVER = 2**62
+"""A transaction that will not come: what was written since is not asked."""
+
+
+class Carrier(Protocol):
+    """Who carries a look out, and rests after it: a `BatchWorker`."""
+
+    async def carry_out(self, work: Callable[[BatchSession, Timeouts], Awaitable[T]]) -> T: ...
+
+    async def rest(self, worked_s: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Directly:
+    """A carrier without a worker: for a backfill that is over."""
+
+    session: BatchSession
+    timeouts: Timeouts
+    control: Control
+    clock: Clock
+
+    async def carry_out(self, work: Callable[[BatchSession, Timeouts], Awaitable[T]]) -> T:
+        """The result of *work*; what goes wrong is raised."""
+        return await work(self.session, self.timeouts)
+
+    async def rest(self, worked_s: float) -> None:
+        """Rests as long as was worked. Raises StopRequested where a person said stop."""
+        await self.control.rest(self.clock, worked_s)
+        if self.control.stopping:
+            raise StopRequested
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What the look at the whole table found."""
+
+    rows: int = 0
+    differing: int = 0
+    note: str = ""
+    """What is wrong, or why that cannot be told; empty where all is as it has to be, or nothing was asked."""
+
+
+async def anew(session: BatchSession, plan: Plan, clock: Clock, control: Control, reporter: Reporter) -> Compared:
+    """The same for a backfill that was finished before. Raises DbwatchError where the server refuses."""
+    pace = Timeouts.of(plan.spec.batch_time_ms / 1000)
+    try:
+        return await whole(Directly(session, pace, control, clock), plan, reporter)
+    except psycopg.Error as error:
+        raise sentence(error, plan.work) from error
+    except StopRequested:
+        return Compared(note="stopped before all rows were looked at")
+
+
+async def whole(carrier: Carrier, plan: Plan, reporter: Reporter) -> Compared:
+    """Looks at each filled row once, by ranges of keys, as fast as the pace allows.
+
+    A condition that cannot be computed for some row ends it: that is told in place of a count. Raises as *carrier*.
+    """
+    condition = plan.spec.same
+    if condition is None:
+        return Compared()
+    questions = Questions(plan.statements, condition)
+    lo, size, rows, differing, tally = None, SWEEP, 0, 0, Tally()
+    aim_s = plan.spec.batch_time_ms / 1000
+    while True:
+        try:
+            found = await carrier.carry_out(partial(_chunk, questions, lo, size.now))
+        except _Incomputable as error:
+            asked = one_line(condition, 200)
+            return Compared(rows, differing, f"whether {asked} holds for each row cannot be told: {error}")
+        if found is None:
+            return Compared(rows, differing, tally.words(condition, differing))
+        lo, look, seconds = found
+        size = size.after(seconds, aim_s)
+        tally, rows, differing = tally.after(look), rows + look.rows, differing + look.differing
+        reporter.compared, reporter.differing = rows, differing
+        await carrier.rest(seconds)
+
+
+class _Incomputable(Exception):
+    """The condition fails for a row."""
+
+
+async def _chunk(
+    questions: Questions, lo: Key | None, n: int, session: BatchSession, timeouts: Timeouts
+) -> tuple[Key, Look, float] | None:
+    """The next *n* keys above *lo*; None where there is none."""
+    limits = Limits(timeouts.lock_ms, timeouts.statement_ms)
+    try:
+        hi, looked_s = await questions.edge(session.session, lo, n, limits)
+        if hi is None:
+            return None
+        look = await questions.between(session.session, lo, hi, NEVER, limits)
+    except psycopg.Error as error:
+        if not poisonous(error):
+            raise
+        await session.rollback()
+        raise _Incomputable(describe(error)) from error
+    return hi, look, looked_s + look.seconds
