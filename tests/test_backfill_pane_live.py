@@ -1,0 +1,171 @@
+"""What the Backfill's pane asks of a window, and does in it, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from servers import Database
+from windows import Shop, attended, driven, small_shop, step, steps_before, until
+
+from dbwatch.backfill import heap
+from dbwatch.backfill.heap import Heap
+from dbwatch.errors import DbwatchError
+from dbwatch.journal import events as ev
+from dbwatch.journal.fold import StepStatus
+from dbwatch.postgres.session import Role
+from dbwatch.window.conductor import Conductor
+from dbwatch.window.intents import OverrideSignal, RetryRows, RunStep, SetBatchTime, ToggleBackfill
+
+
+@pytest.fixture
+async def shop(db18: Database, tmp_path: Path) -> Shop:
+    return await small_shop(db18, tmp_path)
+
+
+def notes(conductor: Conductor) -> list[str]:
+    return [e.fact.text for e in conductor.events if isinstance(e.fact, ev.StepNoted)]
+
+
+async def test_the_plan_is_foretold_only_where_it_could_be_begun(shop: Shop) -> None:
+    async with driven(shop) as conductor:
+        with pytest.raises(DbwatchError, match=r"public\.users has no column 'phone'"):
+            await conductor.plan_backfill("fill")
+        with pytest.raises(DbwatchError, match="deploy is no backfill"):
+            await conductor.plan_backfill("deploy")
+        await steps_before(conductor, "fill")
+        found = await conductor.plan_backfill("fill")
+        said = dict(found.said)
+        assert said["table"] == "public.users, about 3,000 rows"
+        assert said["walk"] == "keyset: SET changes what idx_users_phone holds: no update of it is HOT"
+        assert "batches" in said["costs"]
+        assert found.batch[0].startswith("UPDATE ")
+        assert any("users" in line for line in found.explained)
+        assert any("legacy_phone_field IS NOT NULL" in line for line in found.explained)
+        assert conductor.state.step("fill").attempt == 0
+        assert await shop.db.sql("SELECT count(*) FROM users WHERE phone IS NOT NULL") == [(0,)]
+        async with attended(shop) as navigator:
+            assert dict((await navigator.plan_backfill("fill")).said)["walk"] == said["walk"]
+
+
+async def test_rows_that_were_set_aside_are_listed_mended_and_tried_again(shop: Shop) -> None:
+    await shop.db.sql("UPDATE users SET legacy_phone_field = repeat('9', 25) WHERE id IN (7, 2901)")
+    async with driven(shop) as conductor:
+        assert (await conductor.rows_aside("fill")).backfill is None
+        refused = await conductor.submit(RetryRows("fill"))
+        assert not refused.taken
+        assert "never began" in refused.text
+        await steps_before(conductor, "fill")
+        await step(conductor, "fill")
+        assert conductor.work.backfill is not None
+        assert conductor.work.backfill.quarantined == 2
+        found = await conductor.rows_aside("fill")
+        assert [(row.key, row.sqlstate) for row in found.rows] == [('["7"]', "22001"), ('["2901"]', "22001")]
+        assert (found.total, found.tally) == (2, "22001: 2")
+
+        async with attended(shop) as navigator:
+            assert (await navigator.rows_aside("fill")).rows == found.rows
+            assert not (await navigator.submit(RetryRows("fill"))).taken
+
+        still = await conductor.submit(RetryRows("fill", '["7"]'))
+        assert not still.taken
+        assert "1 row tried again: 0 filled, 1 cannot still (22001: " in still.text
+        await shop.db.sql("UPDATE users SET legacy_phone_field = '+1 555 7' WHERE id = 7")
+        done = await conductor.submit(RetryRows("fill"))
+        assert "2 rows tried again: 1 filled, 1 cannot still" in done.text
+        assert await shop.db.sql("SELECT phone FROM users WHERE id = 7") == [("+1 555 7",)]
+        assert notes(conductor)[-1] == f"{done.text}; asked by wei@a"
+        assert (await conductor.rows_aside("fill")).total == 1
+        assert conductor.work.backfill.quarantined == 1
+        assert conductor.driver.busy == ""
+
+
+async def test_signal_and_batch_time_change_while_it_runs_and_the_journal_says_who(
+    db18: Database, tmp_path: Path
+) -> None:
+    shop = await small_shop(db18, tmp_path, users=40_000)
+    text = shop.runbook.read_text()
+    shop.runbook.write_text(text.replace('kind = "backfill"', 'kind = "backfill"\nbatch_time = "10ms"'))
+    async with driven(shop) as conductor:
+        early = [await conductor.submit(one) for one in (SetBatchTime(0.05), OverrideSignal("lag", 60))]
+        assert [answer.text for answer in early] == ["no backfill is running"] * 2
+        await steps_before(conductor, "fill")
+        conductor.work.hand.pause("held")
+        assert (await conductor.submit(ToggleBackfill())).taken
+        await until(conductor, lambda c: c.work.backfilling)
+        conductor.work.hand.pause("paused for the test")
+        out = await conductor.submit(SetBatchTime(60))
+        assert not out.taken
+        assert "out of range" in out.text
+        assert not (await conductor.submit(OverrideSignal("leg", 60))).taken
+        assert (await conductor.submit(SetBatchTime(0.02))).taken
+        assert (await conductor.submit(OverrideSignal("lag", 900))).taken
+        conductor.work.hand.resume()
+        await until(
+            conductor,
+            lambda c: (
+                c.work.backfill is not None
+                and c.work.backfill.base_target_ms == 20
+                and [name for name, _ in c.work.backfill.overridden] == ["lag"]
+            ),
+        )
+        assert (await conductor.submit(OverrideSignal("lag", 0))).taken
+        await until(conductor, lambda c: c.work.backfill is not None and not c.work.backfill.overridden)
+        said = notes(conductor)
+        assert "a batch should take 20 ms, says wei@a" in said
+        assert "wei@a overrides lag for 15 min" in said
+        await asyncio.wait_for(conductor.work.settled(), 60)
+        told = conductor.work.backfill
+        assert told is not None
+        assert "lag counts again" in notes(conductor)
+        assert told.wal_rows == 39_200
+        assert 20 < told.wal_bytes / told.wal_rows < 5000
+        assert told.wal_per_row_foretold is not None
+        assert told.heap is not None
+        assert told.heap.began > 40_000 * 40
+        assert told.walk_why == "SET changes what idx_users_phone holds: no update of it is HOT"
+        assert told.warnings == (), "no update of it can be HOT: that is no news"
+        assert conductor.state.step("fill").status is StepStatus.DONE
+
+
+async def test_nothing_else_begins_while_rows_are_tried_again(shop: Shop) -> None:
+    await shop.db.sql("UPDATE users SET legacy_phone_field = repeat('9', 25) WHERE id = 7")
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "complete")
+        locker = await shop.db.foreign("app-1", autocommit=False)
+        await locker.execute("SELECT FROM users WHERE id = 7 FOR UPDATE")
+        trying = asyncio.create_task(conductor.submit(RetryRows("fill")))
+        await until(conductor, lambda c: bool(c.driver.busy))
+        assert conductor.feed().frame.window.busy == "another try of the rows that fill set aside"
+        refused = await conductor.submit(RunStep("complete"))
+        assert refused.text == "another try of the rows that fill set aside is running"
+        assert not (await conductor.submit(RetryRows("fill"))).taken
+        await locker.rollback()
+        assert "cannot still" in (await trying).text
+        assert conductor.driver.busy == ""
+
+
+async def test_the_heap_is_measured_without_waiting_for_a_lock(any_db: Database) -> None:
+    await any_db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)", "INSERT INTO t SELECT generate_series(1, 5000)")
+    session = await any_db.connector.open(Role.MONITOR)
+    try:
+        small = await heap.measure(session, '"public"."t"')
+        assert small is not None
+        await any_db.sql("INSERT INTO t SELECT generate_series(5001, 20000)")
+        holder = await any_db.foreign("dba", autocommit=False)
+        await holder.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        began = time.monotonic()
+        assert await heap.measure(session, '"public"."t"') is None
+        assert time.monotonic() - began < 1.0
+        assert Heap.after(Heap(small, small), None) == Heap(small, small)
+        await holder.rollback()
+        now = await heap.measure(session, '"public"."t"')
+        grown = Heap.after(Heap(small, small), now)
+        assert grown is not None
+        assert grown.grown > 15_000 * 24
+        assert await heap.measure(session, '"public"."gone"') is None
+        assert (await session.values("SHOW lock_timeout")) == [("500ms",)]
+    finally:
+        await session.close()
