@@ -51,16 +51,17 @@ async def one(at: Stage, where: str, folder: Path) -> float:
     try:
         async with driving(ground) as conductor:
             await conductor.recovered.wait()
-            await step(conductor, "preview")
+            for before in ("preview", "add", "deploy"):
+                await asyncio.wait_for(step(conductor, before), 120)
+            assert (await conductor.submit(ToggleBackfill())).taken
             if where.startswith("backfill"):
-                await asyncio.wait_for(step(conductor, "add"), 120)
-                await step(conductor, "deploy")
-                assert (await conductor.submit(ToggleBackfill())).taken
                 await until(
                     conductor, lambda c: c.work.backfill is not None and c.work.backfill.rows_done > 100_000, 120
                 )
             else:
-                assert (await conductor.submit(RunStep("add"))).taken
+                await asyncio.wait_for(conductor.work.settled(), 240)
+                await step(conductor, "complete")
+                assert (await conductor.submit(RunStep("index"))).taken
                 await until(
                     conductor,
                     lambda c: bool(c.work.migration and "CONCURRENTLY" in c.work.migration.statement),

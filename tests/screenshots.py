@@ -210,6 +210,8 @@ async def _needs_a_second_person(story: Story, other: Story) -> None:
     await story.act(*"]]]]]]")
     await story.until("n run complete", "wide")
     await story.act("n")
+    await story.until("n run index", "wide")
+    await story.act("n")
     await story.until("n run same", "wide")
     await story.act("n")
     await _sign_off(story, "nobody", "not one scan since the opening")

@@ -195,7 +195,7 @@ async def run_next(screen: Terminal, step: str, *, within: float = PATIENCE_S) -
 
 
 async def steps_until(screen: Terminal, step: str) -> None:
-    """Does the demo's steps before *step*, each as a person would."""
+    """Does the small shop's steps before *step*, each as a person would."""
     for name, persons in STEPS.items():
         if name == step:
             await screen.until(f"○ {step}")
@@ -213,7 +213,7 @@ STEPS = {
     "preview": True, "add": False, "deploy": True, "fill": False, "complete": False, "same": False,
     "nobody": True, "drop": False,
 }  # fmt: skip
-"""The demo's steps, and whether a person does them."""
+"""The small shop's steps, and whether a person does them."""
 
 
 async def seconds_to_leave(screen: Terminal, *, shell: bool = False) -> float:

@@ -78,7 +78,7 @@ def seen(pattern: str) -> Callable[[Terminal], bool]:
 
 @pytest.mark.timeout(240)
 async def test_a_person_drives_a_window_and_takes_it_all_back(db: Database, tmp_path: Path) -> None:
-    shop = await small_shop(db, tmp_path, users=USERS)
+    shop = await small_shop(db, tmp_path, users=USERS, as_staged=True)
     slow_down(shop.runbook)
     before, heads = await shop.dump(), await shop.heads()
     seat = Seat.at(shop)
@@ -89,6 +89,9 @@ async def test_a_person_drives_a_window_and_takes_it_all_back(db: Database, tmp_
         await sign_off(screen, "deploy", "v0.8.0 is out")
         await the_backfill_obeys(screen, db)
         await run_next(screen, "complete")
+        await run_next(screen, "index")
+        screen.press("5")
+        await screen.until("idx_users_phone")
         await run_next(screen, "same")
         await sign_off(screen, "nobody", "pane 5 was quiet for a day")
         assert await shop.dump() != before
@@ -97,7 +100,7 @@ async def test_a_person_drives_a_window_and_takes_it_all_back(db: Database, tmp_
         assert await shop.dump() == before
         await leave_dialog(screen)
         assert "CLOSED: aborted" in screen.text
-        for step in ("add", "deploy", "fill", "same"):
+        for step in ("add", "deploy", "fill", "index", "same"):
             await screen.until(seen(rf"↶ {step} .*undone"))
         assert len(list((tmp_path / "state").rglob("rollback.sql"))) == 1
         screen.press("q")
@@ -138,7 +141,7 @@ async def the_migration_waits_and_its_blocker_is_ended(screen: Terminal, db: Dat
         ),
         PATIENCE_S,
     )
-    assert f"held by {holder}" in " ".join(re.findall(r"^│(.{34})│", screen.text, re.MULTILINE)).replace("  ", "")
+    await screen.until(lambda s: f"held by {holder}" in plan_of(s))
     await screen.until(seen(rf"▶ ▼ {holder}"))
     screen.press("K")
     await screen.until("Terminate this session?")
@@ -150,8 +153,11 @@ async def the_migration_waits_and_its_blocker_is_ended(screen: Terminal, db: Dat
         await reports.execute("SELECT 1")
     await screen.until("✓ add", PATIENCE_S)
     await screen.until("nobody waits for a lock")
-    screen.press("5")
-    await screen.until("idx_users_phone")
+
+
+def plan_of(screen: Terminal) -> str:
+    """What the Plan beside the other pane says, in one line."""
+    return " ".join(re.findall(r"^│(.{34})│", screen.text, re.MULTILINE)).replace("  ", "")
 
 
 async def the_backfill_obeys(screen: Terminal, db: Database) -> None:
@@ -189,9 +195,10 @@ async def the_window_is_taken_back(screen: Terminal, db: Database) -> None:
     for action in (
         "fence: epoch 1 → 2",
         "undo same",
+        "downgrade 5e07 → 3f1c",
+        "DROP INDEX CONCURRENTLY idx_users_phone",
         "undo deploy: git checkout v0.7.0; docker compose up -d (a person)",
         "downgrade 3f1c → 9a20",
-        "DROP INDEX CONCURRENTLY idx_users_phone",
         "ALTER TABLE users DROP COLUMN phone",
         "compare the schema with the one at",
         "of 5:00",

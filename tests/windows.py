@@ -55,8 +55,12 @@ class Shop:
         return re.sub(r"^(--|\\(un)?restrict).*\n", "", printed.stdout.decode(), flags=re.MULTILINE)
 
 
-async def small_shop(db: Database, folder: Path, users: int = 3000) -> Shop:
-    """Lays the project down and brings the database to its first revision."""
+async def small_shop(db: Database, folder: Path, users: int = 3000, *, as_staged: bool = False) -> Shop:
+    """Lays the project down and brings the database to its first revision.
+
+    Unless it is to be *as_staged* by the demo, `add` builds the column's index too, and there is no step `index`: so
+    that one step has both kinds of statement, the one in a transaction and the one that commits by itself.
+    """
     project = folder / "project"
     with as_file(files("dbwatch.demo") / "project") as packaged:
         copytree(packaged, project, ignore=ignore_patterns("__pycache__"))
@@ -64,6 +68,8 @@ async def small_shop(db: Database, folder: Path, users: int = 3000) -> Shop:
     url = f"postgresql+psycopg://{known['user']}@{known['host']}:{known['port']}/{known['dbname']}"
     ini = project / "alembic.ini"
     ini.write_text(ini.read_text().replace("postgresql+psycopg:///shop", url))
+    if not as_staged:
+        _index_at_once(project)
     argv = [sys.executable, "-m", "alembic", "-c", str(ini), "upgrade", "9a20"]
     await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=True)
     await db.sql(
@@ -74,6 +80,21 @@ async def small_shop(db: Database, folder: Path, users: int = 3000) -> Shop:
         "ANALYZE users",
     )
     return Shop(db, folder, project / "runbook.toml")
+
+
+def _index_at_once(project: Path) -> None:
+    [add], [index], [drop] = ([*(project / "versions").glob(f"{revision}_*")] for revision in ("3f1c", "5e07", "7be4"))
+    built, dropped = (text.partition("-> None:\n")[2].rstrip() + "\n" for text in index.read_text().split("\ndef ")[1:])
+    column, goes = '    op.add_column("users"', '    op.drop_column("users"'
+    text = add.read_text()
+    end_of_line = text.index("\n", text.index(column)) + 1
+    text = text[:end_of_line] + built + text[end_of_line:]
+    add.write_text(text.replace(goes, dropped + goes))
+    index.unlink()
+    drop.write_text(drop.read_text().replace('"5e07"', '"3f1c"'))
+    runbook = project / "runbook.toml"
+    before, _, after = runbook.read_text().partition('[[phase.step]]\nid = "index"\n')
+    runbook.write_text(before + after[after.index("[[phase.step]]") :])
 
 
 @asynccontextmanager

@@ -3,7 +3,8 @@
 Run as `python -P -m dbwatch.demo.load`; the first line of standard input is the connection string, and the end of
 that input, for whatever reason, is the end of the load. It knows nothing of dbwatch, and behaves as a decent
 application does: it reconnects for ever, it writes both phone columns where both are there, it looks a phone
-number up in the new column first, and a column that comes or goes while it runs does not trouble it.
+number up in the new column first once that has its index, and a column that comes or goes while it runs does not
+trouble it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ async def see_orders(connection: Connection, chance: random.Random) -> None:
 
 
 async def find_by_phone(connection: Connection, chance: random.Random) -> None:
-    """Somebody calls: who is it? The new column is asked first where there is one, the old one after it."""
+    """Somebody calls: who is it? The new column is asked first where it has its index, the old one after it."""
     phone = phone_of(_user(chance))
     for column in await _phone_columns(connection):
         found = await connection.execute(
@@ -117,7 +118,7 @@ DEEDS: tuple[tuple[Deed, float], ...] = (
 
 
 async def _phone_columns(connection: Connection, *, for_writing: bool = False) -> list[str]:
-    """Those of users' phone columns that are there, the new one first.
+    """Those of users' phone columns that are there, the new one first; to be read, only those that an index leads to.
 
     *for_writing* takes the table's lock before it looks: the columns then stay as they are until the end of the
     transaction, and no row is ever written with one of two columns.
@@ -125,8 +126,10 @@ async def _phone_columns(connection: Connection, *, for_writing: bool = False) -
     if for_writing:
         await connection.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
     cursor = await connection.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('users') AND NOT attisdropped"
-        " AND attname IN ('phone', 'legacy_phone_field') ORDER BY attname DESC"
+        "SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = to_regclass('users') AND NOT a.attisdropped"
+        " AND a.attname IN ('phone', 'legacy_phone_field') AND (%s OR EXISTS (SELECT FROM pg_index AS i"
+        " WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indisvalid)) ORDER BY a.attname DESC",
+        (for_writing,),
     )
     return [name for (name,) in await cursor.fetchall()]
 

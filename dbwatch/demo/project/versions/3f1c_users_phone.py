@@ -11,11 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("users", sa.Column("phone", sa.String(20)))
-    with op.get_context().autocommit_block():
-        op.create_index("idx_users_phone", "users", ["phone"], postgresql_concurrently=True)
 
 
 def downgrade() -> None:
-    with op.get_context().autocommit_block():
-        op.drop_index("idx_users_phone", "users", postgresql_concurrently=True)
     op.drop_column("users", "phone")

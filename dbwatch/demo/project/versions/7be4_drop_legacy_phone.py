@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "7be4"
-down_revision = "3f1c"
+down_revision = "5e07"
 branch_labels = None
 depends_on = None
 
