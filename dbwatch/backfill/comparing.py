@@ -12,7 +12,10 @@ the stripes their HOT updates. Every few seconds there are three:
 No index tells which rows were written last, so that a row that goes wrong may stay unseen until the pages or the keys
 come round to it: (pages of the table / pages of a look) * EVERY_S seconds later, or never where the backfill ends
 before. What is right again by then is not seen either. Of a partitioned table the heaps are not read, only its keys.
-The look at the whole table in the end misses nothing that differs then, but what is written behind it.
+The look at the whole table in the end (`compared.py`) misses nothing that differs then, but what is written behind it.
+
+Measured with 2 M rows on 18: 20,000 keys take 7 ms, 1,024 pages 5 ms, both 20 ms at most; on 13, which fetches place by
+place, 70 pages take 20 ms, 41 at most. The stripes' share of HOT updates was 0.82 with these looks and without.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ STALE_S = 60.0
 """After so long without a look that is said."""
 
 
-KEYS, PAGES = Size(500, 20, 20_000), Size(16, 2, 1_024)
+KEYS, PAGES = Size(2_000, 20, 20_000), Size(64, 2, 1_024)
 
 
 class Comparing:

@@ -32,7 +32,7 @@ TOLD = ("state", "reason", "rows_done", "rows_total_estimate", "fraction", "rows
 TOLD_OF_BATCHES = (
     *("eta_low_s", "eta_high_s"),
     *("batches", "batch_rows", "batch_ms", "target_ms", "duty", "walk", "walk_why", "hot", "checking", "remaining"),
-    *("blocked", "wal_bytes", "wal_rows", "wal_per_row_foretold", "heap", "bloat_foretold", "signal"),
+    *("striped", "blocked", "wal_bytes", "wal_rows", "wal_per_row_foretold", "heap", "bloat_foretold", "signal"),
     *("quarantined", "delayed", "delayed_s", "delayed_worst_s", "usual", "warnings", "overridden"),
     *("ordered", "compared", "differing", "differs"),
 )
@@ -238,6 +238,7 @@ def bar(progress: BackfillProgress, width: int) -> str:
         f"{left(progress)} left" if progress.eta_s is not None else "",
         f"batch {progress.batch_ms:.0f} of {progress.target_ms:.0f} ms",
         f"{progress.quarantined:,} in quarantine" if progress.quarantined else "",
+        f"{progress.differing:,} differ" if progress.differing else "",
         "final scan" if progress.checking and not progress.state.ended else "",
         str(progress.state) if progress.state is not State.RUNNING else "",
         progress.reason,
