@@ -98,6 +98,13 @@ async def test_all_of_a_running_backfill_fits_the_pane(size: tuple[int, int]) ->
         assert (f"100 ms {TARGET}" in at.text) == (size == WIDE)
 
 
+def test_in_the_end_it_tells_how_it_walked_and_nothing_of_what_comes_next() -> None:
+    ended = shown(state=State.DONE, striped=0.75, walk=Walk.KEYSET, hot=0.01, rows_per_s=3.0, eta_s=0.0)
+    assert "walk       75.0 % of the rows in stripes, 25.0 % by plain keyset" in ended
+    assert not any(part in ended for part in ("rows/s", "left ", "next batch", "gentler"))
+    assert "walk       plain keyset" in shown(state=State.DONE, striped=0.0, walk=Walk.KEYSET, hot=None)
+
+
 # Before it runs
 
 

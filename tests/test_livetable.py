@@ -229,6 +229,14 @@ async def test_an_empty_table_says_why() -> None:
         assert shown(live)[1:3] == ["  nobody waits for a lock", ""]
 
 
+async def test_another_reason_for_an_empty_table_is_painted() -> None:
+    async with table() as (live, _, _):
+        live.show([], empty="asking …")
+        live.painted = []
+        live.show([], empty="no row is set aside")
+        assert live.painted == [Region(0, 0, 80, 12)]
+
+
 async def test_stale_rows_are_dimmed_and_stay() -> None:
     async with table() as (live, _, _):
         live.show([session(1)])

@@ -98,6 +98,8 @@ class BackfillProgress:
     """Why so, in plain words."""
     hot: float | None = None
     """Share of HOT updates in the last window; None where that is not known."""
+    striped: float | None = None
+    """Share of this run's rows that were filled in stripes; None before the first batch."""
     wal_bytes: int = 0
     """WAL that the server wrote during the batches of this run: an upper bound of ours."""
     wal_rows: int = 0

@@ -35,7 +35,7 @@ class Reporter:
         self._marks: deque[eta.Seen] = deque(maxlen=round(eta.MEMORY_S / MARK_EVERY_S) + 1)
         self._paused_s = 0.0
         self._last: tuple[float, State] | None = None
-        self._wal_bytes = self._wal_rows = 0
+        self._wal_bytes = self._wal_rows = self._striped_rows = 0
         self._rows_before = 0
         self.worker: Worker | None = None
         self.blocked = 0
@@ -64,6 +64,7 @@ class Reporter:
         self._history.append(batch.seconds * 1000)
         self._wal_bytes += batch.wal_bytes
         self._wal_rows += batch.rows
+        self._striped_rows += batch.rows if self.walk is Walk.STRIPES else 0
 
     def tell(self, state: State, reason: str, at: Position, pace: Pace, was: str = "") -> BackfillProgress:
         """Hands on how it stands now; *was* is how the reason is told once it is over."""
@@ -109,6 +110,7 @@ class Reporter:
             walk=self.walk,
             walk_why=why_so(self._plan, self.walk),
             hot=self.hot,
+            striped=self._striped_rows / self._wal_rows if self._wal_rows else None,
             wal_bytes=self._wal_bytes,
             wal_rows=self._wal_rows,
             wal_per_row_foretold=forecast.wal_bytes / pending if forecast is not None and pending else None,

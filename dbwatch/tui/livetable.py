@@ -133,12 +133,13 @@ class LiveTable(Widget, can_focus=True):
         if columns is not None and tuple(columns) != self._columns:
             self._columns = tuple(columns)
             self._places = ()
-        if empty is not None and empty != self._empty:
+        reworded = empty is not None and empty != self._empty
+        if empty is not None and reworded:
             self._empty, before = empty, ()
         key = self.cursor_key
         self._lines = tuple(lines)
         self._settle(key)
-        if self._fitted() != places or top != self._top:
+        if self._fitted() != places or top != self._top or (reworded and not self._lines):
             self.refresh(self._whole)
         else:
             self._paint(before, self._visible(), cursor - top)

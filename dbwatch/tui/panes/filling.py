@@ -57,9 +57,10 @@ def progress_lines(
 
     What presses stands above what is of interest only. Where *height* leaves room, its batches are drawn as a chart.
     """
+    reason, tone = why(progress, driving=driving)
     lines = [
         *_how_far(progress, width),
-        line("why", Content.styled(*why(progress, driving=driving))),
+        *([line("why", Content.styled(reason, tone))] if reason else []),
         *_alarms(progress),
         Content(""),
     ]
@@ -91,8 +92,9 @@ def _how_far(progress: BackfillProgress, width: int) -> Iterator[Content]:
     yield line("table", Content.assemble(f"{progress.table}   ", (word, f"bold {style}")))
     yield line("done", Content.assemble(f"{meter(progress.fraction, wide)} ", (percent(progress.fraction), "bold")))
     yield line("rows", Content(f"{rows}, in {progress.batches:,} batches"))
-    yield line("rate", Content(f"{progress.rows_per_s:,.0f} rows/s over the last 10 s"))
-    yield line("left", Content(f"{still}{paused}"))
+    if not progress.state.ended:
+        yield line("rate", Content(f"{progress.rows_per_s:,.0f} rows/s over the last 10 s"))
+        yield line("left", Content(f"{still}{paused}"))
 
 
 def _alarms(progress: BackfillProgress) -> Iterator[Content]:
@@ -124,10 +126,11 @@ def _how(progress: BackfillProgress, *, driving: bool) -> Iterator[Content]:
     """How it works, and what a person can do about that."""
     level = progress.level
     speed = "as planned" if not level else f"{level:+d} {'faster' if level > 0 else 'gentler'}"
-    keys = "    [ gentler   ] faster   t batch time" if driving and not progress.state.ended else ""
-    size = f"{progress.batch_rows:,} keys in the next batch; works {progress.duty * 100:.0f} % of the time"
-    yield line("size", Content(size))
-    yield line("speed", Content.assemble(speed, (keys, FAINT)))
+    if not progress.state.ended:
+        keys = "    [ gentler   ] faster   t batch time" if driving else ""
+        size = f"{progress.batch_rows:,} keys in the next batch; works {progress.duty * 100:.0f} % of the time"
+        yield line("size", Content(size))
+        yield line("speed", Content.assemble(speed, (keys, FAINT)))
     if progress.walk is not None:
         yield line("walk", Content(walk(progress)))
 
@@ -143,7 +146,11 @@ def _what_for(progress: BackfillProgress) -> Iterator[Content]:
 
 
 def walk(progress: BackfillProgress) -> str:
-    """How it walks, what share of its updates finds room on the row's own page, and why it walks so."""
+    """How it walks, what share of its updates finds room on the row's own page, and why it walks so; in the end how it
+    walked."""
+    if progress.state.ended and progress.striped:
+        rest = f", {percent(1 - progress.striped)} by plain keyset" if progress.striped < 1 else ""
+        return f"{percent(progress.striped)} of the rows in stripes{rest}"
     how = "in stripes" if progress.walk is Walk.STRIPES else "plain keyset"
     if progress.hot:
         how += f"  ▕{bar(progress.hot, 8)}▏ {percent(progress.hot)} HOT"
