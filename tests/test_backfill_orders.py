@@ -19,6 +19,7 @@ from windows import PATIENCE_S, driven, small_shop, steps_before, until
 
 from dbwatch.backfill import giving
 from dbwatch.backfill.known import Known
+from dbwatch.backfill.pace import Pace
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.restore import Restore
 from dbwatch.backfill.run import Result
@@ -78,6 +79,18 @@ async def test_an_order_pauses_it_within_two_seconds_and_another_lets_it_go_on(a
         scene.control.faster()
     assert (await running).outcome is State.DONE
     assert await ledger.violations() == []
+
+
+async def test_it_is_seen_in_the_middle_of_a_long_rest(db18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pace, "sleep_s", lambda *_: 60.0)
+    ledger = await Ledger.make(db18, "SELECT generate_series(1, 60000)")
+    running, scene = await begun(ledger)
+    asked = time.monotonic()
+    assert (await give(db18, "pause")).endswith("is paused")
+    assert time.monotonic() - asked < 2
+    assert scene.told[-1].batches == 1
+    scene.control.stop()
+    await running
 
 
 async def test_it_stands_over_a_restart_and_a_take_over(db18: Database) -> None:

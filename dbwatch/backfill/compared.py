@@ -72,7 +72,7 @@ class Compared:
 
 
 async def anew(session: BatchSession, plan: Plan, clock: Clock, control: Control, reporter: Reporter) -> Compared:
-    """The same for a backfill that was finished before. Raises DbwatchError where the server refuses."""
+    """`whole` for a backfill that was finished before, on its *session*. Raises DbwatchError where the server refuses."""
     pace = Timeouts.of(plan.spec.batch_time_ms / 1000)
     try:
         return await whole(Directly(session, pace, control, clock), plan, reporter)
@@ -93,6 +93,7 @@ async def whole(carrier: Carrier, plan: Plan, reporter: Reporter) -> Compared:
     questions = Questions(plan.statements, condition)
     lo, size, rows, differing, tally = None, SWEEP, 0, 0, Tally()
     aim_s = plan.spec.batch_time_ms / 1000
+    reporter.compared, reporter.differing, reporter.differs = 0, 0, ""
     while True:
         try:
             found = await carrier.carry_out(partial(_chunk, questions, lo, size.now))
@@ -104,7 +105,7 @@ async def whole(carrier: Carrier, plan: Plan, reporter: Reporter) -> Compared:
         lo, look, seconds = found
         size = size.after(seconds, aim_s)
         tally, rows, differing = tally.after(look), rows + look.rows, differing + look.differing
-        reporter.compared, reporter.differing = rows, differing
+        reporter.compared, reporter.differing, reporter.differs = rows, differing, tally.words(condition, differing)
         await carrier.rest(seconds)
 
 

@@ -144,7 +144,7 @@ class Backfill:
             reclaim=self._reclaim,
             orders=Orders(self._control, self._clock),
         )
-        async with working as worker, comparing(self._connector, self._plan, self._clock, self._reporter):
+        async with working as worker:
             result = await self._to_the_end(worker, began)
         images = claimed.images.named if claimed.images else ""
         return replace(result, images=images, quarantined=self._reporter.quarantined)
@@ -154,12 +154,13 @@ class Backfill:
         try:
             await self._count_quarantine(worker)
             hunter = Hunter(worker, self._plan, self._reporter)
-            if not worker.position.walked:
-                await self._walk(worker, hunter)
             left, unfillable, note = 0, 0, ""
-            if self._plan.spec.mode == "pending":
-                scan = FinalScan(worker, hunter, self._plan, self._reporter, self._clock)
-                (left, note), unfillable = await scan.run(), scan.unfillable
+            async with comparing(self._connector, self._plan, self._clock, self._reporter):
+                if not worker.position.walked:
+                    await self._walk(worker, hunter)
+                if self._plan.spec.mode == "pending":
+                    scan = FinalScan(worker, hunter, self._plan, self._reporter, self._clock)
+                    (left, note), unfillable = await scan.run(), scan.unfillable
             held = await self._count_quarantine(worker)
             pending = left + (held.rows if self._plan.spec.mode == "once" else await still_pending(worker))
             note = "; ".join(filter(None, [quarantine.explained(worker.position.id, held), note]))
