@@ -72,7 +72,7 @@ class Compared:
 
 
 async def anew(session: BatchSession, plan: Plan, clock: Clock, control: Control, reporter: Reporter) -> Compared:
-    """`whole` for a backfill that was finished before, on its *session*. Raises DbwatchError where the server refuses."""
+    """`whole` for a backfill that was finished before. Raises DbwatchError where the server refuses."""
     pace = Timeouts.of(plan.spec.batch_time_ms / 1000)
     try:
         return await whole(Directly(session, pace, control, clock), plan, reporter)
