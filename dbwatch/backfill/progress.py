@@ -157,6 +157,8 @@ def between(low_s: float, high_s: float | None) -> str:
     if high_s is None:
         return f"{first} {unit} or more"
     last = f"{high_s / seconds:.{digits}f}"
+    if float(first) == 0:
+        return f"up to {last} {unit}"
     return f"{first} {unit}" if first == last else f"{first} to {last} {unit}"
 
 
