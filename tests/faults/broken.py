@@ -66,7 +66,10 @@ def _swapped(*pairs: tuple[str, str]) -> Text:
 
 def _rows_first(patch: Patch) -> None:
     """The rows commit, and then the cursor."""
-    apart = _swapped((FILLED, "{update};\n" + APART + "WITH moved AS ("), (COUNTED, "%(scanned)s"))
+    counted = "CREATE TEMP TABLE IF NOT EXISTS filled (n int, at timestamptz DEFAULT clock_timestamp());\n"
+    filled = f"{counted}WITH f AS ({{update}}\nRETURNING 1) INSERT INTO filled SELECT count(*) FROM f;\n"  # noqa: S608  # ours
+    rows = "(SELECT n FROM filled ORDER BY at DESC LIMIT 1)"
+    apart = _swapped((FILLED, f"{filled}{APART}WITH moved AS ("), (COUNTED, rows))
     _rewritten(patch, ("backfill-batch",), apart)
 
 
