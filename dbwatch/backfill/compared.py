@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 SWEEP = Size(2_000, 200, 200_000)
 """Keys of one look; between the bounds the time of a batch decides."""
+ROWS_A_PAGE = 50
+"""About as many; what a look takes is measured anyway."""
 NEVER = 2**62
 """A transaction that will not come: what was written since is not asked."""
 
@@ -90,23 +92,30 @@ async def whole(carrier: Carrier, plan: Plan, reporter: Reporter) -> Compared:
     condition = plan.spec.same
     if condition is None:
         return Compared()
-    questions = Questions(plan.statements, condition)
-    lo, size, rows, differing, tally = None, SWEEP, 0, 0, Tally()
-    aim_s = plan.spec.batch_time_ms / 1000
+    size, differing, tally = SWEEP, 0, Tally()
     reporter.compared, reporter.differing, reporter.differs = 0, 0, ""
-    while True:
-        try:
-            found = await carrier.carry_out(partial(_chunk, questions, lo, size.now))
-        except _Incomputable as error:
-            asked = one_line(condition, 200)
-            return Compared(rows, differing, f"whether {asked} holds for each row cannot be told: {error}")
-        if found is None:
-            return Compared(rows, differing, tally.words(condition, differing))
-        lo, look, seconds = found
-        size = size.after(seconds, aim_s)
-        tally, rows, differing = tally.after(look), rows + look.rows, differing + look.differing
-        reporter.compared, reporter.differing, reporter.differs = rows, differing, tally.words(condition, differing)
-        await carrier.rest(seconds)
+    for part in parts_of(plan, condition):
+        at: Key | int | None = None
+        while True:
+            try:
+                found = await carrier.carry_out(partial(_chunk, part, at, size.now))
+            except _Incomputable as error:
+                asked = one_line(condition, 200)
+                return Compared(tally.rows, differing, f"whether {asked} holds for each row cannot be told: {error}")
+            if found is None:
+                break
+            at, look, seconds = found
+            size = size.after(seconds, plan.spec.batch_time_ms / 1000)
+            tally, differing = tally.after(look), differing + look.differing
+            reporter.compared, reporter.differing = tally.rows, differing
+            reporter.differs = tally.words(condition, differing)
+            await carrier.rest(seconds)
+    return Compared(tally.rows, differing, tally.words(condition, differing))
+
+
+def parts_of(plan: Plan, condition: str) -> tuple[Questions, ...]:
+    """What is asked of the table of *plan*, part by part. Pure."""
+    return (Questions(plan.statements, condition),)
 
 
 class _Incomputable(Exception):
@@ -114,18 +123,27 @@ class _Incomputable(Exception):
 
 
 async def _chunk(
-    questions: Questions, lo: Key | None, n: int, session: BatchSession, timeouts: Timeouts
-) -> tuple[Key, Look, float] | None:
-    """The next *n* keys above *lo*; None where there is none."""
+    part: Questions, at: Key | int | None, n: int, session: BatchSession, timeouts: Timeouts
+) -> tuple[Key | int, Look, float] | None:
+    """The next *n* keys above *at*, or where there is no key the pages from *at* on that hold about as many rows; None
+    where there is none."""
     limits = Limits(timeouts.lock_ms, timeouts.statement_ms)
     try:
-        hi, looked_s = await questions.edge(session.session, lo, n, limits)
-        if hi is None:
+        if part.statements.key:
+            lo = at if isinstance(at, tuple) else None
+            hi, looked_s = await part.edge(session.session, lo, n, limits)
+            if hi is None:
+                return None
+            look = await part.between(session.session, lo, hi, NEVER, limits)
+            return hi, look, looked_s + look.seconds
+        first = at if isinstance(at, int) else 0
+        end = min(first + max(1, n // ROWS_A_PAGE), (await part.blocks(session.session, limits))[0])
+        if first >= end:
             return None
-        look = await questions.between(session.session, lo, hi, NEVER, limits)
+        look = await part.pages(session.session, first, end, NEVER, limits)
+        return end, look, look.seconds
     except psycopg.Error as error:
         if not poisonous(error):
             raise
         await session.rollback()
         raise _Incomputable(describe(error)) from error
-    return hi, look, looked_s + look.seconds

@@ -21,12 +21,13 @@ place, 70 pages take 20 ms, 41 at most. The stripes' share of HOT updates was 0.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import psycopg
 
+from dbwatch.backfill.compared import parts_of
 from dbwatch.backfill.keys import Key
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
@@ -55,18 +56,21 @@ KEYS, PAGES = Size(2_000, 20, 20_000), Size(64, 2, 1_024)
 class Comparing:
     """The looks while a backfill runs, on a connection of their own. `run` is a task of whoever made it."""
 
-    def __init__(self, connector: Connector, clock: Clock, questions: Questions, reporter: Reporter) -> None:
+    def __init__(self, connector: Connector, clock: Clock, parts: Sequence[Questions], reporter: Reporter) -> None:
         self.tally = Tally()
         self._connector = connector
         self._clock = clock
-        self._questions = questions
+        self._parts = parts
+        self._condition = parts[0].condition
         self._reporter = reporter
         self._session: Session | None = None
         self._since: int | None = None
         """The first transaction that came after we began."""
         self._keys, self._pages = KEYS, PAGES
-        self._lo: Key | None = None
-        self._page = 0
+        self._by_keys, self._lo = 0, cast("Key | None", None)
+        """The part whose keys are looked at next, from where on."""
+        self._by_pages, self._page = 0, 0
+        """The same of its pages."""
         self._looked_at = clock.monotonic()
 
     async def run(self) -> None:
@@ -95,20 +99,20 @@ class Comparing:
             self._looked_at = now
         reporter, silent_s = self._reporter, now - self._looked_at
         reporter.compared, reporter.differing = self.tally.rows, self.tally.differing
-        said = [self.tally.words(self._questions.condition)]
+        said = [self.tally.words(self._condition)]
         if silent_s > STALE_S:
             said.append(f"for {age(silent_s)} nobody could look whether {self._asked}: {why}")
         reporter.differs = "; ".join(filter(None, said))
 
     @property
     def _asked(self) -> str:
-        return one_line(self._questions.condition, 200)
+        return one_line(self._condition, 200)
 
     async def _connected(self) -> Session:
         if self._session is None or not self._session.alive:
             self._session = await self._connector.open(Role.PROBE, within=5.0)
         if self._since is None:
-            _, self._since = await self._questions.blocks(self._session, LIMITS)
+            _, self._since = await self._parts[0].blocks(self._session, LIMITS)
         return self._session
 
     def _drop(self) -> None:
@@ -131,33 +135,36 @@ class Comparing:
         return why
 
     async def _next_keys(self, session: Session) -> None:
-        if not self._questions.statements.key:
+        part = self._parts[self._by_keys]
+        lo, looked_s = self._lo, 0.0
+        self._lo = None
+        if part.statements.key:
+            self._lo, looked_s = await part.edge(session, lo, self._keys.now, LIMITS)
+        if self._lo is None:
+            self._by_keys = (self._by_keys + 1) % len(self._parts)
             return
         assert self._since is not None
-        lo, self._lo = self._lo, None  # where it fails, and at the end, it begins anew
-        hi, looked_s = await self._questions.edge(session, lo, self._keys.now, LIMITS)
-        if hi is None:
-            return
-        look = await self._questions.between(session, lo, hi, self._since, LIMITS)
+        look = await part.between(session, lo, self._lo, self._since, LIMITS)
         self._keys = self._keys.after(looked_s + look.seconds, LOOK_S)
-        self._lo = hi
         self.tally = self.tally.after(look)
 
     async def _next_pages(self, session: Session) -> None:
-        blocks, _ = await self._questions.blocks(session, LIMITS)
+        part = self._parts[self._by_pages]
+        blocks, _ = await part.blocks(session, LIMITS)
         tail = max(0, blocks - TAIL_PAGES)
-        if self._page >= tail:
-            self._page = 0
         first, end = self._page, min(tail, self._page + self._pages.now)
         self._page = end
-        await self._look_at(session, tail, blocks)
+        if end >= tail:
+            self._by_pages, self._page = (self._by_pages + 1) % len(self._parts), 0
+        if tail < blocks:
+            await self._look_at(session, part, tail, blocks)
         if first < end:
-            self._pages = self._pages.after(await self._look_at(session, first, end), LOOK_S)
+            self._pages = self._pages.after(await self._look_at(session, part, first, end), LOOK_S)
 
-    async def _look_at(self, session: Session, first: int, end: int) -> float:
+    async def _look_at(self, session: Session, part: Questions, first: int, end: int) -> float:
         """The seconds that it took to look at the pages *first* to *end* - 1."""
         assert self._since is not None
-        look = await self._questions.pages(session, first, end, self._since, LIMITS)
+        look = await part.pages(session, first, end, self._since, LIMITS)
         self.tally = self.tally.after(look)
         return look.seconds
 
@@ -168,7 +175,7 @@ async def comparing(connector: Connector, plan: Plan, clock: Clock, reporter: Re
     if plan.spec.same is None:
         yield
         return
-    looks = Comparing(connector, clock, Questions(plan.statements, plan.spec.same), reporter)
+    looks = Comparing(connector, clock, parts_of(plan, plan.spec.same), reporter)
     task = asyncio.create_task(looks.run(), name="backfill comparing")
     try:
         yield
