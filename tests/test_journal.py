@@ -191,6 +191,7 @@ def sample(cls: type[ev.Fact]) -> ev.Fact:
     values: dict[str, Any] = {
         "str": "x\x1b[2J",
         "int": 7,
+        "int | None": 7,
         "float": 0.1,
         "bool": True,
         "list[str]": ["x"],
