@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from ledger import planned
@@ -12,6 +13,7 @@ from servers import Database, OwnServers
 from dbwatch.backfill.fragments import read, read_key
 from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.statements import bound
+from dbwatch.backfill.walk import Walk
 from dbwatch.errors import Refused, UsageError
 from dbwatch.postgres.session import Connector
 
@@ -127,22 +129,22 @@ REFUSED = [
     ("CREATE MATERIALIZED VIEW v AS SELECT * FROM users", {"table": "v"}, "materialized view"),
     ("", {"table": "pg_class", "set": "relname = 'x'", "where": "relname IS NULL"}, "system table"),
     ("", {"set": "upper = 'x'", "where": "upper IS NULL"}, "generated column"),
-    ("ALTER TABLE users DROP CONSTRAINT users_pkey", {}, "no key to walk by"),
-    ("", {"set": "id = 1", "where": "id IS NULL"}, "SET changes id"),
+    ("ALTER TABLE users DROP CONSTRAINT users_pkey", {"walk": Walk.KEYSET}, "no key to walk by"),
+    ("", {"set": "id = 1", "where": "id IS NULL", "walk": Walk.KEYSET}, "SET changes id"),
     ("", {"key": "legacy"}, r"no unique index on \(legacy\)"),
     ("CREATE UNIQUE INDEX part ON users (legacy) WHERE id > 5", {"key": "legacy"}, "only a part"),
-    ("CREATE UNIQUE INDEX nulls ON users (legacy)", {"key": "legacy"}, "may be NULL"),
+    ("CREATE UNIQUE INDEX nulls ON users (legacy)", {"key": "legacy", "mode": "once"}, "may be NULL"),
     ("CREATE RULE r AS ON UPDATE TO users DO ALSO NOTIFY x", {}, "rewrite rules"),
     ("CREATE TABLE child () INHERITS (users)", {}, "child tables"),
     ("", {"where": "legacy IS NOT NULL"}, "stay pending for ever"),
     (
         "CREATE TABLE d (id int, CONSTRAINT k PRIMARY KEY (id) DEFERRABLE, x int)",
-        {"table": "d", "set": "x = 1", "where": "x IS NULL"},
+        {"table": "d", "set": "x = 1", "where": "x IS NULL", "undo": True},
         "deferrable",
     ),
     (
         "CREATE TABLE m (id money PRIMARY KEY, x int)",
-        {"table": "m", "set": "x = 1", "where": "x IS NULL"},
+        {"table": "m", "set": "x = 1", "where": "x IS NULL", "mode": "once"},
         "does not say its value exactly",
     ),
     (
@@ -154,7 +156,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("ddl", "changes", "reason"), REFUSED, ids=[reason for _, _, reason in REFUSED])
-async def test_a_refusal_says_why(db: Database, ddl: str, changes: dict[str, str], reason: str) -> None:
+async def test_a_refusal_says_why(db: Database, ddl: str, changes: dict[str, Any], reason: str) -> None:
     connector = await users(db)
     if ddl:
         await db.sql(ddl)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dbwatch.backfill.cursor import Cursor, Window
+from dbwatch.backfill.pages import Pages, last_of, page
+from dbwatch.backfill.passes import PASSES, STRIPES, share, stripes
 from dbwatch.backfill.walk import HOT_LEAST, LOOK_FIRST, LOOK_MOST, STRETCH, Chooser, Walk
+
+FIRST_LOOK = Chooser.starting(Walk.AUTO, "").left
+"""Windows before the plain walk is timed for the first time."""
 
 KEYS = st.tuples(st.text(), st.text()) | st.tuples(st.text())
 WINDOWS = st.builds(
@@ -17,7 +20,7 @@ WINDOWS = st.builds(
 )  # fmt: skip
 
 
-@given(st.builds(Cursor, st.none() | KEYS, st.none() | WINDOWS))
+@given(st.builds(Cursor, st.none() | KEYS, st.none() | WINDOWS, st.just("") | st.text(min_size=1)))
 def test_a_cursor_is_what_its_text_says(cursor: Cursor) -> None:
     assert Cursor.from_text(cursor.to_text()) == cursor
 
@@ -27,13 +30,13 @@ def test_a_plain_cursor_is_the_key_alone() -> None:
     assert Cursor.from_text(None) == Cursor()
 
 
-def test_a_window_is_over_when_its_last_stripe_has_reached_its_end() -> None:
+def test_a_window_is_over_when_its_last_pass_has_reached_its_end() -> None:
     cursor = Cursor(("10",)).opened(Window(("50",), 40, of=2))
     assert cursor.after == ("10",)
     half_way = cursor.passed(("30",))
     assert half_way.after == ("30",)
     second = half_way.passed(("50",))
-    assert second.window == Window(("50",), 40, of=2, stripe=1)
+    assert second.window == Window(("50",), 40, of=2, number=1)
     assert second.after == ("10",)
     assert second.passed(("50",)) == Cursor(("50",))
 
@@ -58,14 +61,14 @@ DEARER_STRIPES = {Walk.STRIPES: 14e-6, Walk.KEYSET: 10e-6}
 
 def test_where_stripes_are_cheaper_a_plain_stretch_is_timed_seldom() -> None:
     _, taken = walked(Chooser.starting(Walk.AUTO, ""), CHEAPER_STRIPES, 200)
-    assert taken[:3] == [Walk.STRIPES, Walk.STRIPES, Walk.KEYSET]
+    assert taken.index(Walk.KEYSET) == FIRST_LOOK
     assert taken.count(Walk.KEYSET) <= 6
 
 
 def test_where_stripes_are_dearer_it_walks_plainly_and_looks_again() -> None:
     chooser, taken = walked(Chooser.starting(Walk.AUTO, ""), DEARER_STRIPES, 200)
-    assert taken[3] is Walk.KEYSET
-    assert 3 <= taken.count(Walk.STRIPES) <= 8
+    assert taken[FIRST_LOOK + 1] is Walk.KEYSET
+    assert FIRST_LOOK + 3 <= taken.count(Walk.STRIPES) <= FIRST_LOOK + 8
     _, later = walked(chooser, CHEAPER_STRIPES, 2 * LOOK_MOST)
     assert later[-1] is Walk.STRIPES
 
@@ -73,7 +76,7 @@ def test_where_stripes_are_dearer_it_walks_plainly_and_looks_again() -> None:
 def test_stripes_without_hot_updates_are_given_up_at_once() -> None:
     _, taken = walked(Chooser.starting(Walk.AUTO, ""), CHEAPER_STRIPES, 3, hot=HOT_LEAST - 0.01)
     assert taken == [Walk.STRIPES, Walk.KEYSET, Walk.KEYSET]
-    chooser, taken = walked(Chooser.starting(Walk.AUTO, ""), CHEAPER_STRIPES, 4 + LOOK_FIRST - 1)
+    chooser, taken = walked(Chooser.starting(Walk.AUTO, ""), CHEAPER_STRIPES, FIRST_LOOK + 2 + LOOK_FIRST - 1)
     assert taken[-1] is Walk.STRIPES
     chooser, taken = walked(chooser, CHEAPER_STRIPES, 2, hot=0.1)
     assert taken == [Walk.STRIPES, Walk.KEYSET]
@@ -91,6 +94,33 @@ def test_where_the_catalogue_rules_them_out_no_stripe_is_tried() -> None:
 
 def test_a_sparse_stretch_teaches_nothing() -> None:
     chooser = Chooser.starting(Walk.AUTO, "")
-    assert chooser.after(10, 5000, 1.0, 0.0, ends=True) == chooser
+    assert chooser.after(1000, 5000, 1.0, 0.0, ends=True) == chooser
     begun = chooser.after(5000, 5000, 0.02, 0.0, ends=False)
-    assert begun.after(10, 5000, 1.0, 0.0, ends=True) == replace(chooser)
+    assert begun.after(1000, 5000, 1.0, 0.0, ends=True) == chooser
+
+
+def test_where_hardly_a_row_is_to_be_filled_a_window_has_one_pass() -> None:
+    chooser = Chooser.starting(Walk.AUTO, "")
+    sparse = chooser.after(10, 5000, 0.01, None, ends=True)
+    assert (chooser.passes, sparse.passes) == (8, 1)
+    dense_again = sparse.after(5000, 5000, 0.05, 0.0, ends=True)
+    assert (dense_again.passes, dense_again.now) == (8, Walk.STRIPES)
+
+
+def test_the_passes_take_every_stripe_once() -> None:
+    for of in (1, PASSES):
+        bounds = [stripes(of, number) for number in range(of)]
+        assert [n for first, last in bounds for n in range(first, last + 1)] == list(range(STRIPES))
+        assert sum(share(of, number) for number in range(of)) == pytest.approx(1)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 2**31), st.integers(1, 100_000), st.floats(0.01, 250))
+def test_pages_are_passed_without_a_gap_to_the_last(first: int, more: int, rows: int, each: float) -> None:
+    pages = Pages(each)
+    lo, top = (last_of(first)), last_of(first + more)
+    assert top is not None
+    edge = pages.edge(lo, top, rows)
+    assert edge is not None
+    assert first <= page(edge) <= page(top)
+    assert pages.edge(top, top, rows) is None
+    assert pages.edge(None, top, rows) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,8 @@ from psycopg import sql
 
 from dbwatch.backfill.images import Images
 from dbwatch.backfill.keys import Key, to_text
+from dbwatch.backfill.pages import last_of
+from dbwatch.backfill.passes import stripes
 from dbwatch.backfill.progress import Worker
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.statements import PINNED, Statements, bound
@@ -22,6 +24,9 @@ from dbwatch.postgres.session import Connection, Connector, Role, Session
 
 ANSWER_S = 15.0
 """How much longer than its server-side limits a statement may take to answer before the socket is closed."""
+
+_TEXTS = 8
+"""Messages that are remembered: a leg has a few, the first of it and the others, striped and plain."""
 
 Results = list[list[tuple[Any, ...]]]
 
@@ -54,22 +59,20 @@ class Timeouts:
 class Part:
     """What one batch takes."""
 
+    statements: Statements
+    """Of the leg that it is on, `exact` and `spared_by` included."""
     lo: Key | None
-    """The keys above this one, up to *hi*."""
+    """What lies above this key, up to *hi*."""
     hi: Key
     keys: int
-    """So many of them count as passed."""
+    """So many count as passed."""
     next: str | None
     """The cursor once it is committed."""
-    stripe: int = 0
+    number: int = 0
     of: int = 1
-    """Only this stripe of so many; 1 takes all."""
+    """Only the stripes of this pass of so many; 1 takes all."""
     fillable: bool = False
     """Only rows that SET will clear."""
-    exact: bool = False
-    """*hi* alone."""
-    spared_by: int | None = None
-    """Not those that the backfill of that id holds in quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +110,16 @@ class Pending:
 class BatchSession:
     """The worker's connection."""
 
-    def __init__(self, session: Session, statements: Statements, worker: Worker | None) -> None:
+    def __init__(self, session: Session, worker: Worker | None) -> None:
         self.session = session
         self.worker = worker
         """None behind a pooler, where a backend is ours only for a transaction."""
         self.images: Images | None = None
         """Where the batches keep what they overwrite; None: nowhere."""
-        self._statements = statements
+        self._texts: dict[Any, str] = {}
 
     @classmethod
-    async def open(cls, connector: Connector, statements: Statements) -> BatchSession:
+    async def open(cls, connector: Connector) -> BatchSession:
         """Connects. Raises CannotConnect, on a standby too, and as `Session.call` does."""
         session = await connector.open(Role.WORKER)
         try:
@@ -135,17 +138,31 @@ class BatchSession:
                 "the server is a standby", why="nothing can be written there", next="give the primary's DSN"
             )
         ours = pid == session.pid and isinstance(started, datetime)
-        return cls(session, statements, Worker(pid, started) if ours else None)
+        return cls(session, Worker(pid, started) if ours else None)
 
-    async def edge(self, lo: Key | None, top: Key | None, n: int, timeouts: Timeouts) -> tuple[Key | None, float]:
-        """The key *n* keys above *lo*, else the last one not above *top*; None where no key is left; the seconds."""
+    async def edge(
+        self, statements: Statements, lo: Key | None, top: Key | None, n: int, timeouts: Timeouts
+    ) -> tuple[Key | None, float]:
+        """The key *n* keys above *lo*, else the last one not above *top*; None where no key is left; the seconds.
+
+        A walk by pages needs a *top*, and asks nobody.
+        """
+        if statements.pages is not None:
+            return (None if top is None else statements.pages.edge(lo, top, n)), 0.0
         bounds = {"after": lo is not None, "upto": top is not None}
         parameters = {**bound("lo", lo), **bound("top", top), "n": n}
-        found, seconds = await self._look(self._statements.edge(**bounds), parameters, timeouts)
+        found, seconds = await self._look(statements.edge(**bounds), parameters, timeouts)
         if not found:
-            found, more = await self._look(self._statements.last(**bounds), parameters, timeouts)
+            found, more = await self._look(statements.last(**bounds), parameters, timeouts)
             seconds += more
         return (tuple(found[0]) if found else None), seconds
+
+    async def top(self, statements: Statements, timeouts: Timeouts) -> Key | None:
+        """The last page of the heap as it is now; None where it has none. Raises as `Session.call` does."""
+        relation = sql.Literal(statements.relation)
+        question = sql.SQL(self._file("backfill-pages")).format(relation=relation).as_string(None)
+        [(pages,)], _ = await self._look(question, {}, timeouts)
+        return last_of(pages)
 
     async def fill(self, at: Position, part: Part, timeouts: Timeouts) -> Filled:
         """Fills *part* and commits, together with the cursor's move from *at*.
@@ -153,7 +170,7 @@ class BatchSession:
         Raises psycopg.Error where the server refused: then nothing was changed; and as `Session.call` does: then the
         row in the journal tells whether it was.
         """
-        results = await self._run(self._batch(part, self._settings), _of(at, part, timeouts), timeouts)
+        results = await self._run(self._text(part), _of(at, part, timeouts), timeouts)
         return self._filled(results)
 
     async def retry(self, at: Position, part: Part, key: str, timeouts: Timeouts) -> Filled:
@@ -162,7 +179,7 @@ class BatchSession:
         Raises as `fill` does; MISSING is in the server's words where it is not in quarantine any more.
         """
         out = sql.SQL(self._file("backfill-quarantine-out"))
-        text = self._batch(part, sql.SQL(";\n").join([self._settings, out]))
+        text = self._composed(part, sql.SQL(";\n").join([self._settings, out])).as_string(None)
         _out, *results = await self._run(text, _of(at, part, timeouts) | {"key": key}, timeouts)
         return self._filled(results)
 
@@ -172,7 +189,7 @@ class BatchSession:
         Raises as `fill` does.
         """
         text = sql.SQL(self._file("backfill-quarantine")).format(settings=self._settings)
-        await self._run(text, _of(at, part, timeouts) | asdict(poison), timeouts)
+        await self._run(text.as_string(None), _of(at, part, timeouts) | asdict(poison), timeouts)
 
     def _filled(self, results: Results) -> Filled:
         [(began, lsn, *before)], [(rows, _moved)], [after], [(ended, lsn_after)] = results
@@ -185,13 +202,13 @@ class BatchSession:
 
         Raises as `fill` does.
         """
-        statements = self._statements
+        statements = part.statements
         update = statements.update(after=part.lo is not None)
         text = sql.SQL(self._file("backfill-try")).format(
             settings=self._settings, relation=sql.Literal(statements.relation), update=sql.SQL(update)
         )
         parameters = {**bound("lo", part.lo), **bound("hi", part.hi), **_limits(timeouts)}
-        [before], [(explained,)], [after] = await self._run(text, parameters, timeouts)
+        [before], [(explained,)], [after] = await self._run(text.as_string(None), parameters, timeouts)
         updates, hot = (now - then for now, then in zip(after, before, strict=True))
         return explained[0], updates, hot
 
@@ -221,18 +238,20 @@ class BatchSession:
             "batches": at.batches,
             "cursor": at.cursor,
         }
-        [[(began, lsn)], [(rows, seen, _moved)], [(ended, lsn_after)]] = await self._run(text, parameters, timeouts)
+        results = await self._run(text.as_string(None), parameters, timeouts)
+        [[(began, lsn)], [(rows, seen, _moved)], [(ended, lsn_after)]] = results
         return Restored(rows, seen, (ended - began).total_seconds(), int(lsn_after - lsn))
 
-    async def count(
-        self, lo: Key | None, hi: Key, timeouts: Timeouts, *, exact: bool = False, spared_by: int | None = None
-    ) -> Pending:
-        """What is pending above *lo* (*exact*: from *lo* on) up to *hi*, without what the backfill of id *spared_by*
-        holds in quarantine. Raises as `fill` does."""
+    async def count(self, statements: Statements, lo: Key | None, hi: Key, timeouts: Timeouts) -> Pending:
+        """What is pending above *lo* up to *hi*. Raises as `fill` does."""
         parameters = {**bound("lo", lo), **bound("hi", hi)}
-        statements = replace(self._statements, exact=exact, spared_by=spared_by)
         [(rows, unfillable)], seconds = await self._look(statements.count(after=lo is not None), parameters, timeouts)
         return Pending(rows, unfillable, seconds)
+
+    async def any_left(self, statements: Statements, timeouts: Timeouts) -> bool:
+        """Whether any row of the table is pending, in one look. Raises as `fill` does."""
+        [(any_left,)], _ = await self._look(statements.any_left(), {}, timeouts)
+        return bool(any_left)
 
     async def rollback(self) -> None:
         """Ends a failed transaction; where even that is not answered, the connection is closed."""
@@ -241,10 +260,18 @@ class BatchSession:
         except (psycopg.Error, ConnectionLost, ServerSilent):
             self.session.sever()
 
-    def _batch(self, part: Part, settings: sql.Composable) -> sql.Composed:
+    def _text(self, part: Part) -> str:
+        """The message of a batch; one that differs from the last only in its parameters is composed once."""
+        shape = part.statements, part.lo is not None, part.fillable, part.of > 1
+        if shape not in self._texts:
+            if len(self._texts) >= _TEXTS:
+                self._texts.clear()
+            self._texts[shape] = self._composed(part, self._settings).as_string(None)
+        return self._texts[shape]
+
+    def _composed(self, part: Part, settings: sql.Composable) -> sql.Composed:
         """The message of a batch that begins with *settings*; with images it keeps what it overwrites."""
-        images = self.images
-        statements = replace(self._statements, exact=part.exact, spared_by=part.spared_by)
+        images, statements = self.images, part.statements
         after, fillable, striped = part.lo is not None, part.fillable, part.of > 1
         update = statements.update(after=after, fillable=fillable, striped=striped)
         known = {"settings": settings, "relation": sql.Literal(statements.relation)}
@@ -265,10 +292,10 @@ class BatchSession:
         self, question: str, parameters: dict[str, Any], timeouts: Timeouts
     ) -> tuple[list[tuple[Any, ...]], float]:
         text = sql.SQL(self._file("backfill-look")).format(settings=self._settings, question=sql.SQL(question))
-        [[(began,)], rows, [(ended,)]] = await self._run(text, parameters | _limits(timeouts), timeouts)
+        [[(began,)], rows, [(ended,)]] = await self._run(text.as_string(None), parameters | _limits(timeouts), timeouts)
         return rows, (ended - began).total_seconds()
 
-    async def _run(self, text: sql.Composed, parameters: dict[str, Any], timeouts: Timeouts) -> Results:
+    async def _run(self, text: str, parameters: dict[str, Any], timeouts: Timeouts) -> Results:
         """The result sets of *text*, sent as one message, its parameters bound on our side."""
 
         async def work(connection: Connection) -> Results:
@@ -299,12 +326,13 @@ class BatchSession:
 
 def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:
     """The parameters of what moves the cursor from *at* past *part*."""
+    first, last = stripes(part.of, part.number)
     return {
         **bound("lo", part.lo),
         **bound("hi", part.hi),
         **_limits(timeouts),
-        "mask": part.of - 1,
-        "stripe": part.stripe,
+        "first": first,
+        "last": last,
         "next": part.next,
         "scanned": part.keys,
         "id": at.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -14,7 +15,7 @@ from sqlalchemy import func, insert, select, update
 
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.images import Images
-from dbwatch.backfill.keys import to_text
+from dbwatch.backfill.keys import Key, to_text
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.row import COLUMNS, RESTORED, RESTORING, Position, Row, rows_of
 from dbwatch.backfill.statements import PINNED
@@ -234,9 +235,9 @@ async def _new(connection: Connection, plan: Plan, owner: str, window: UUID | No
     ceiling: str | None = None
     nothing = False
     if plan.spec.mode == "once":
-        last = await (await connection.execute(plan.statements.last(after=False, upto=False).encode(), {})).fetchone()
-        nothing = last is None
-        ceiling = None if last is None else to_text(last)
+        tops = await _tops(connection, plan)
+        nothing = not tops
+        ceiling = None if nothing else to_text(tops[""]) if "" in tops else json.dumps(tops, ensure_ascii=False)
     statement = (
         insert(tables.backfill)
         .values(window_id=window, step_id=step_id, spec=plan.spec_json, spec_hash=plan.spec_hash, status="running")
@@ -247,6 +248,17 @@ async def _new(connection: Connection, plan: Plan, owner: str, window: UUID | No
     [(id,)] = await cursor.fetchall()
     images = await _keep(connection, Images.of(id, plan.statements, plan.kept)) if plan.kept else None
     return Claimed(Position(id, 1, None, ceiling, 0, 0, 0, nothing), None, images)
+
+
+async def _tops(connection: Connection, plan: Plan) -> dict[str, Key]:
+    """The highest key of each leg that has any row, by its name."""
+    tops = {}
+    for leg in plan.legs:
+        last = await connection.execute(leg.statements.last(after=False, upto=False).encode(), {})
+        key = await last.fetchone()
+        if key is not None:
+            tops[leg.name] = key
+    return tops
 
 
 async def _keep(connection: Connection, images: Images) -> Images:

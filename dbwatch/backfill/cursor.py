@@ -1,8 +1,9 @@
-"""How far a walk is: the last key done and, in the middle of a window, which of its stripes. Pure.
+"""How far a walk is: on which leg, the last key done and, in the middle of a window, which of its passes. Pure.
 
-A window is a range of keys that is passed over several times, each pass taking one stripe of its keys; a plain walk has
-windows of one pass. The journal keeps the whole of it as one text, so that one comparison tells whether the cursor is
-where we left it.
+A leg is a table, or one partition of it, walked by keys or by the pages of its heap, where a page stands for a key
+(`pages.py`). A window is a range of keys that is passed over several times, each pass taking its share of them
+(`passes.py`); a plain walk has windows of one pass. The journal keeps the whole of it as one text, so that one
+comparison tells whether the cursor is where we left it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class Window:
     keys: int
     """As many keys it holds, or fewer where the table ends in it."""
     of: int = 1
-    stripe: int = 0
-    """The pass under way; those below it are done."""
+    number: int = 0
+    """Of the pass under way; those below it are done."""
     at: Key | None = None
     """The last key that this pass has done; None: none yet."""
 
@@ -36,6 +37,8 @@ class Cursor:
     """The last key done, and all below it; None: none yet."""
     window: Window | None = None
     """None: between two windows."""
+    leg: str = ""
+    """The name of the leg; empty: the first or the only one, by keys."""
 
     @classmethod
     def from_text(cls, text: str | None) -> Cursor:
@@ -45,14 +48,19 @@ class Cursor:
         body = json.loads(text)
         if isinstance(body, list):
             return cls(_key(body))
-        window = {**body, "hi": _key(body["hi"]), "at": _key(body["at"])}
-        return cls(_key(window.pop("lo")), Window(**window))
+        lo, leg = _key(body.pop("lo")), body.pop("leg", "")
+        if not body:
+            return cls(lo, leg=leg)
+        return cls(lo, Window(**{**body, "hi": _key(body["hi"]), "at": _key(body["at"])}), leg)
 
     def to_text(self) -> str | None:
-        """As the journal keeps it: the key alone between two windows, canonical JSON."""
-        if self.window is None:
-            return None if self.lo is None else to_text(self.lo)
-        return json.dumps({"lo": self.lo, **asdict(self.window)}, ensure_ascii=False, separators=(",", ":"))
+        """As the journal keeps it: canonical JSON, the key alone between two windows of the only leg by keys."""
+        leg = {"leg": self.leg} if self.leg else {}
+        if self.window is not None:
+            return _json({**leg, "lo": self.lo, **asdict(self.window)})
+        if leg:
+            return _json({**leg, "lo": self.lo})
+        return None if self.lo is None else to_text(self.lo)
 
     @property
     def after(self) -> Key | None:
@@ -69,9 +77,13 @@ class Cursor:
         assert window is not None
         if edge != window.hi:
             return replace(self, window=replace(window, at=edge))
-        if window.stripe + 1 < window.of:
-            return replace(self, window=replace(window, stripe=window.stripe + 1, at=None))
-        return Cursor(window.hi)
+        if window.number + 1 < window.of:
+            return replace(self, window=replace(window, number=window.number + 1, at=None))
+        return Cursor(window.hi, leg=self.leg)
+
+
+def _json(body: Any) -> str:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
 def _key(values: Any) -> Any:

@@ -23,7 +23,9 @@ async def explained(session: Session, plan: Plan, keys: int = FIRST, *, within: 
     It waits for no lock longer than 100 ms; where the server does not tell, the one line says why. Raises as
     `Session.call` does where the connection went.
     """
-    statements = plan.statements
+    statements = plan.legs[0].keyed
+    if not statements.key:
+        return ("the table has no key: a batch is a range of its pages",)
 
     async def work(connection: Connection) -> tuple[str, ...]:
         async with connection.transaction(force_rollback=True), psycopg.AsyncClientCursor(connection) as cursor:

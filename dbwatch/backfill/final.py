@@ -1,4 +1,4 @@
-"""The final scan: walks the table once more by key, counts what is still pending, and fills what can be filled."""
+"""The final scan: walks the table once more, counts what is still pending, and fills what can be filled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from dbwatch.backfill.keys import Key, from_text
 from dbwatch.backfill.pace import Batch
 from dbwatch.backfill.plan import Plan, extra_condition
 from dbwatch.backfill.report import Reporter
+from dbwatch.backfill.statements import Statements
 from dbwatch.backfill.trouble import poisonous
 from dbwatch.backfill.worker import BatchWorker
 from dbwatch.clock import Clock
 
 FIRST_KEYS, LEAST_KEYS, MOST_KEYS = 2_000, 200, 200_000
 """Keys that one question of the scan covers: the first one, and the bounds; between them the target time decides."""
+GLANCE_MS, GLANCE_ROWS = 2_000, 5_000_000
+"""How long one look at a whole table may hold its snapshot, and the rows up to which that is worth a try."""
+STARE_MS = 30_000
+"""The same for a table without a key, which nothing else proves complete."""
+SWEEPS = 10
+"""Passes over the pages of such a table: in each rows may move past it that somebody else updates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +47,12 @@ class _Sweep:
 
 
 class FinalScan:
-    """Rows may be pending behind the cursor: written there since, or left so by SET itself.
+    """Rows may be pending behind the cursor: written there since, moved past a walk by pages, or left so by SET itself.
 
-    The first scan fills what it finds. Where it found some, a second does the same, and the last only counts; without
-    the text of what stays pending (`Fragments.stays_pending`) rows cannot be told apart, and the second one counts.
+    One look at the whole table in one snapshot tells at once where there is none, if that takes no longer than a
+    transaction may last. Else it is scanned by keys, and by pages for rows without a key. The first scan fills what it
+    finds. Where it found some, a second does the same, and the last only counts; without the text of what stays pending
+    (`Fragments.stays_pending`) rows cannot be told apart, and the second one counts.
     What is in quarantine is left out; a row behind the cursor that cannot take its value either comes there.
     """
 
@@ -63,20 +72,62 @@ class FinalScan:
         Raises as `BatchWorker.carry_out` does.
         """
         self._reporter.checking = True
-        fills = 2 if self._plan.statements.stays_pending is not None else 1
+        keyless = not self._plan.key
+        if not keyless and self._plan.rows_estimate <= GLANCE_ROWS and await self._any_left(GLANCE_MS) is False:
+            self._reporter.remaining = 0
+            return 0, ""
+        fills = SWEEPS if keyless else 2 if self._plan.statements.stays_pending is not None else 1
         swept = await self._sweep(fill=True)
         for scan in range(1, fills + 1):
             if not swept.filled:
                 break
             swept = await self._sweep(fill=scan < fills)
         self.unfillable = swept.unfillable
+        if not swept.left and (keyless or self._plan.nullable):
+            return await self._stared()
         return swept.left, self._explained(swept)
 
+    async def _any_left(self, within_ms: int) -> bool | None:
+        """Whether one look at the whole table sees a pending row; None where it would take longer to tell."""
+        statements = self._plan.statements.sparing(self._hunter.spared_by)
+
+        async def looked(session: BatchSession, timeouts: Timeouts) -> bool | None:
+            try:
+                return await session.any_left(statements, Timeouts(timeouts.lock_ms, within_ms))
+            except psycopg.Error as error:
+                if not isinstance(error, psycopg.errors.QueryCanceled) and not poisonous(error):
+                    raise
+                await session.rollback()
+                return None
+
+        return await self._worker.carry_out(looked)
+
+    async def _stared(self) -> tuple[int, str]:
+        """What a look at the whole table says, after scans by pages found nothing, which may miss a row."""
+        match await self._any_left(STARE_MS):
+            case True:
+                return 1, "at least one row is pending again: the application writes such rows; run it again"
+            case None:
+                return 0, "rows without a key that were moved while they were looked for may have been missed"
+            case _:
+                return 0, ""
+
     async def _sweep(self, *, fill: bool) -> _Sweep:
-        lo: Key | None = None
         swept = _Sweep()
+        if self._plan.key:  # all partitions at once, those too that came since
+            swept = await self._swept(self._plan.statements, swept, fill=fill)
+        for leg in self._plan.legs:
+            if leg.keyless or self._plan.nullable:
+                swept = await self._swept(leg.beside_keys, swept, fill=fill)
+        return swept
+
+    async def _swept(self, statements: Statements, swept: _Sweep, *, fill: bool) -> _Sweep:
+        """*swept* with what one scan of *statements* finds."""
+        lo, top = None, None
+        if statements.pages is not None:
+            top = await self._worker.carry_out(lambda session, timeouts: session.top(statements, timeouts))
         while True:
-            chunk = await self._worker.carry_out(partial(self._chunk, lo, fill))
+            chunk = await self._worker.carry_out(partial(self._chunk, statements, lo, top, fill))
             if chunk is None:
                 return swept
             lo = chunk.hi
@@ -84,52 +135,63 @@ class FinalScan:
             self._reporter.remaining = swept.left
             await self._worker.rest(chunk.seconds)
 
-    async def _chunk(self, lo: Key | None, fill: bool, session: BatchSession, timeouts: Timeouts) -> _Chunk | None:
-        hi, looked_s = await session.edge(lo, None, self._keys, timeouts)
+    async def _chunk(
+        self,
+        statements: Statements,
+        lo: Key | None,
+        top: Key | None,
+        fill: bool,
+        session: BatchSession,
+        timeouts: Timeouts,
+    ) -> _Chunk | None:
+        hi, looked_s = await session.edge(statements, lo, top, self._keys, timeouts)
         if hi is None:
             return None
-        pending, filled = await self._counted(lo, hi, session, timeouts)
+        pending, filled = await self._counted(statements, lo, hi, session, timeouts)
         seconds = looked_s + pending.seconds
         fitting = self._keys * self._worker.pace.target_s / max(seconds, 1e-4)
         self._keys = round(min(MOST_KEYS, max(LEAST_KEYS, min(2 * self._keys, fitting))))
         left = pending.rows
         if fill and pending.rows > pending.unfillable:
             held = self._reporter.quarantined
-            now = await self._fill(lo, hi, session, timeouts)
+            now = await self._fill(statements, lo, hi, session, timeouts)
             left = max(0, left - now - (self._reporter.quarantined - held))
             filled += now
         return _Chunk(hi, seconds, left, pending.unfillable, filled)
 
-    async def _counted(self, lo: Key | None, hi: Key, session: BatchSession, timeouts: Timeouts) -> tuple[Pending, int]:
+    async def _counted(
+        self, statements: Statements, lo: Key | None, hi: Key, session: BatchSession, timeouts: Timeouts
+    ) -> tuple[Pending, int]:
         """What is pending, and how many rows were filled because of one for which that could not even be told."""
         filled = 0
         while True:
             held = self._reporter.quarantined
             try:
-                return await session.count(lo, hi, timeouts, spared_by=self._hunter.spared_by), filled
+                return await session.count(statements.sparing(self._hunter.spared_by), lo, hi, timeouts), filled
             except psycopg.Error as error:
-                if not self._hunter.deals_with(error):
+                if not self._hunter.deals_with(error) or statements.pages is not None:
                     raise
                 await session.rollback()
-                filled += await self._fill(lo, hi, session, timeouts)
+                filled += await self._fill(statements, lo, hi, session, timeouts)
                 if self._reporter.quarantined == held:
                     raise
 
-    async def _fill(self, lo: Key | None, hi: Key, session: BatchSession, timeouts: Timeouts) -> int:
+    async def _fill(
+        self, statements: Statements, lo: Key | None, hi: Key, session: BatchSession, timeouts: Timeouts
+    ) -> int:
         """Fills what SET clears above *lo* up to *hi*, in batches as the pace allows."""
         rows, self._hunter.hunt = 0, Hunt()
         while True:
             await self._worker.may_go()
             began, most, hunting = self._clock.monotonic(), self._worker.pace.size, self._hunter.hunt.on
             take = min(most, self._hunter.hunt.take) if hunting else most
-            edge, looked_s = await session.edge(lo, hi, take, timeouts)
+            edge, looked_s = await session.edge(statements, lo, hi, take, timeouts)
             if edge is None:
                 return rows
-            exact, cursor = take == 1, self._worker.position.cursor
-            part = Part(
-                edge if exact else lo, edge, 0, cursor,
-                fillable=True, exact=exact, spared_by=self._hunter.spared_by,
-            )  # fmt: skip
+            exact, taken = take == 1 and statements.pages is None, statements.sparing(self._hunter.spared_by)
+            if exact:
+                taken = taken.alone()
+            part = Part(taken, edge if exact else lo, edge, 0, self._worker.position.cursor, fillable=True)
             filled = await self._hunter.fill(session, part, take, most, timeouts)
             if filled is None or hunting:
                 self._hunter.tell()
@@ -156,7 +218,7 @@ class FinalScan:
         return "; ".join(reasons)
 
 
-async def still_pending(worker: BatchWorker) -> int:
+async def still_pending(worker: BatchWorker, statements: Statements) -> int:
     """How many rows in quarantine are still pending: others may have been mended, or are gone.
 
     One for which that cannot be told counts as pending. Raises as `BatchWorker.carry_out` does.
@@ -168,7 +230,7 @@ async def still_pending(worker: BatchWorker) -> int:
 
     async def counted(key: Key, session: BatchSession, timeouts: Timeouts) -> int:
         try:
-            return (await session.count(key, key, timeouts, exact=True)).rows
+            return (await session.count(statements.alone(), key, key, timeouts)).rows
         except psycopg.Error as error:
             if not poisonous(error):
                 raise

@@ -82,7 +82,7 @@ class Hunter:
         try:
             filled = await session.fill(at, part, timeouts)
         except psycopg.Error as error:
-            if not self.deals_with(error):
+            if not self.deals_with(error) or part.statements.pages is not None:  # without a key no row can be named
                 raise
             await session.rollback()
             await self._met(error, session, part, keys, timeouts)
@@ -92,6 +92,23 @@ class Hunter:
             self.hunt = self.hunt.passed(keys, most)
         return filled
 
+    async def fill_or_leave(self, session: BatchSession, part: Part, timeouts: Timeouts) -> Filled | None:
+        """Fills *part*, which is a range of pages; None where it met poison: then all of it is left to the final scan,
+        which goes by keys and hunts it down. Raises as `fill` does."""
+        at = self._worker.position
+        try:
+            filled = await session.fill(at, part, timeouts)
+        except psycopg.Error as error:
+            if not self.deals_with(error) or not self._plan.key:
+                raise
+            await session.rollback()
+            await _blame_a_row(error, session, part, timeouts)
+            self._because = f"leaves a row that cannot take its value to the final scan: {describe(error)}"
+            return None
+        self._worker.position = at.after(rows=filled.rows, keys=part.keys, cursor=part.next)
+        self._because = ""
+        return filled
+
     def tell(self) -> None:
         """Hands on what is being done."""
         self._worker.tell(State.RUNNING, self._because)
@@ -99,7 +116,7 @@ class Hunter:
     async def _met(
         self, error: psycopg.Error, session: BatchSession, part: Part, keys: int, timeouts: Timeouts
     ) -> None:
-        if not part.exact:
+        if not part.statements.exact:
             self._because = f"looks for the row that cannot take its value: {describe(error)}"
             if not self.hunt.on:
                 await _blame_a_row(error, session, part, timeouts)

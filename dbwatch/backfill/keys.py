@@ -51,15 +51,16 @@ class UniqueIndex:
     default_order: bool
     one_direction: bool
 
-    def obstacle(self, targets: Sequence[str]) -> str:
-        """Why a walk cannot go by it while SET assigns *targets*; empty where it can."""
+    def obstacle(self, targets: Sequence[str], *, loose: bool = False) -> str:
+        """Why a walk cannot go by it while SET assigns *targets*; empty where it can. *loose*: NULLs are no obstacle,
+        for another look finds the rows that have one in their key."""
         assigned = [column for column in self.columns if column in targets]
         odd = [kind for kind in self.base_types if kind not in _EXACT]
         reasons = (
             (not self.valid, "it is invalid or being built"),
             (self.partial, "it covers only a part of the table"),
             (self.on_expressions, "it is on expressions"),
-            (self.nullable, "a column of it may be NULL"),
+            (self.nullable and not loose, "a column of it may be NULL"),
             (not self.immediate, "it is deferrable, so that it can hold duplicates for a while"),
             (not (self.btree and self.default_order and self.one_direction), "its order is not the type's own"),
             (bool(odd), f"a text of type {', '.join(odd)} does not say its value exactly"),
@@ -74,14 +75,20 @@ class UniqueIndex:
 
 
 def choose(
-    indexes: Sequence[UniqueIndex], targets: Sequence[str], wanted: tuple[str, ...] | None, table: str
-) -> UniqueIndex:
+    indexes: Sequence[UniqueIndex],
+    targets: Sequence[str],
+    wanted: tuple[str, ...] | None,
+    table: str,
+    *,
+    loose: bool = False,
+) -> UniqueIndex | None:
     """The unique index to walk by: the one on the *wanted* columns, else the primary key, else the one with the
-    fewest columns.
+    fewest columns, one without NULLs first.
 
-    Raises Refused where none will do, with what is the matter with each.
+    *loose*: rows with a NULL in their key, and a table without any key (None), are walked otherwise. Raises Refused
+    where none will do, with what is the matter with each.
     """
-    usable = [index for index in indexes if not index.obstacle(targets)]
+    usable = [index for index in indexes if not index.obstacle(targets, loose=loose)]
     if wanted is not None:
         named = [index for index in indexes if set(index.columns) == set(wanted)]
         if not named:
@@ -92,12 +99,15 @@ def choose(
         usable = [index for index in usable if index in named]
         indexes = named
     if usable:
-        return min(usable, key=lambda index: (not index.is_primary, len(index.columns), index.index))
-    why = "; ".join(f"{index.index}: {index.obstacle(targets)}" for index in indexes)
+        return min(usable, key=lambda index: (index.nullable, not index.is_primary, len(index.columns), index.index))
+    if loose and wanted is None:
+        return None
+    why = "; ".join(f"{index.index}: {index.obstacle(targets, loose=loose)}" for index in indexes)
     raise Refused(
         f"{table} has no key to walk by",
         why=why or "it has no primary key and no unique index",
-        next="add a unique index on NOT NULL columns (CREATE UNIQUE INDEX CONCURRENTLY), and name them with --key",
+        next="add a unique index on NOT NULL columns (CREATE UNIQUE INDEX CONCURRENTLY), and name them with --key; in"
+        " mode pending, without --undo and --walk keyset, it needs none",
     )
 
 

@@ -44,6 +44,8 @@ class Batch:
     """Written by the whole server meanwhile: an upper bound of ours."""
     waited_s: float = 0.0
     """Of *seconds*, spent waiting for locks, as far as it was seen."""
+    heaviest: bool = True
+    """No other batch of its window costs as much a row: by it the size is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,8 @@ class Pace:
         return felt
 
     def _teaches(self, batch: Batch, seconds: float) -> bool:
+        if not batch.heaviest:
+            return False
         if batch.rows >= self.size / 2:
             return True
         return batch.rows >= WORTH_A_LOOK and (self.cost is None or seconds / batch.rows < self.cost)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,20 +12,24 @@ from dbwatch.backfill import fragments, same, sight
 from dbwatch.backfill.estimate import Estimator, Sizes, estimate
 from dbwatch.backfill.forecast import Forecast, Table, forecast
 from dbwatch.backfill.keys import KeyColumn, UniqueIndex, choose
+from dbwatch.backfill.legs import Leg, divisible, legs
+from dbwatch.backfill.pages import Pages
 from dbwatch.backfill.sight import Sight
 from dbwatch.backfill.signals import Thresholds
 from dbwatch.backfill.statements import Statements, shown
 from dbwatch.backfill.target import (
     Column,
+    Heap,
     Target,
     WalkFacts,
     columns_of,
     describe_table,
+    leaves,
     require_room,
     unique_indexes,
     walk_facts,
 )
-from dbwatch.backfill.walk import STRIPES, WINDOW_MOST, Walk, why_keyset
+from dbwatch.backfill.walk import WINDOW_MOST, Walk, why_not_by_keys, why_plain
 from dbwatch.errors import Refused, UsageError
 from dbwatch.journal.tables import SCHEMA
 from dbwatch.postgres.session import Session
@@ -77,9 +81,14 @@ class Plan:
     table: str
     """schema.table, quoted where it has to be."""
     index: str
-    """The unique index that the walk goes by."""
+    """The unique index whose columns name a row; empty: there is none."""
     key: tuple[KeyColumn, ...]
+    nullable: bool
+    """Rows may have NULL in their key."""
     statements: Statements
+    """Of the table as a whole, by keys."""
+    legs: tuple[Leg, ...]
+    """Its parts in the order in which they are walked."""
     rows_estimate: int
     """Rows in the table."""
     pending_estimate: int
@@ -87,7 +96,7 @@ class Plan:
     estimated_by: Estimator
     forecast: Forecast | None
     """What it will cost; None where nobody asked."""
-    why_keyset: str
+    why_plain: str
     """Why a walk in stripes cannot pay; empty where it may."""
     notes: tuple[str, ...]
     """What a person should know before it starts, one sentence each."""
@@ -114,14 +123,21 @@ class Plan:
         """How the table is walked, for a person."""
         if self.spec.walk is not Walk.AUTO:
             return f"{self.spec.walk}, as it was asked for"
-        if self.why_keyset:
-            return f"keyset: {self.why_keyset}"
-        return f"{STRIPES} stripes in windows of {WINDOW_MOST:,} keys at most, or keyset: both are timed"
+        by = "pages" if self.by_pages else "keys"
+        of = f", {len(self.legs):,} partitions one after the other" if self.legs[0].partition else ""
+        if self.why_plain:
+            return f"plainly, by {by}{of}: {self.why_plain}"
+        return f"by {by}, in stripes in windows of {WINDOW_MOST:,} rows at most, or plainly: both are timed{of}"
+
+    @property
+    def by_pages(self) -> bool:
+        """It is walked by the pages of the heap."""
+        return self.legs[0].by_pages
 
     @property
     def batch_sql(self) -> str:
         """The UPDATE of a batch, for a person to read."""
-        return "\n".join(map(sanitize, shown(self.statements.update(after=True)).splitlines()))
+        return "\n".join(map(sanitize, shown(self.legs[0].statements.update(after=True)).splitlines()))
 
 
 Maker = Callable[[Target, str], str]
@@ -162,34 +178,45 @@ async def plan(
     target = await describe_table(session, read.table, within=within)
     columns = await columns_of(session, target, within=within)
     _check_targets(spec, read, target, columns)
-    index = choose(await unique_indexes(session, target, within=within), read.targets, wanted, target.display)
-    statements = Statements(target.schema, target.name, index.key, spec.set, spec.where, read.stays_pending)
     makers = {column: made_by(target, column) for column in read.targets}
     kept = tuple(column for column, maker in makers.items() if spec.undo and not maker)
+    loose = spec.mode == "pending" and not kept and spec.walk is not Walk.KEYSET
+    indexes = await unique_indexes(session, target, within=within)
+    index = choose(indexes, read.targets, wanted, target.display, loose=loose)
+    key = index.key if index is not None else ()
+    statements = Statements(target.schema, target.name, key, spec.set, spec.where, read.stays_pending)
     if kept:
         await require_room(session, target, within=within)
-    facts = await walk_facts(session, target, index.key[0].name, read.targets, within=within)
+    facts = await walk_facts(session, target, key[0].name if key else None, read.targets, within=within)
     sizes = await estimate(session, target, statements, kept, within=within)
     if spec.same is not None:
         await same.require_sound(session, statements, spec.same, within=within)
-    why = why_keyset(target, facts, sizes.rows, index.columns[0])
+    # Before-images are kept under the table's own name: with them its partitions are walked as one.
+    parts = [] if kept else await leaves(session, target, within=within)
+    if not key and not divisible(parts):
+        raise _undivided(target, parts)
+    version = session.server_version
+    by_pages, why = _route(spec, target, facts, sizes, key, version, divided=target.kind == "r" or divisible(parts))
     spec_json = _canonical(spec, target, index)
     undo_notes = tuple(_undo_notes(spec, target, makers, sizes))
     seen = seen or await sight.look(session, within=within)
     costs = _forecast(spec, facts, sizes, why)
+    pages = Pages(_rows_each(sizes, facts), ranges=version >= 140_000, octets=facts.block_bytes)
     return Plan(
         spec=spec,
         spec_json=spec_json,
         spec_hash=hashlib.sha256(spec_json.encode()).hexdigest(),
         table=target.display,
-        index=one_line(index.index),
-        key=index.key,
+        index=one_line(index.index) if index is not None else "",
+        key=key,
+        nullable=index is not None and index.nullable,
         statements=statements,
+        legs=legs(statements, parts, pages, by_pages=by_pages),
         rows_estimate=sizes.rows,
         pending_estimate=sizes.pending,
         estimated_by=sizes.by,
         forecast=costs,
-        why_keyset=why,
+        why_plain=why,
         notes=(*_notes(spec, read, target, columns, sizes), *_health_notes(spec, session, seen, costs), *undo_notes),
         undo_notes=undo_notes,
         never_hot=bool(facts.indexes),
@@ -199,18 +226,70 @@ async def plan(
     )
 
 
+def _route(
+    spec: Spec,
+    target: Target,
+    facts: WalkFacts,
+    sizes: Sizes,
+    key: Sequence[KeyColumn],
+    version: int,
+    *,
+    divided: bool,
+) -> tuple[bool, str]:
+    """Whether it is walked by pages, and why stripes cannot pay; the latter is empty where they can."""
+    why = why_plain(target, facts, sizes.rows)
+    if not key:
+        return True, why or ("" if version >= 140_000 else "up to 13 the server reads a range of pages row by row")
+    can = divided and spec.mode == "pending" and version >= 140_000
+    if spec.walk is Walk.PAGES and not can:
+        raise UsageError(
+            "it cannot be walked by pages",
+            why="that needs mode pending, PostgreSQL 14, and partitions that are ours to change",
+            next="leave --walk out",
+        )
+    if can and (spec.walk in (Walk.PAGES, Walk.STRIPES) or (spec.walk is Walk.AUTO and not why)):
+        return True, why
+    return False, why or why_not_by_keys(facts, key[0].name)
+
+
+def _undivided(target: Target, parts: Sequence[Heap]) -> Refused:
+    foreign = next((part for part in parts if part.kind != "r"), None)
+    if foreign is not None:
+        return Refused(
+            f"{target.display} has no key to walk by, and a partition elsewhere",
+            why=f"{one_line(f'{foreign.schema}.{foreign.name}')} is a foreign table",
+            next="name the other partitions one by one",
+        )
+    hidden = next(part for part in parts if not part.ours)
+    table = one_line(f"{hidden.schema}.{hidden.name}")
+    return Refused(
+        f"{target.display} has no key to walk by, and a partition that our role {target.role} may not fill by itself",
+        why=f"it is {table}",
+        next=f"GRANT SELECT, UPDATE ON {table} TO {target.role}, and the same for the others",
+    )
+
+
+_ROWS_EACH = 50.0
+"""Rows a page, where nothing is known of it."""
+
+
+def _rows_each(sizes: Sizes, facts: WalkFacts) -> float:
+    pages = max(sizes.heap_bytes, facts.heap_bytes) // facts.block_bytes
+    return max(0.01, sizes.rows / pages) if pages and sizes.rows else _ROWS_EACH
+
+
 def _forecast(spec: Spec, facts: WalkFacts, sizes: Sizes, why: str) -> Forecast:
     striped = spec.walk is Walk.STRIPES or (spec.walk is Walk.AUTO and not why)
     table = Table(sizes.rows, max(facts.heap_bytes, sizes.heap_bytes), facts.indexes_all)
     return forecast(table, sizes.pending, striped=striped, batch_time_s=spec.batch_time_ms / 1000)
 
 
-def _canonical(spec: Spec, target: Target, index: UniqueIndex) -> str:
+def _canonical(spec: Spec, target: Target, index: UniqueIndex | None) -> str:
     identity = {
         "table": [target.schema, target.name],
         "set": spec.set.strip(),
         "where": spec.where.strip(),
-        "key": index.columns,
+        "key": index.columns if index is not None else [],
         "mode": spec.mode,
     }
     return json.dumps(identity, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -168,10 +168,10 @@ async def retry(connector: Connector, id: int, key: str | None = None) -> Retrie
             )
         statements = await _statements(session, found)
         images = await _images(session, found)
-        batches = await BatchSession.open(connector.tagged(f"retry {secrets.token_hex(3)}"), statements)
+        batches = await BatchSession.open(connector.tagged(f"retry {secrets.token_hex(3)}"))
         batches.images = images
         try:
-            return await _each(session, batches, found, rows)
+            return await _each(session, batches, statements, found, rows)
         finally:
             await batches.session.close()
     finally:
@@ -198,7 +198,7 @@ async def _statements(session: Session, found: Row) -> Statements:
     target = await describe_table(session, spec["table"], within=5.0)
     its = [i for i in await unique_indexes(session, target, within=5.0) if i.columns == spec["key"]]
     read = fragments.read(sql.Identifier(*spec["table"]).as_string(), spec["set"], spec["where"])
-    index = next((i for i in its if not i.obstacle(read.targets)), None)
+    index = next((i for i in its if not i.obstacle(read.targets, loose=True)), None)
     if index is None:
         raise Refused(
             f"{target.display} has no unique index on ({one_line(', '.join(spec['key']))}) any more",
@@ -217,13 +217,15 @@ async def _images(session: Session, found: Row) -> Images | None:
     return images if there == [(True,)] else None
 
 
-async def _each(session: Session, batches: BatchSession, found: Row, rows: Iterable[Poison]) -> Retried:
+async def _each(
+    session: Session, batches: BatchSession, statements: Statements, found: Row, rows: Iterable[Poison]
+) -> Retried:
     at, filled, healed = found.position, 0, 0
     left: list[Poison] = []
     try:
         for poison in rows:
             try:
-                done = await _one(batches, at, poison)
+                done = await _one(batches, statements, at, poison)
             except psycopg.Error as error:
                 await batches.rollback()
                 if MOVED in str(error) or MISSING in str(error):
@@ -240,10 +242,10 @@ async def _each(session: Session, batches: BatchSession, found: Row, rows: Itera
     return Retried(filled, healed, tuple(left))
 
 
-async def _one(batches: BatchSession, at: Position, poison: Poison) -> int:
+async def _one(batches: BatchSession, statements: Statements, at: Position, poison: Poison) -> int:
     """Rows filled: 1, or 0 where there was nothing to do."""
     key = from_text(poison.key)
-    part = Part(key, key, 0, at.cursor, exact=True)
+    part = Part(statements.alone(), key, key, 0, at.cursor)
     return (await batches.retry(at, part, poison.key, Timeouts.of(0.1))).rows
 
 

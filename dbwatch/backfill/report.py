@@ -160,8 +160,8 @@ def why_so(plan: Plan, walk: Walk | None) -> str:
         return ""
     if plan.spec.walk is not Walk.AUTO:
         return "as it was asked for"
-    if plan.why_keyset:
-        return plan.why_keyset
+    if plan.why_plain:
+        return plan.why_plain
     other = "plain keyset is" if walk is Walk.STRIPES else "stripes are"
     return f"{other} timed against it now and then"
 

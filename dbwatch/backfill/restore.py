@@ -18,7 +18,9 @@ from dbwatch.backfill.control import Control
 from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.kept import Kept
 from dbwatch.backfill.keys import to_text
+from dbwatch.backfill.legs import legs
 from dbwatch.backfill.pace import Batch
+from dbwatch.backfill.pages import Pages
 from dbwatch.backfill.plan import Plan, Spec
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter
@@ -70,12 +72,14 @@ def planned(of: Kept, batch_time_ms: int = 100) -> Plan:
         table=images.display,
         index="",
         key=walk.key,
+        nullable=False,
         statements=walk,
+        legs=legs(walk, (), Pages(1.0), by_pages=False),
         rows_estimate=of.rows_done,
         pending_estimate=of.rows_done,
         estimated_by="count",
         forecast=None,
-        why_keyset="",
+        why_plain="",
         notes=(),
         doing="way back",
     )
@@ -114,7 +118,7 @@ class Restore:
         connection fails, and DbwatchError where it cannot go on: it then goes on from there when called again.
         """
         began = self._clock.monotonic()
-        session = await BatchSession.open(self._connector, self._plan.statements)
+        session = await BatchSession.open(self._connector)
         try:
             claimed = await self._claim(session.session)
             if isinstance(claimed, Finished):
@@ -168,7 +172,7 @@ class Restore:
         """One batch from where the cursor stands; None where no image is above it."""
         at = worker.position
         lo = at.place.lo
-        hi, looked_s = await session.edge(lo, None, worker.pace.size, timeouts)
+        hi, looked_s = await session.edge(self._plan.statements, lo, None, worker.pace.size, timeouts)
         if hi is None:
             return None
         done = await session.bring_back(at, lo, hi, timeouts)

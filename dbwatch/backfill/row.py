@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy import Double, Select, Update, cast, extract, func, select, upda
 
 from dbwatch.backfill.cursor import Cursor
 from dbwatch.backfill.images import Images
-from dbwatch.backfill.keys import Key, from_text
+from dbwatch.backfill.keys import Key
 from dbwatch.errors import Fenced
 from dbwatch.journal import tables
 from dbwatch.journal.compile import compiled
@@ -42,10 +43,14 @@ class Position:
         """What the cursor says."""
         return Cursor.from_text(self.cursor)
 
-    @property
-    def top(self) -> Key | None:
-        """The last key to do; None: whatever the table holds."""
-        return None if self.ceiling is None else from_text(self.ceiling)
+    def top(self, leg: str) -> Key | None:
+        """The last key to do on the *leg* of that name; None: whatever it holds, in mode once nothing."""
+        if self.ceiling is None:
+            return None
+        tops = json.loads(self.ceiling)
+        if isinstance(tops, dict):
+            tops = tops.get(leg)
+        return None if tops is None else tuple(map(str, tops))
 
     def after(self, *, rows: int, keys: int, cursor: str | None) -> Position:
         """The row as a committed batch left it."""

@@ -7,21 +7,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from dbwatch.backfill import claim, quarantine, row
-from dbwatch.backfill.batch import BatchSession, Part, Timeouts
+from dbwatch.backfill.batch import BatchSession, Timeouts
 from dbwatch.backfill.claim import Claimed, Finished
 from dbwatch.backfill.compared import Compared, anew, whole
 from dbwatch.backfill.comparing import comparing
 from dbwatch.backfill.control import Control
-from dbwatch.backfill.cursor import Window
 from dbwatch.backfill.final import FinalScan, still_pending
 from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.hunt import Hunter
 from dbwatch.backfill.orders import Orders
-from dbwatch.backfill.pace import MOST, Batch, Pace
+from dbwatch.backfill.pace import Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter
-from dbwatch.backfill.walk import STRIPES, WINDOW_MOST, Chooser, Walk
+from dbwatch.backfill.walker import Walker
 from dbwatch.backfill.worker import BatchWorker, StopRequested, at_work
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced
@@ -62,29 +61,6 @@ class Result:
     """Those for which it does not."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Walked:
-    """A committed batch of the walk."""
-
-    batch: Batch
-    keys: int
-    """That it took."""
-    hot: float | None
-    ends: bool
-    """A window ended with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Hunted:
-    """A step of a hunt: what it took says nothing of a batch."""
-
-    seconds: float
-
-
-_ALL_BUT = 0.75
-"""A pass is split where it is that much larger than a batch may be."""
-
-
 class Backfill:
     """One run of a plan. The journal's schema must be there (`journal.schema.ensure`)."""
 
@@ -121,7 +97,7 @@ class Backfill:
         first connection fails, and DbwatchError where it cannot go on; the row then tells why.
         """
         began = self._clock.monotonic()
-        session = await BatchSession.open(self._connector, self._plan.statements)
+        session = await BatchSession.open(self._connector)
         try:
             claimed = await self._claim(session.session)
         except BaseException:
@@ -156,13 +132,13 @@ class Backfill:
             hunter = Hunter(worker, self._plan, self._reporter)
             left, unfillable, note = 0, 0, ""
             async with comparing(self._connector, self._plan, self._clock, self._reporter):
-                if not worker.position.walked:
-                    await self._walk(worker, hunter)
+                await Walker(worker, hunter, self._plan, self._reporter, self._clock).run()
                 if self._plan.spec.mode == "pending":
                     scan = FinalScan(worker, hunter, self._plan, self._reporter, self._clock)
                     (left, note), unfillable = await scan.run(), scan.unfillable
             held = await self._count_quarantine(worker)
-            pending = left + (held.rows if self._plan.spec.mode == "once" else await still_pending(worker))
+            once = self._plan.spec.mode == "once"
+            pending = left + (held.rows if once else await still_pending(worker, self._plan.statements))
             note = "; ".join(filter(None, [quarantine.explained(worker.position.id, held), note]))
             compared = await whole(worker, self._plan, self._reporter)
             note = "; ".join(filter(None, [note, compared.note]))
@@ -200,56 +176,6 @@ class Backfill:
         held = await worker.carry_out(counted)
         self._reporter.quarantined = held.rows
         return held
-
-    async def _walk(self, worker: BatchWorker, hunter: Hunter) -> None:
-        chooser = Chooser.starting(self._plan.spec.walk, self._plan.why_keyset)
-        while True:
-            worker.pace = worker.pace.at_most(WINDOW_MOST // STRIPES if chooser.now is Walk.STRIPES else MOST)
-            self._reporter.walk, self._reporter.hot = chooser.now, chooser.hot
-            began = self._clock.monotonic()
-            walked = await worker.carry_out(partial(self._batch, worker, hunter, chooser.now))
-            if walked is None:
-                return
-            if isinstance(walked, _Hunted):
-                hunter.tell()
-                await worker.rest(walked.seconds)
-                continue
-            batch = await worker.learn(walked.batch, began=began)
-            working_s = batch.seconds - batch.waited_s
-            chooser = chooser.after(batch.rows, walked.keys, working_s, walked.hot, ends=walked.ends)
-
-    async def _batch(
-        self, worker: BatchWorker, hunter: Hunter, walk: Walk, session: BatchSession, timeouts: Timeouts
-    ) -> _Walked | _Hunted | None:
-        """One batch from where the cursor stands; None where nothing is above it."""
-        at, n, began = worker.position, worker.pace.size, self._clock.monotonic()
-        if at.walked:
-            return None
-        place, looked_s = at.place, 0.0
-        if place.window is None:
-            of = STRIPES if walk is Walk.STRIPES else 1
-            hi, looked_s = await session.edge(place.lo, at.top, n * of, timeouts)
-            if hi is None:
-                await row.note_walked(session.session, at)
-                return None
-            place = place.opened(Window(hi, n * of, of))
-        window = place.window
-        assert window is not None
-        hi, take, exact, hunting = window.hi, window.keys, False, hunter.hunt.on
-        most = min(n * window.of, hunter.hunt.take) if hunting else n * window.of
-        if hunting or most < _ALL_BUT * take:  # the pace has slowed since the window was opened
-            found, more_s = await session.edge(place.after, window.hi, most, timeouts)
-            hi, take, looked_s = found or window.hi, most, looked_s + more_s
-            exact = take == 1 and found is not None
-        after, keys = place.passed(hi), take // window.of
-        told = max(0, min(keys, self._plan.rows_estimate - at.scanned))
-        lo = hi if exact else place.after
-        part = Part(lo, hi, told, after.to_text(), window.stripe, window.of, exact=exact)
-        filled = await hunter.fill(session, part, take, n * window.of, timeouts)
-        if filled is None or hunting:
-            return _Hunted(self._clock.monotonic() - began)
-        batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes)
-        return _Walked(batch, keys, filled.hot, after.window is None)
 
     async def _claim(self, session: Session) -> Claimed | Finished:
         """Waits for a killed owner's backend to go away, or for the silence of one that came through a pooler."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
 from dbwatch.backfill.keys import Key, KeyColumn
+from dbwatch.backfill.pages import CTID, Pages
+from dbwatch.backfill.passes import STRIPES
 from dbwatch.postgres.queries import marked
 
 PINNED: Mapping[str, str] = {
@@ -35,14 +37,28 @@ class Statements:
     assignments: str
     where: str
     stays_pending: str | None
+    called: str = ""
+    """What the DBA's SQL calls the table where that is not its name: a partition goes by its parent's."""
+    pages: Pages | None = None
+    """The bounds are pages of the heap; None: keys."""
+    without_key: bool = False
+    """Only rows with a NULL in their key, which no walk by keys meets."""
     exact: bool = False
     """`lo` itself belongs to the range: with `lo` and `hi` alike it is one key."""
     spared_by: int | None = None
     """Rows that the backfill of that id holds in quarantine are left out, and nothing of theirs is evaluated."""
 
+    def alone(self) -> Statements:
+        """The same where `lo` and `hi` are one key, and mean it."""
+        return replace(self, exact=True)
+
+    def sparing(self, id: int | None) -> Statements:
+        """The same without what the backfill of that *id* holds in quarantine; None: with all."""
+        return self if id == self.spared_by else replace(self, spared_by=id)
+
     def update(self, *, after: bool, fillable: bool = False, striped: bool = False) -> str:
-        """Fills the keys above `lo` (with *after*) up to `hi`; with *fillable* only rows that SET will clear, *striped*
-        only one stripe of them."""
+        """Fills what lies above `lo` (with *after*) up to `hi`; with *fillable* only rows that SET will clear,
+        *striped* only some stripes of them."""
         return self._text(
             "UPDATE {table}\nSET {assignments}\nWHERE {taken}",
             assignments=literally(self.assignments),
@@ -50,14 +66,17 @@ class Statements:
         )
 
     def taken(self, *, after: bool, fillable: bool, striped: bool) -> sql.Composable:
-        """Which rows a batch takes: those that WHERE means, above `lo` (with *after*) up to `hi`; *striped* those whose
-        key says `stripe` under `mask`."""
+        """Which rows a batch takes: those that WHERE means, above `lo` (with *after*) up to `hi`; *striped* those of
+        the stripes `first` to `last`."""
         condition = self._condition(stays=False if fillable else None)
         taken = sql.SQL("{}\n    AND {}").format(self.range(after=after), condition)
-        return sql.SQL("{}\n    AND {} & %(mask)s = %(stripe)s").format(taken, self._number()) if striped else taken
+        if not striped:
+            return taken
+        text = sql.SQL("{}\n    AND pg_catalog.abs({} %% {}) BETWEEN %(first)s AND %(last)s")
+        return text.format(taken, self._number(), sql.Literal(STRIPES))
 
     def range(self, *, after: bool) -> sql.Composable:
-        """The keys above `lo` (with *after*) up to `hi`."""
+        """What lies above `lo` (with *after*) up to `hi`."""
         return self._range(after=after, upto="hi")
 
     @property
@@ -81,8 +100,14 @@ class Statements:
             keys=self._order(" DESC"),
         )
 
+    def any_left(self) -> str:
+        """Whether any row is still pending, by one look at the whole table."""
+        return self._question(
+            "SELECT EXISTS (\n    SELECT FROM {table}\n    WHERE {condition}\n)", condition=self._condition(stays=None)
+        )
+
     def count(self, *, after: bool) -> str:
-        """Rows still pending above `lo` up to `hi`, and those of them that SET leaves pending."""
+        """How many rows are pending above `lo` up to `hi`, and those of them that SET leaves pending."""
         return self._question(
             "SELECT count(*), count(*) FILTER (WHERE {stays})\nFROM {table}\nWHERE {range}\n    AND {condition}",
             stays=literally(self.stays_pending) if self.stays_pending else sql.SQL("false"),
@@ -96,16 +121,22 @@ class Statements:
 
     def _text(self, template: str, **parts: sql.Composable) -> str:
         texts = (sql.SQL("{}::text").format(name(column.name)) for column in self.key)
-        known = {"table": name(self.schema, self.table), "texts": sql.SQL(", ").join(texts)}
+        table = name(self.schema, self.table)
+        if self.called:
+            table = sql.SQL("{} AS {}").format(table, name(self.called))
+        known = {"table": table, "texts": sql.SQL(", ").join(texts)}
         return sql.SQL(template).format(**known, **parts).as_string()
 
     def _order(self, direction: str) -> sql.Composable:
         """Qualified, for a bare name in ORDER BY means the column of the result: the key's *text*."""
-        columns = (ordered(column, name(self.table, column.name)) for column in self.key)
+        columns = (ordered(column, name(self.called or self.table, column.name)) for column in self.key)
         return sql.SQL(", ").join(sql.SQL("{}{}").format(column, sql.SQL(direction)) for column in columns)
 
     def _condition(self, *, stays: bool | None) -> sql.Composable:
         condition = sql.SQL("({})").format(literally(self.where))
+        if self.without_key:
+            nulls = (sql.SQL("{} IS NULL").format(name(column.name)) for column in self.key)
+            condition = sql.SQL("({})\n    AND {}").format(sql.SQL(" OR ").join(nulls), condition)
         if stays is not None and self.stays_pending is not None:
             condition = sql.SQL("{}\n    AND ({}) IS NOT TRUE").format(condition, literally(self.stays_pending))
         if self.spared_by is None:
@@ -118,8 +149,11 @@ class Statements:
         ).format(row_of(texts), sql.SQL(", ").join(values), sql.Literal(self.spared_by), condition)
 
     def _number(self) -> sql.Composable:
-        """A number by which the keys fall into stripes: a lone integer itself, so that each page has its share of each
-        stripe; otherwise a hash of the key's text, for a key of several columns one that no two equal values cancel."""
+        """A number by which rows fall into stripes: a lone integer itself, so that each page has its share of each
+        stripe; otherwise a hash of the key's text, for a key of several columns one that no two equal values cancel;
+        without a key a hash of the row's place (from 14 on)."""
+        if not self.key:
+            return sql.SQL("pg_catalog.hashtid(ctid)")
         if len(self.key) == 1 and self.key[0].type in _INTEGERS:
             return name(self.key[0].name)
         hashes = (
@@ -129,6 +163,8 @@ class Statements:
         return sql.SQL("({})").format(sql.SQL(" # ").join(hashes))
 
     def _range(self, *, after: bool, upto: str | None) -> sql.Composable:
+        if self.pages is not None:
+            return self.pages.range(bounds([sql.Identifier("ctid")], CTID, after=after, upto=upto), after=after)
         columns = [ordered(column, name(column.name)) for column in self.key]
         return bounds(columns, self.key, after=after, upto=upto, exact=self.exact)
 

@@ -62,6 +62,22 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Heap:
+    """A relation that holds rows, as the catalogue tells of it."""
+
+    schema: str
+    name: str
+    kind: str
+    """pg_class.relkind: r; f is a foreign partition."""
+    rows: float
+    """As the last VACUUM or ANALYZE found them; -1: never."""
+    pages: int
+    """The same."""
+    ours: bool
+    """Our role may read and change all of its rows."""
+
+
+@dataclass(frozen=True, slots=True)
 class WalkFacts:
     """What of it decides how it is walked."""
 
@@ -73,10 +89,23 @@ class WalkFacts:
     """Of it and its partitions, as the last VACUUM or ANALYZE found it."""
     indexes_all: int
     """How many indexes it has."""
+    block_bytes: int
+    """Of a page on this server."""
 
 
-async def walk_facts(session: Session, target: Target, key: str, targets: Sequence[str], *, within: float) -> WalkFacts:
-    """What decides how *target* is walked by *key* while SET assigns *targets*. Raises as `Session.call` does."""
+async def leaves(session: Session, target: Target, *, within: float) -> list[Heap]:
+    """The partitions of *target* that hold rows; none where it is a plain table. Raises as `Session.call` does."""
+    text = query("backfill-leaves", session.server_version)
+    return await session.fetch(Heap, text, {"oid": target.oid}, within=within)
+
+
+async def walk_facts(
+    session: Session, target: Target, key: str | None, targets: Sequence[str], *, within: float
+) -> WalkFacts:
+    """What decides how *target* is walked while SET assigns *targets*; *key* is the first column of its key, if any.
+
+    Raises as `Session.call` does.
+    """
     asked = {
         "oid": target.oid, "schema": target.schema, "table": target.name, "key": key, "targets": list(targets),
     }  # fmt: skip

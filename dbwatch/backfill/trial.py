@@ -60,15 +60,16 @@ async def attempt(connector: Connector, plan: Plan, keys: int = FIRST) -> Trial 
     Triggers do fire, and sequences do advance. Raises DbwatchError where the server refuses the batch, CannotConnect
     on a standby too, and as `Session.call` does.
     """
-    session = await BatchSession.open(connector, plan.statements)
+    session, statements = await BatchSession.open(connector), plan.legs[0].statements
     timeouts = Timeouts.of(plan.spec.batch_time_ms / 1000, plan.spec.lock_timeout_ms, plan.spec.statement_timeout_ms)
     try:
         found, lo = None, None
+        top = await session.top(statements, timeouts) if plan.by_pages else None
         for _ in range(_TRIES):
-            hi, _seconds = await session.edge(lo, None, keys, timeouts)
+            hi, _seconds = await session.edge(statements, lo, top, keys, timeouts)
             if hi is None:
                 return found
-            explained, updates, hot = await session.on_trial(Part(lo, hi, keys, None), timeouts)
+            explained, updates, hot = await session.on_trial(Part(statements, lo, hi, keys, None), timeouts)
             found = read(keys, explained, updates=updates, hot=hot)
             if found.rows:
                 return found

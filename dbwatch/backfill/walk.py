@@ -1,11 +1,13 @@
-"""How a table is walked: by plain keyset, or in stripes. Decided from the catalogue, then by timing both. Pure.
+"""How a table is walked: plainly, or in stripes; by keys, or by the pages of its heap. Pure.
 
-A walk in stripes passes a window of keys several times, and each pass takes one stripe of them and commits. The first
-pass frees its share of every page; what it left behind is pruned, and the later passes find room on the row's own page:
-HOT updates, which write no index entry and hardly any new page. Measured on 15 and 18 it is up to twice as fast as one
-UPDATE of the whole table, with a fifth of the bloat, where the key follows the heap; where the key is random against
-the heap, where an index has to be written all the same, or where an old snapshot keeps pages from being pruned, it
-loses. None of that is for ever: an old snapshot may come and go while the backfill runs, so that it keeps looking.
+Stripes fill a window of rows in several passes (`passes.py`), most of them by HOT updates. Measured on 18 they are up
+to 1.6 times as fast as one UPDATE of the whole table, with a fifth of the bloat. They lose where an index has to be
+written all the same, which the catalogue tells, or where an old snapshot keeps pages from being pruned, which the share
+of HOT updates tells; neither is for ever, and so both walks are timed while it runs.
+
+By keys a walk misses no row and needs no second look, but it reads an index, and stripes of it pay only where the key
+follows the heap. By pages (`pages.py`) it is faster, whatever the key: for a WHERE that SET makes untrue, since a scan
+by keys comes after it.
 """
 
 from __future__ import annotations
@@ -14,24 +16,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from dbwatch.backfill.passes import PASSES
 from dbwatch.backfill.target import Target, WalkFacts
 from dbwatch.text import one_line
 
-STRIPES = 8
-"""Passes over a window, a power of two."""
 WINDOW_MOST = 40_000
-"""Keys in a window of stripes."""
+"""Rows in a window of stripes."""
 CORRELATED = 0.9
-"""Correlation of the key's first column with the heap, from which on stripes can pay."""
+"""Correlation of the key's first column with the heap, from which on stripes by keys can pay."""
 ROWS_LEAST = WINDOW_MOST
 """Rows of a table below which it is not worth a thought."""
 HOT_LEAST = 0.5
 """Share of HOT updates below which stripes are given up: something keeps pages from being pruned, or fills them."""
 STRETCH = 3
 """Batches of a plain walk that are timed together."""
-LOOK_FIRST, LOOK_MOST = 8, 64
-"""Windows (of stripes, or as many keys' worth of plain batches) until the other walk is timed again: at first, at most.
+LOOK_FIRST, LOOK_MOST = 16, 128
+"""Windows (of stripes, or as many rows' worth of plain batches) until the other walk is timed again: at first, at most.
 It doubles with each look that changes nothing."""
+SPARSE = 0.05
+"""Share of rows to be filled below which it is walked plainly: what is hardly written leaves no bloat."""
 NO_WORSE = 1.2
 """Stripes may cost so many times the plain walk: they spare the table the bloat, and what is timed is never quiet."""
 
@@ -40,22 +43,28 @@ class Walk(StrEnum):
     """A way to walk."""
 
     AUTO = "auto"
-    """Whichever of the two proves cheaper."""
+    """Whichever proves cheapest."""
     KEYSET = "keyset"
+    """Plainly, by keys."""
     STRIPES = "stripes"
+    """By pages where that can be, else by keys."""
+    PAGES = "pages"
+    """Plainly, by pages."""
 
 
-def why_keyset(target: Target, facts: WalkFacts, rows: int, key: str) -> str:
-    """Why stripes cannot pay on *target* of so many *rows*, by the catalogue; empty where they can, and time has to
-    tell. *key* is the first column of the walk's."""
-    if target.kind == "p":
-        return "the table is partitioned"
+def why_plain(target: Target, facts: WalkFacts, rows: int) -> str:
+    """Why stripes of whatever kind cannot pay on *target* of so many *rows*, by the catalogue; empty where they can."""
     if facts.indexes:
         return f"SET changes what {', '.join(map(one_line, facts.indexes))} holds: no update of it is HOT"
-    if facts.correlation is not None and facts.correlation < CORRELATED:
-        return f"{one_line(key)} does not follow the heap (correlation {facts.correlation:.2f})"
     if rows < ROWS_LEAST:
         return f"{rows:,} rows are too few for it"
+    return ""
+
+
+def why_not_by_keys(facts: WalkFacts, key: str) -> str:
+    """Why stripes by keys cannot pay, where those by pages might; *key* is its first column. Empty where they can."""
+    if facts.correlation is not None and facts.correlation < CORRELATED:
+        return f"{one_line(key)} does not follow the heap (correlation {facts.correlation:.2f})"
     return ""
 
 
@@ -97,7 +106,7 @@ class Chooser:
     """Which walk the next window takes."""
 
     now: Walk
-    """KEYSET or STRIPES."""
+    """STRIPES, or KEYSET for a plain walk of either kind."""
     fixed: bool = False
     """A person said so, or the catalogue: nothing is timed."""
     stretch: Timed = Timed()
@@ -106,27 +115,36 @@ class Chooser:
     """The last known cost of each."""
     hot: float | None = None
     """Share of HOT updates in the last stretch."""
-    left: int = 2
-    """Windows until the other one is timed; the first is a small one."""
+    left: int = 8
+    """Windows until the other one is timed; the first are small ones."""
     between: int = LOOK_FIRST
     looking: bool = False
     """The present walk is the other one, for one window."""
+    sparse: bool = False
+    """The last batch found hardly a row to fill."""
+
+    @property
+    def passes(self) -> int:
+        """Over the next window."""
+        return PASSES if self.now is Walk.STRIPES and (self.fixed or not self.sparse) else 1
 
     @classmethod
     def starting(cls, wanted: Walk, why_not: str) -> Chooser:
         """At the beginning: as a person *wanted*, else in stripes unless the catalogue says *why_not*."""
         if wanted is not Walk.AUTO:
-            return cls(wanted, fixed=True)
+            return cls(Walk.STRIPES if wanted is Walk.STRIPES else Walk.KEYSET, fixed=True)
         return cls(Walk.KEYSET, fixed=True) if why_not else cls(Walk.STRIPES)
 
     def after(self, rows: int, keys: int, seconds: float, hot: float | None, *, ends: bool) -> Chooser:
         """What a committed batch teaches, which changed *rows* of its *keys*; *ends*: a window ends with it."""
-        if rows < keys / 2:  # a sparse stretch tells of what is skipped, not of what is written
-            return replace(self, stretch=Timed()) if ends else self
+        now = replace(self, sparse=rows < SPARSE * keys)
+        if rows < keys / 2 or now.sparse != self.sparse:
+            # a sparse stretch tells of what is skipped, not of what is written, and one window of its end of neither
+            return replace(now, stretch=Timed()) if ends else now
         stretch = self.stretch.plus(rows, seconds, hot)
         if not ends or (self.now is Walk.KEYSET and stretch.batches < STRETCH):
-            return replace(self, stretch=stretch)
-        seen = replace(self, stretch=Timed(), hot=stretch.hot, costs={**self.costs, self.now: stretch.cost})
+            return replace(now, stretch=stretch)
+        seen = replace(now, stretch=Timed(), hot=stretch.hot, costs={**self.costs, self.now: stretch.cost})
         return seen if self.fixed else seen._judged()
 
     def _judged(self) -> Chooser:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from operator import attrgetter
 from typing import TypeVar
 
@@ -174,7 +175,7 @@ class BatchWorker:
         waited."""
         reading = self._watch.reading
         if reading is not None and reading.at >= began and reading.worker_waits_s is not None:
-            batch = Batch(batch.rows, batch.seconds, batch.wal_bytes, min(batch.seconds, reading.worker_waits_s))
+            batch = replace(batch, waited_s=min(batch.seconds, reading.worker_waits_s))
         self.pace = self.pace.after(batch)
         self._beat_at = self._clock.monotonic()
         self._reporter.batch(batch)
@@ -299,7 +300,7 @@ class BatchWorker:
         if self._session is not None and self._session.session.alive:
             return self._session
         self._session = None
-        session = await BatchSession.open(self._connector, self._plan.statements)
+        session = await BatchSession.open(self._connector)
         self._use(session)
         await self._adopt(session)
         return session

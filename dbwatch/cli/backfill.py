@@ -259,7 +259,7 @@ def plan_json(found: Plan) -> dict[str, Any]:
         "key": [asdict(column) for column in found.key],
         "mode": found.spec.mode,
         "walk": str(found.spec.walk),
-        "why_keyset": found.why_keyset,
+        "why_plain": found.why_plain,
         "quarantine": found.spec.quarantine,
         "forecast": asdict(found.forecast) if found.forecast else None,
         "batch_time_ms": found.spec.batch_time_ms,
@@ -269,7 +269,11 @@ def plan_json(found: Plan) -> dict[str, Any]:
         "notes": list(found.notes),
         "images_bytes": found.images_bytes,
         "batch": found.batch_sql,
-        "edge": shown(found.statements.edge(after=True, upto=found.spec.mode == "once")),
+        "by_pages": found.by_pages,
+        "legs": [leg.relation for leg in found.legs],
+        "edge": ""
+        if found.by_pages
+        else shown(found.legs[0].statements.edge(after=True, upto=found.spec.mode == "once")),
         "spec_hash": found.spec_hash,
     }
 

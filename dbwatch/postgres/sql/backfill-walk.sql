@@ -45,4 +45,5 @@ SELECT
         FROM relations AS r
         INNER JOIN pg_catalog.pg_class AS c ON c.oid = r.oid
     ) AS heap_bytes,
-    (SELECT count(*) FROM pg_catalog.pg_index AS i WHERE i.indrelid = %(oid)s::oid) AS indexes_all;
+    (SELECT count(*) FROM pg_catalog.pg_index AS i WHERE i.indrelid = %(oid)s::oid) AS indexes_all,
+    current_setting('block_size')::integer AS block_bytes;
