@@ -162,7 +162,7 @@ def why_so(plan: Plan, walk: Walk | None) -> str:
         return "as it was asked for"
     if plan.why_plain:
         return plan.why_plain
-    other = "plain keyset is" if walk is Walk.STRIPES else "stripes are"
+    other = "a plain walk is" if walk is Walk.STRIPES else "stripes are"
     return f"{other} timed against it now and then"
 
 

@@ -126,8 +126,8 @@ def backfill(
     ] = False,
     again: Annotated[bool, Parameter(help="Do it again though it was finished before.")] = False,
     walk: Annotated[
-        Literal["auto", "keyset", "stripes"],
-        Parameter(help="How to walk the table; auto times both where both can pay."),
+        Literal["auto", "keyset", "pages", "stripes"],
+        Parameter(help="How to walk the table: plainly by keys or by pages, or in stripes; auto times what can pay."),
     ] = "auto",
     undo: Annotated[bool, Parameter(help="Keep what is overwritten, for --restore.")] = False,
     restore: Annotated[bool, Parameter(help="Bring back what it overwrote with --undo.")] = False,

@@ -141,7 +141,7 @@ class Backfill(_Step):
     where: Condition = Field(examples=["phone IS NULL"])
     """What follows WHERE: the rows still to do."""
     key: Exact | None = None
-    """The unique key to walk along; found from the catalogue where it is not said."""
+    """The unique key whose columns name a row; found from the catalogue where it is not said."""
     mode: Literal["pending", "once"] = "pending"
     """`pending`: a changed row no longer meets `where`. `once`: it still does; each row is changed exactly once."""
     batch_time: BatchTime = 0.1
