@@ -145,13 +145,16 @@ def _what_for(progress: BackfillProgress) -> Iterator[Content]:
         yield line("backend", Content(f"{progress.worker.pid}"))
 
 
+HOW = {Walk.STRIPES: "in stripes", Walk.PAGES: "plainly, by pages"}
+
+
 def walk(progress: BackfillProgress) -> str:
     """How it walks, what share of its updates finds room on the row's own page, and why it walks so; in the end how it
     walked."""
     if progress.state.ended and progress.striped:
         rest = f", {percent(1 - progress.striped)} plainly" if progress.striped < 1 else ""
         return f"{percent(progress.striped)} of the rows in stripes{rest}"
-    how = {Walk.STRIPES: "in stripes", Walk.PAGES: "plainly, by pages"}.get(progress.walk, "plainly, by keys")
+    how = HOW.get(progress.walk or Walk.KEYSET, "plainly, by keys")
     if progress.hot:
         how += f"  ▕{bar(progress.hot, 8)}▏ {percent(progress.hot)} HOT"
     return f"{how}: {progress.walk_why}" if progress.walk_why else how
