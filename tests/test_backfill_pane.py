@@ -21,7 +21,7 @@ from dbwatch.window.feed import Aside, AsideRow, Foretold, Frame
 from dbwatch.window.intents import OverrideSignal, RetryRows, SetBatchTime
 
 COSTED = replace(
-    ff.BACKFILLING, walk=Walk.STRIPES, walk_why="plain keyset is timed against it now and then", hot=0.82,
+    ff.BACKFILLING, walk=Walk.STRIPES, walk_why="a plain walk is timed against it now and then", hot=0.82,
     wal_bytes=320_000_000, wal_rows=612_340, wal_per_row_foretold=540.0, heap=Heap(400 * 2**20, 431 * 2**20),
     bloat_foretold=60 * 2**20, eta_low_s=40.0, eta_high_s=70.0,
 )  # fmt: skip
@@ -58,9 +58,9 @@ def test_what_it_costs_stands_against_what_was_foretold() -> None:
 
 
 def test_how_it_walks_comes_with_the_reason() -> None:
-    assert "in stripes  ▕██████▌ ▏ 82.0 % HOT: plain keyset is timed" in shown(120)
+    assert "in stripes  ▕██████▌ ▏ 82.0 % HOT: a plain walk is timed" in shown(120)
     why = "SET changes what idx_users_phone holds: no update of it is HOT"
-    assert f"walk       plain keyset: {why}" in shown(walk=Walk.KEYSET, hot=0.0, walk_why=why)
+    assert f"walk       plainly, by keys: {why}" in shown(walk=Walk.KEYSET, hot=0.0, walk_why=why)
 
 
 def test_the_batches_are_a_chart_where_there_is_room_and_a_line_where_there_is_none() -> None:
@@ -100,9 +100,9 @@ async def test_all_of_a_running_backfill_fits_the_pane(size: tuple[int, int]) ->
 
 def test_in_the_end_it_tells_how_it_walked_and_nothing_of_what_comes_next() -> None:
     ended = shown(state=State.DONE, striped=0.75, walk=Walk.KEYSET, hot=0.01, rows_per_s=3.0, eta_s=0.0)
-    assert "walk       75.0 % of the rows in stripes, 25.0 % by plain keyset" in ended
+    assert "walk       75.0 % of the rows in stripes, 25.0 % plainly" in ended
     assert not any(part in ended for part in ("rows/s", "left ", "next batch", "gentler"))
-    assert "walk       plain keyset" in shown(state=State.DONE, striped=0.0, walk=Walk.KEYSET, hot=None)
+    assert "walk       plainly, by keys" in shown(state=State.DONE, striped=0.0, walk=Walk.KEYSET, hot=None)
 
 
 # Before it runs

@@ -143,7 +143,8 @@ def test_the_backfill_tells_how_it_walks_whom_it_delayed_and_what_it_set_aside()
     for part in ("in stripes", "82.0 % HOT", "3 sessions, 0.4 s in all, 0.2 s at worst", "2 rows set aside",
                  "▲ only 31 % of the updates are HOT"):  # fmt: skip
         assert part in shown
-    assert "plain keyset" in backfill(State.RUNNING, walk=Walk.KEYSET)
+    assert "plainly, by keys" in backfill(State.RUNNING, walk=Walk.KEYSET)
+    assert "plainly, by pages" in backfill(State.RUNNING, walk=Walk.PAGES)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from psycopg import sql
 
 from dbwatch.backfill.keys import Key
 from dbwatch.backfill.pace import FIRST
+from dbwatch.backfill.pages import place
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.statements import PINNED, bound
 from dbwatch.postgres.session import Connection, Session, describe
@@ -18,14 +19,14 @@ _LIMITS = "SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '2s';
 
 
 async def explained(session: Session, plan: Plan, keys: int = FIRST, *, within: float = 6.0) -> tuple[str, ...]:
-    """The plan of the second batch of so many *keys*, a line each; of the first where there is no second.
+    """The plan of the second batch of so many *keys*, or of as many pages as hold them, a line each; by keys of the
+    first where there is no second.
 
     It waits for no lock longer than 100 ms; where the server does not tell, the one line says why. Raises as
     `Session.call` does where the connection went.
     """
-    statements = plan.legs[0].keyed
-    if not statements.key:
-        return ("the table has no key: a batch is a range of its pages",)
+    leg = plan.legs[0]
+    statements = leg.statements
 
     async def work(connection: Connection) -> tuple[str, ...]:
         async with connection.transaction(force_rollback=True), psycopg.AsyncClientCursor(connection) as cursor:
@@ -39,12 +40,18 @@ async def explained(session: Session, plan: Plan, keys: int = FIRST, *, within: 
                 row = await cursor.fetchone()
                 return None if row is None else tuple(row)
 
-            lo = await key(statements.edge(after=False, upto=False), None)
-            hi = await key(statements.edge(after=True, upto=False), lo) if lo is not None else None
-            if hi is None:
-                lo, hi = None, lo or await key(statements.last(after=False, upto=False), None)
-            if hi is None:
-                return ("the table is empty",)
+            lo: Key | None
+            if leg.by_pages:
+                each = leg.pages.pages_of(keys)
+                lo, hi = place(each - 1), place(2 * each - 1)
+            else:
+                lo = await key(statements.edge(after=False, upto=False), None)
+                found = await key(statements.edge(after=True, upto=False), lo) if lo is not None else None
+                if found is None:
+                    lo, found = None, lo or await key(statements.last(after=False, upto=False), None)
+                if found is None:
+                    return ("the table is empty",)
+                hi = found
             update = sql.SQL("EXPLAIN (SETTINGS) ") + sql.SQL(statements.update(after=lo is not None))
             parameters: dict[str, Any] = {**bound("lo", lo), **bound("hi", hi)}
             await cursor.execute(update, parameters)

@@ -89,15 +89,15 @@ COMMANDS: tuple[Command, ...] = (
         Group.WINDOW, _window(SetBatchTime), in_window(allowed.no_speed), footer=9,
     ),
     Command(
-        "override", ("o",), "o", "override", "let the backfill go on in spite of a health signal, for a while",
+        "override", ("o",), "o", "override", "let it go on in spite of a health signal for a while",
         Group.WINDOW, _window(OverrideSignal), in_window(allowed.no_speed), footer=8,
     ),
     Command(
-        "aside", ("v",), "v", "rows set aside", "the rows that the backfill could not fill, and back",
+        "aside", ("v",), "v", "rows aside", "the rows that the backfill could not fill, and back",
         Group.WINDOW, lambda s: s.window is not None and s.pane == "backfill", in_window(allowed.no_aside), footer=6,
     ),
     Command(
-        "retry", ("r",), "r", "try again", "try the row under the cursor again that was set aside, or all of them",
+        "retry", ("r",), "r", "try again", "try the row under the cursor again, or all of them",
         Group.WINDOW, lambda s: _window(RetryRows)(s) and s.pane == "backfill", in_window(allowed.no_retry), footer=5,
     ),
     Command(
