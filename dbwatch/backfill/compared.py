@@ -1,7 +1,8 @@
 """Looks at the whole table, once a backfill has filled it, whether what has to be the same is the same.
 
 By ranges of keys, each a short transaction of its own, as fast as the pace allows, like the final scan: no row that
-differs all the while is missed, wherever the heap puts it.
+differs all the while is missed, wherever the heap puts it. Rows without a key are looked at by pages, where one that is
+moved just then may be missed.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ async def anew(session: BatchSession, plan: Plan, clock: Clock, control: Control
 
 
 async def whole(carrier: Carrier, plan: Plan, reporter: Reporter) -> Compared:
-    """Looks at each filled row once, by ranges of keys, as fast as the pace allows.
+    """Looks at each filled row once, as fast as the pace allows.
 
     A condition that cannot be computed for some row ends it: that is told in place of a count. Raises as *carrier*.
     """
@@ -114,8 +115,10 @@ async def whole(carrier: Carrier, plan: Plan, reporter: Reporter) -> Compared:
 
 
 def parts_of(plan: Plan, condition: str) -> tuple[Questions, ...]:
-    """What is asked of the table of *plan*, part by part. Pure."""
-    return (Questions(plan.statements, condition),)
+    """What is asked of the table of *plan*: by its keys, all partitions at once; by pages what no key meets. Pure."""
+    by_keys = [plan.statements] if plan.key else []
+    by_pages = [leg.beside_keys for leg in plan.legs if leg.keyless or plan.nullable]
+    return tuple(Questions(statements, condition) for statements in (*by_keys, *by_pages))
 
 
 class _Incomputable(Exception):
@@ -129,7 +132,7 @@ async def _chunk(
     where there is none."""
     limits = Limits(timeouts.lock_ms, timeouts.statement_ms)
     try:
-        if part.statements.key:
+        if not part.by_pages:
             lo = at if isinstance(at, tuple) else None
             hi, looked_s = await part.edge(session.session, lo, n, limits)
             if hi is None:

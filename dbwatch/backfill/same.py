@@ -141,6 +141,11 @@ class Questions:
         self.statements = statements
         self.condition = condition
 
+    @property
+    def by_pages(self) -> bool:
+        """The rows meant are found by the pages of the heap alone."""
+        return self.statements.pages is not None or not self.statements.key
+
     async def edge(self, session: Session, lo: Key | None, n: int, limits: Limits) -> tuple[Key | None, float]:
         """The key *n* keys above *lo*, else the last one; None where no key is left; the seconds it took.
 
@@ -160,7 +165,8 @@ class Questions:
         return await self._look(session, self.statements.range(after=lo is not None), parameters, limits)
 
     async def pages(self, session: Session, first: int, end: int, since: int, limits: Limits) -> Look:
-        """The filled rows on the pages *first* to *end* - 1 of the heap. Raises as `edge`."""
+        """The filled rows on the pages *first* to *end* - 1 of the heap; of `Statements.without_key` only those with
+        NULL in their key. Raises as `edge`."""
         if session.server_version >= TIDS_FROM:
             text = "ctid >= CAST(%(first)s AS tid) AND ctid < CAST(%(end)s AS tid)"
             parameters: dict[str, Any] = {"first": f"({first},0)", "end": f"({end},0)"}
@@ -180,13 +186,18 @@ class Questions:
         return blocks, following
 
     async def _look(self, session: Session, where: sql.Composable, parameters: dict[str, Any], limits: Limits) -> Look:
-        key: list[sql.Composable] = [sql.SQL("{}::text").format(name(c.name)) for c in self.statements.key]
+        its = self.statements
+        key: list[sql.Composable] = [sql.SQL("{}::text").format(name(column.name)) for column in its.key]
+        if its.without_key:
+            nulls = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(name(column.name)) for column in its.key)
+            where = sql.SQL("{} AND ({})").format(where, nulls)
+        table = name(its.schema, its.table)
         text = sql.SQL(query("backfill-same-keys", session.server_version).decode()).format(
             key=sql.SQL(", ").join(key or [sql.SQL("ctid::text")]),
             same=literally(self.condition),
-            table=name(self.statements.schema, self.statements.table),
+            table=sql.SQL("{} AS {}").format(table, name(its.called)) if its.called else table,
             range=where,
-            where=literally(self.statements.where),
+            where=literally(its.where),
         )
         [(rows, differing, young, keys)], seconds = await _asked(session, text, parameters, limits)
         return Look(rows, differing, young, tuple(to_text(tuple(key)) for key in keys or ()), seconds)
