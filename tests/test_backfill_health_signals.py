@@ -171,7 +171,7 @@ def test_a_slot_that_was_lost_before_we_came_is_not_our_concern() -> None:
 @pytest.mark.parametrize(
     ("parts", "name", "words"),
     [
-        (table(updated=10_000, hot=4_900), "hot", "49 % of the updates of public.users are HOT"),
+        (table(updated=100_000, hot=49_000), "hot", "49 % of the updates of public.users are HOT"),
         (table(vacuum="scanning heap, 34 %"), "vacuum", "a vacuum is at work on public.users: scanning heap, 34 %"),
     ],
 )

@@ -11,7 +11,10 @@ from servers import Database
 from windows import Shop, attended, driven, small_shop, step, steps_before, until
 
 from dbwatch.backfill import heap
+from dbwatch.backfill.explain import explained
 from dbwatch.backfill.heap import Heap
+from dbwatch.backfill.plan import Spec, plan
+from dbwatch.backfill.walk import Walk
 from dbwatch.errors import DbwatchError
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
@@ -39,7 +42,7 @@ async def test_the_plan_is_foretold_only_where_it_could_be_begun(shop: Shop) -> 
         found = await conductor.plan_backfill("fill")
         said = dict(found.said)
         assert said["table"] == "public.users, about 3,000 rows"
-        assert said["walk"] == "keyset: SET changes what idx_users_phone holds: no update of it is HOT"
+        assert "SET changes what idx_users_phone holds: no update of it is HOT" in said["walk"]
         assert "batches" in said["costs"]
         assert found.batch[0].startswith("UPDATE ")
         assert any("users" in line for line in found.explained)
@@ -48,6 +51,32 @@ async def test_the_plan_is_foretold_only_where_it_could_be_begun(shop: Shop) -> 
         assert await shop.db.sql("SELECT count(*) FROM users WHERE phone IS NOT NULL") == [(0,)]
         async with attended(shop) as navigator:
             assert dict((await navigator.plan_backfill("fill")).said)["walk"] == said["walk"]
+
+
+@pytest.mark.parametrize(("walk", "scan"), [(Walk.KEYSET, "t_pkey"), (Walk.PAGES, "Tid Range Scan on t")])
+async def test_the_server_explains_a_batch_as_it_is_walked_and_waits_for_nobody(
+    db18: Database, walk: Walk, scan: str
+) -> None:
+    await db18.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, old int, v int)",
+        "INSERT INTO t SELECT g, g FROM generate_series(1, 20000) AS g",
+        "ANALYZE t",
+    )
+    session = await db18.connector.open(Role.PROBE)
+    try:
+        found = await plan(session, Spec("t", "v = old", "v IS NULL", walk=walk))
+        told = await explained(session, found)
+        assert told[0].startswith("Update on t")
+        assert any(scan in line for line in told)
+        assert await db18.sql("SELECT count(v) FROM t") == [(0,)]
+        holder = await db18.foreign("dba", autocommit=False)
+        await holder.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        assert await explained(session, found) == ("the table is locked: the server does not tell now",)
+        await holder.execute("DROP TABLE t")
+        await holder.commit()
+        assert (await explained(session, found))[0].startswith("the server does not tell: ")
+    finally:
+        await session.close()
 
 
 async def test_rows_that_were_set_aside_are_listed_mended_and_tried_again(shop: Shop) -> None:

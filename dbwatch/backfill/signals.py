@@ -42,6 +42,8 @@ class Thresholds:
     """Fewer dead rows are vacuumed in seconds, whenever that comes."""
     hot_share: float = 0.5
     """Warns below."""
+    hot_least: int = 50_000
+    """Fewer updates are the first passes over a window or two, for which no page has room yet."""
     xmin_s: float = 600.0
     freeze_share: float = 0.8
     """Of what is left before the server takes no more transactions."""
@@ -296,7 +298,7 @@ def _table(table: Table, thresholds: Thresholds, memory: Memory) -> Iterator[Sig
         yield _signal("vacuum", 1, 1, "a vacuum {is_} at work on {table}: {phase}", told=told)
     began = memory.table or table
     updated, hot = table.updated - began.updated, table.hot - began.hot
-    if updated >= 1000 and 0 <= hot < thresholds.hot_share * updated:
+    if updated >= thresholds.hot_least and 0 <= hot < thresholds.hot_share * updated:
         told = {"share": f"{100 * hot / updated:.0f}", "table": table.name}
         said = "{share} % of the updates of {table} {is_are} HOT: the others {write} to every index"
         yield _signal("hot", 1 - hot / updated, 1 - thresholds.hot_share, said, told=told)
