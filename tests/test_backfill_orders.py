@@ -253,7 +253,9 @@ async def test_the_commands_from_a_shell(db18: Database) -> None:
     _, out, _ = await door("status", db18.dsn, "--json")
     assert json.loads(out)["backfills"][0]["paused"]["by"] == "wei@bastion"
     await holder.rollback()
-    assert (await door("resume", db18.dsn))[:2] == (Exit.OK, "backfill 1 of public.t goes on\n")
+    code, out, _ = await door("resume", db18.dsn)
+    assert code == Exit.OK
+    assert out in ("backfill 1 of public.t goes on\n", "backfill 1 of public.t went on, and is done\n")
     code, lines, _ = await end(process)
     assert (code, lines[-1]["outcome"]) == (Exit.OK, "done")
     code, out, err = await door("resume", db18.dsn)

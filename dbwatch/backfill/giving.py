@@ -105,6 +105,8 @@ async def _came_of(session: Session, clock: Clock, found: Known, act: Act, text:
     while True:
         asked = await session.values(query("backfill-obeyed", session.server_version), {"id": found.id})
         status, ordered, heeded = asked[0] if asked else ("gone", None, False)
+        if status == "done" and act == "resume":
+            return f"{name} went on, and is done"
         if status in ("done", "gone"):
             raise DbwatchError(f"{name} is {one_line(status, 20)} meanwhile: there is nothing to {act}")
         if heeded and ordered == text:
