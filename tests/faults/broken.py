@@ -118,25 +118,16 @@ def _remembering(patch: Patch) -> None:
 def _passing_over(patch: Patch) -> None:
     """A batch that the server refused is passed over: what was locked, dead-locked, cancelled, poisoned."""
     fill = batch.BatchSession.fill
-    passing = False
-
-    def emptied(text: str) -> str:
-        return _swapped(("{update}\nRETURNING 1", "SELECT 1 WHERE false"))(text) if passing else text
 
     async def pass_over(self: batch.BatchSession, at: Any, part: Any, timeouts: Any) -> Any:
-        nonlocal passing
         try:
             return await fill(self, at, part, timeouts)
         except psycopg.Error:
             await self.rollback()
-        passing = True
-        try:
-            return await fill(self, at, part, timeouts)
-        finally:
-            passing = False
+        nothing = replace(part.statements, where="false", assignments="v = v")
+        return await fill(self, at, replace(part, statements=nothing), timeouts)
 
     patch(batch.BatchSession, "fill", pass_over)
-    _rewritten(patch, ("backfill-batch",), emptied)
 
 
 def _forgetting(patch: Patch) -> None:
@@ -167,8 +158,8 @@ def _offset(patch: Patch) -> None:
 
 
 def _no_ceiling(patch: Patch) -> None:
-    """It goes on for as long as there are rows."""
-    patch(Position, "top", property(lambda _: None))
+    """It goes on for as long as there are rows. For keys called id."""
+    patch(Position, "top", lambda *_: ("9000000000",))
 
 
 def _highest_text(patch: Patch) -> None:

@@ -87,6 +87,7 @@ class House:
         await dead.kill9()
         async with await psycopg.AsyncConnection.connect(self.primary.dsn, autocommit=True) as replica:
             await replica.execute("SELECT pg_promote()")
+            await replica.execute("ALTER SYSTEM RESET primary_conninfo")  # its own standby copies that file
         await dead.remove()
         dsn = self.primary.dsn_of(database.name)
         return replace(database, server=self.primary, dsn=dsn, connector=Connector(dsn))

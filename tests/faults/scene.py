@@ -137,7 +137,7 @@ class Scene:
     def pair(self, dice: Random) -> tuple[str, str]:
         """Two such rows, often of one batch, the higher one first."""
         high = dice.randint(1, self.flavour.rows)
-        low = max(1, high - 97 * 8) if self.flavour.shape == "composite" else max(1, high - 8 * dice.randint(1, 6))
+        low = max(1, high - 97 * 17) if self.flavour.shape == "composite" else max(1, high - 17 * dice.randint(1, 3))
         return self._is(self.shape.eligible.format(n=high)), self._is(self.shape.eligible.format(n=low))
 
     def insert(self) -> str:
@@ -164,7 +164,7 @@ class Scene:
         order = ", ".join(f"t.{column}" for column in self._bare)
         offset = dice.choice((0, 20, 300, 2000))
         numbered = f"SELECT *, row_number() OVER (ORDER BY {order}) AS n FROM t WHERE v = 0 AND NOT poison"  # noqa: S608  # ours
-        return f"SELECT {texts} FROM ({numbered}) AS t WHERE n IN ({offset + 1}, {offset + 9}) ORDER BY n"  # noqa: S608  # ours
+        return f"SELECT {texts} FROM ({numbered}) AS t WHERE n IN ({offset + 1}, {offset + 18}) ORDER BY n"  # noqa: S608  # ours
 
     def found(self, key: tuple[str, ...]) -> str:
         """SQL that is true of the row with that *key*."""
