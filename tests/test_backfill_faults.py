@@ -22,10 +22,14 @@ from pooler import pgbouncer
 from proxy import FaultProxy
 from servers import Database, Fleet, OwnServers, new_database
 
+from dbwatch.backfill.batch import BatchSession
+from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.run import Result
 from dbwatch.backfill.walk import Walk
+from dbwatch.backfill.worker import BatchWorker
 from dbwatch.errors import Refused
+from dbwatch.journal import schema
 from dbwatch.postgres.session import Connector
 
 
@@ -103,6 +107,23 @@ async def test_fault_2_the_answer_to_a_commit_is_lost(place: Place) -> None:
 async def test_fault_2_catches_who_takes_it_for_a_batch_that_is_lost(elsewhere: Place) -> None:
     ledger, _ = await scenes.answers_lost(elsewhere.playing("remembering"))
     assert 2 in await times(ledger)
+
+
+async def test_fault_2_the_compare_and_set_alone_saves_who_takes_it_for_lost(
+    elsewhere: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repeated batch is rolled back, and then it reads where it stands."""
+    adopt = BatchWorker._adopt
+    guesses = iter([True, True, True])
+
+    async def guess(self: BatchWorker, session: BatchSession) -> None:
+        if next(guesses, False):
+            return
+        await adopt(self, session)
+
+    monkeypatch.setattr(BatchWorker, "_adopt", guess)
+    await whole(*await scenes.answers_lost(elsewhere))
+    assert next(guesses, None) is None
 
 
 # --- 3: the server crashes
@@ -233,6 +254,23 @@ async def test_fault_8_catches_who_walks_by_any_key(elsewhere: Place) -> None:
     assert (result.outcome, result.rows) == (State.DONE, 3000 - 3000 // 7)
     assert await elsewhere.db.sql("SELECT count(*) FROM t WHERE v = 0 AND id IS NULL") == [(3000 // 7,)]
     assert await times(ledger) == {0}
+
+
+async def test_fault_8_without_a_key_mode_pending_leaves_no_row_however_often_it_is_killed(db: Database) -> None:
+    await db.sql(*scenes.KEYLESS, "INSERT INTO t TABLE t", "INSERT INTO t TABLE t")
+    await schema.ensure(db.connector)
+    fill = Spec("t", "v = 1", "v = 0", batch_time_ms=10)
+    for lines in (3, 6):
+        process = await run_elsewhere(db.dsn, fill)
+        assert process.stdout is not None
+        for _ in range(lines):
+            await process.stdout.readline()
+        await db.sql("INSERT INTO t VALUES (NULL), (5), (5)", "UPDATE t SET id = 6 WHERE id = 5")
+        process.kill()
+        await process.wait()
+    result = await Ledger(db).run(fill)
+    assert (result.outcome, result.pending) == (State.DONE, 0)
+    assert await db.sql("SELECT v, count(*) FROM t GROUP BY v") == [(1, 12_006)]
 
 
 # --- 9: a row that is locked for long
