@@ -6,15 +6,17 @@ files, whose text each of them finds or fails, and on names that other modules u
 
 from __future__ import annotations
 
+import pkgutil
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import psycopg
 
-from dbwatch.backfill import batch, claim, run
+from dbwatch import backfill
+from dbwatch.backfill import batch, claim
 from dbwatch.backfill.keys import UniqueIndex
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.statements import Statements
@@ -23,8 +25,6 @@ from dbwatch.backfill.worker import BatchWorker
 Patch = Callable[[Any, str, object], None]
 """`setattr`, or something that takes it back."""
 Text = Callable[[str], str]
-
-assert run.Backfill  # loads all modules of the engine, so that each that asks for SQL is found below
 
 BATCHES = ("backfill-batch", "backfill-batch-undo")
 CHECKED = "AND b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s"
@@ -38,9 +38,10 @@ APART = "COMMIT;\nBEGIN;\n{settings};\n"
 
 def _rewritten(patch: Patch, files: tuple[str, ...], change: Text) -> None:
     """Whatever of the engine reads one of *files* gets it with *change* made to it."""
-    for name, module in list(sys.modules.items()):
+    for found in pkgutil.iter_modules(backfill.__path__, "dbwatch.backfill."):
+        module = import_module(found.name)
         real = getattr(module, "query", None)
-        if name.startswith("dbwatch.backfill") and callable(real):
+        if callable(real):
             patch(module, "query", _changing(real, files, change))
 
 

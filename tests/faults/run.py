@@ -8,7 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -88,6 +88,7 @@ class Run:
         """What a stroke opened for the rest of the run."""
         self.behind: list[asyncio.Task[None]] = []
         """What strokes left to go on beside the run."""
+        self._doubted: Filler | None = None
         self._began = time.monotonic()
         self._version = version
         self._scene: Scene | None = None
@@ -135,8 +136,13 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """The process that filled has said that all is done."""
-        return self.main is not None and not self.main.alive and self.main.code == 0
+        """The process that filled has said that all is done, and the server has not forgotten it since."""
+        main = self.main
+        return main is not None and main is not self._doubted and not main.alive and main.code == 0
+
+    def doubt(self) -> None:
+        """The server may have forgotten what it had answered: what the present process says may be of before."""
+        self._doubted = self.main
 
     def log(self, what: str) -> None:
         """Something that happened, for whoever looks for the cause of a breach."""
@@ -238,7 +244,6 @@ class Run:
     async def _judge(self) -> None:
         assert self._application is not None
         await self._application.close()
-        self.ledger.database = replace(self.ledger.database)
         for breach in await oracle.breaches(self.ledger, poison="t.poison"):
             self.breach(breach)
         [(rows, held)] = await self.ledger.database.sql(

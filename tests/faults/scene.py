@@ -74,7 +74,7 @@ class Flavour:
     @classmethod
     def drawn(cls, dice: Random) -> Flavour:
         """One by chance."""
-        rows = dice.choice((6_000, 12_000, 24_000))
+        rows = dice.choice((3_000, 8_000, 20_000))
         few = dice.choice((0, 0, 1, 3, 12))
         first = dice.randint(1, rows)
         together = dice.random() < 0.3

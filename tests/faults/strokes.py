@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from pooler import pgbouncer
 
+from dbwatch.postgres.embedded import StopMode
 from faults.filler import Filler
 
 if TYPE_CHECKING:
@@ -51,11 +52,13 @@ async def _answer_lost(run: Run) -> bool:
 
 
 async def _crash(run: Run) -> bool:
-    mode = run.dice.choice(("immediate", "immediate", "kill9", "fast"))
-    if mode == "kill9":
+    modes: list[StopMode | None] = ["immediate", "immediate", None, "fast"]
+    mode = run.dice.choice(modes)
+    run.log(f"by {mode or 'kill -9'}")
+    if mode is None:
         await run.house.primary.kill9()
-    await run.house.primary.restart("immediate" if mode == "kill9" else mode)
-    await run.start()  # where it was just done, that may be lost now
+    await run.house.primary.restart(mode or "immediate")
+    run.doubt()
     return True
 
 
@@ -66,7 +69,7 @@ async def _fail_over(run: Run) -> bool:
     if run.main is not None:
         await run.main.ended(run.dice.choice((0.05, 0.3, 0.8)))
     await run.moved()
-    await run.start()  # as after a crash
+    run.doubt()
     return True
 
 
