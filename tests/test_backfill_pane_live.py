@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from servers import Database
+from servers import Database, eventually
 from windows import Shop, attended, driven, small_shop, step, steps_before, until
 
 from dbwatch.backfill import heap
@@ -20,7 +20,8 @@ from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
 from dbwatch.postgres.session import Role
 from dbwatch.window.conductor import Conductor
-from dbwatch.window.intents import OverrideSignal, RetryRows, RunStep, SetBatchTime, ToggleBackfill
+from dbwatch.window.filling import STOPPED
+from dbwatch.window.intents import OverrideSignal, RetryRows, RunStep, SetBatchTime, StopOurs, ToggleBackfill
 
 
 @pytest.fixture
@@ -110,6 +111,14 @@ async def test_rows_that_were_set_aside_are_listed_mended_and_tried_again(shop: 
         assert conductor.work.backfill.quarantined == 1
         assert conductor.driver.busy == ""
 
+        await shop.db.sql(  # more than anybody reads on a screen, and none of it harmless
+            "INSERT INTO dbwatch.quarantine SELECT backfill_id, json_build_array(g::text)::text, '23514',"
+            r" E'bad \x1b[2J [/] row' FROM dbwatch.quarantine, generate_series(10001, 19999) AS g"
+        )
+        found = await conductor.rows_aside("fill")
+        assert (found.total, len(found.rows), found.tally) == (10_000, 1000, "23514: 9999, 22001: 1")
+        assert found.rows[1].message == "bad ␛[2J [/] row"
+
 
 async def test_signal_and_batch_time_change_while_it_runs_and_the_journal_says_who(
     db18: Database, tmp_path: Path
@@ -159,23 +168,6 @@ async def test_signal_and_batch_time_change_while_it_runs_and_the_journal_says_w
         assert conductor.state.step("fill").status is StepStatus.DONE
 
 
-async def test_nothing_else_begins_while_rows_are_tried_again(shop: Shop) -> None:
-    await shop.db.sql("UPDATE users SET legacy_phone_field = repeat('9', 25) WHERE id = 7")
-    async with driven(shop) as conductor:
-        await steps_before(conductor, "complete")
-        locker = await shop.db.foreign("app-1", autocommit=False)
-        await locker.execute("SELECT FROM users WHERE id = 7 FOR UPDATE")
-        trying = asyncio.create_task(conductor.submit(RetryRows("fill")))
-        await until(conductor, lambda c: bool(c.driver.busy))
-        assert conductor.feed().frame.window.busy == "another try of the rows that fill set aside"
-        refused = await conductor.submit(RunStep("complete"))
-        assert refused.text == "another try of the rows that fill set aside is running"
-        assert not (await conductor.submit(RetryRows("fill"))).taken
-        await locker.rollback()
-        assert "cannot still" in (await trying).text
-        assert conductor.driver.busy == ""
-
-
 async def test_the_heap_is_measured_without_waiting_for_a_lock(any_db: Database) -> None:
     await any_db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)", "INSERT INTO t SELECT generate_series(1, 5000)")
     session = await any_db.connector.open(Role.MONITOR)
@@ -198,3 +190,32 @@ async def test_the_heap_is_measured_without_waiting_for_a_lock(any_db: Database)
         assert (await session.values("SHOW lock_timeout")) == [("500ms",)]
     finally:
         await session.close()
+
+
+async def test_nothing_else_begins_while_rows_are_tried_again_and_the_try_can_be_stopped(shop: Shop) -> None:
+    await shop.db.sql("UPDATE users SET legacy_phone_field = repeat('9', 25) WHERE id BETWEEN 7 AND 40")
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "complete")
+        await shop.db.sql("UPDATE users SET legacy_phone_field = 'x' WHERE id BETWEEN 7 AND 40")
+        locker = await shop.db.foreign("app-1", autocommit=False)
+        await locker.execute("SELECT FROM users WHERE id BETWEEN 8 AND 40 FOR UPDATE")  # half a second each
+        trying = asyncio.create_task(conductor.submit(RetryRows("fill")))
+        await until(conductor, lambda c: bool(c.driver.busy))
+        assert conductor.feed().frame.window.busy == "another try of the rows that fill set aside"
+        refused = await conductor.submit(RunStep("complete"))
+        assert refused.text == "another try of the rows that fill set aside is running"
+        assert not (await conductor.submit(RetryRows("fill"))).taken
+        await eventually(lambda: shop.db.sql("SELECT 1 FROM users WHERE id = 7 AND phone = 'x'"))
+
+        assert (await conductor.submit(StopOurs())).taken
+        answer = await asyncio.wait_for(trying, 5)
+        assert (answer.taken, answer.text) == (False, STOPPED)
+        assert conductor.driver.busy == ""
+        await locker.rollback()
+        gone = "SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'dbwatch worker%')"
+        await eventually(lambda: shop.db.sql(gone))
+        [(filled,)] = await shop.db.sql("SELECT count(*) FROM users WHERE phone = 'x'")
+        left = (await conductor.rows_aside("fill")).total
+        assert filled + left == 34, "each row is filled and out, or as it was"
+        assert left >= 32
+        assert (await conductor.submit(RetryRows("fill"))).text == f"{left} rows tried again: {left} filled"

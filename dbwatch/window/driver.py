@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import psycopg
 
+from dbwatch.backfill.quarantine import Retried
 from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import Proposal, Request, StepStatus, WindowState
@@ -54,6 +55,7 @@ class Driver:
         """By the request's seq, what was done about it: nothing is done twice for one wish."""
         self._retrying = ""
         """The step whose rows are tried again."""
+        self._trying: asyncio.Task[Retried] | None = None
 
     @property
     def state(self) -> WindowState:
@@ -328,17 +330,21 @@ class Driver:
         """Each row has a transaction of its own: what is done by the time that this is cut short stays done."""
         if self.busy:
             return Answer(False, f"{self.busy} is running: rows are tried again when it does not")
-        self._retrying = step_id
+        trying = asyncio.ensure_future(filling.retry(self.ground, step_id, key))
+        self._retrying, self._trying = step_id, trying
         self._touch()
         try:
-            result = await filling.retry(self.ground, step_id, key)
-            self.work.quarantined(step_id, (await filling.aside(self.ground, step_id)).total)
+            await asyncio.wait({trying})
         finally:
-            self._retrying = ""
+            trying.cancel()
+            await asyncio.wait({trying}, timeout=1.0)
+            self._retrying, self._trying = "", None
             self._touch()
-        said = filling.told(result)
+        stopped = trying.cancelled()
+        said = filling.STOPPED if stopped else filling.told(trying.result())
         await self._store.record(ev.StepNoted(step_id, f"{said}; asked by {self._store.actor}"))
-        return Answer(not result.left, said)
+        self.work.quarantined(step_id, (await filling.aside(self.ground, step_id)).total)
+        return Answer(not stopped and not trying.result().left, said)
 
     async def _stop_ours(self) -> Answer:
         what = self.busy
@@ -347,7 +353,10 @@ class Driver:
             return Answer(True, "the proposal was taken back")
         if not what:
             return Answer(False, "nothing of ours is running")
-        self.work.halt()
+        if self._trying is not None:
+            self._trying.cancel()
+        else:
+            self.work.halt()
         await self._store.record(ev.WorkStopped(what))
         return Answer(True, f"stopping {what}; nothing else changes")
 

@@ -14,6 +14,7 @@ from dbwatch.window import restoring
 from dbwatch.window.feed import Aside, AsideRow, Foretold
 from dbwatch.window.ground import Ground
 
+STOPPED = "the try was stopped: each row is filled and out, or as it was"
 LISTED = 1_000
 """Rows of a quarantine that a screen is given: more nobody reads there, and `backfill status` lists them all."""
 
