@@ -76,7 +76,7 @@ async def test_a_stripe_is_split_where_the_pace_slows_in_the_middle_of_a_window(
     [(cursor,)] = await db18.sql("SELECT cursor FROM dbwatch.backfill")
     window = Cursor.from_text(cursor).window
     assert window is not None
-    assert (window.number, window.at is not None) == (2, True)
+    assert window.at is not None, "in the middle of a pass"
     assert (await ledger.run(STRIPED)).outcome is State.DONE
     assert await ledger.violations() == []
 

@@ -21,13 +21,15 @@ FILL = Spec("u", "v = n", "v IS NULL")
 
 def test_the_forecast_says_what_was_measured() -> None:
     plain = forecast(MEASURED, 2_000_000, striped=False, batch_time_s=0.1)
-    assert plain.seconds == pytest.approx(15.7 / 0.72, rel=0.1)
+    for measured in (15.7 / 0.72, 15.2):  # on 15, on 18
+        assert plain.seconds == pytest.approx(measured, rel=0.35)
     assert plain.wal_bytes / 2e6 == pytest.approx(749, rel=0.1)
     assert plain.bloat_bytes == pytest.approx(MEASURED.heap_bytes, rel=0.01)
     striped = forecast(MEASURED, 2_000_000, striped=True, batch_time_s=0.1)
-    assert striped.seconds == pytest.approx(15.7 / 1.73, rel=0.1)
-    assert striped.wal_bytes / 2e6 == pytest.approx(522, rel=0.1)
-    assert striped.bloat_bytes / MEASURED.heap_bytes == pytest.approx(0.18, abs=0.02)
+    for measured in (15.7 / 1.73, 8.0):
+        assert striped.seconds == pytest.approx(measured, rel=0.35)
+    assert striped.wal_bytes / 2e6 == pytest.approx(522, rel=0.15)
+    assert striped.bloat_bytes / MEASURED.heap_bytes == pytest.approx(0.18, abs=0.05)
 
 
 def test_nothing_costs_nothing() -> None:

@@ -296,7 +296,8 @@ class BatchSession:
         return rows, (ended - began).total_seconds()
 
     async def _run(self, text: str, parameters: dict[str, Any], timeouts: Timeouts) -> Results:
-        """The result sets of *text*, sent as one message, its parameters bound on our side."""
+        """The result sets of *text*, sent as one message, its parameters bound on our side; without that of the
+        settings, which comes first."""
 
         async def work(connection: Connection) -> Results:
             async with psycopg.AsyncClientCursor(connection) as cursor:
@@ -304,10 +305,10 @@ class BatchSession:
                 results: Results = []
                 more: bool | None = True
                 while more:
-                    if cursor.description:
+                    if cursor.pgresult is not None and cursor.pgresult.nfields:
                         results.append(await cursor.fetchall())
                     more = cursor.nextset()
-                return results
+                return results[1:]
 
         return await self.session.call(work, within=timeouts.within_s)
 
@@ -319,9 +320,14 @@ class BatchSession:
         texts = {**PINNED, "row_security": "off", "idle_in_transaction_session_timeout": "5s"}
         if self.session.server_version >= 140_000:
             texts["client_connection_check_interval"] = "500ms"
-        settings = [sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(k), sql.Literal(v)) for k, v in texts.items()]
-        limits = [sql.SQL("SET LOCAL lock_timeout = %(lock_ms)s"), sql.SQL("SET LOCAL statement_timeout = %(run_ms)s")]
-        return sql.SQL(";\n").join([*settings, *limits])
+        values = {name: sql.Literal(value) for name, value in texts.items()}
+        limits = {"lock_timeout": sql.Placeholder("lock_ms"), "statement_timeout": sql.Placeholder("run_ms")}
+        settings = (
+            sql.SQL("pg_catalog.set_config({}, {}, true)").format(sql.Literal(name), value)
+            for name, value in {**values, **limits}.items()
+        )
+        # One statement for all: each of its own would cost a tenth of a batch's time on our side.
+        return sql.SQL("SELECT /* dbwatch */ {}").format(sql.SQL(", ").join(settings))
 
 
 def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:
@@ -343,4 +349,4 @@ def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:
 
 
 def _limits(timeouts: Timeouts) -> dict[str, Any]:
-    return {"lock_ms": timeouts.lock_ms, "run_ms": timeouts.statement_ms}
+    return {"lock_ms": str(timeouts.lock_ms), "run_ms": str(timeouts.statement_ms)}

@@ -9,7 +9,7 @@ comparison tells whether the cursor is where we left it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dbwatch.backfill.keys import Key, to_text
@@ -56,8 +56,10 @@ class Cursor:
     def to_text(self) -> str | None:
         """As the journal keeps it: canonical JSON, the key alone between two windows of the only leg by keys."""
         leg = {"leg": self.leg} if self.leg else {}
-        if self.window is not None:
-            return _json({**leg, "lo": self.lo, **asdict(self.window)})
+        window = self.window
+        if window is not None:
+            where = {"keys": window.keys, "of": window.of, "number": window.number, "at": window.at}
+            return _json({**leg, "lo": self.lo, "hi": window.hi, **where})
         if leg:
             return _json({**leg, "lo": self.lo})
         return None if self.lo is None else to_text(self.lo)

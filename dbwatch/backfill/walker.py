@@ -57,7 +57,7 @@ class Walker:
         self._chooser = Chooser.starting(plan.spec.walk, plan.why_plain)
         self._tops: dict[str, Key | None] = {}
         self._ahead: tuple[str | None, Cursor] | None = None
-        """A cursor of the journal's, and how far past it we are without having written anything."""
+        """A cursor of the journal's, and where it has us stand: there, or past it without having written anything."""
 
     async def run(self) -> None:
         """Walks from where the cursor stands to the end. Raises as `BatchWorker.carry_out` does."""
@@ -131,6 +131,7 @@ class Walker:
             filled = await self._hunter.fill(session, part, take, allowed, timeouts)
         if filled is None or hunting:
             return _Otherwise(self._clock.monotonic() - began)
+        self._ahead = part.next, after
         heaviest = window.number == 0
         batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes, heaviest=heaviest)
         return _Walked(batch, keys, filled.hot, window.of, after.window is None)

@@ -39,6 +39,8 @@ BEAT_EVERY_S = 5.0
 PATIENCE_S = 600.0
 """How long a server may be away, full or too slow for the smallest batch before we give up."""
 LONGEST_REST_S = 5.0
+SHORTEST_REST_S = 0.01
+"""Shorter rests are saved up: a loop's timer is no finer than a millisecond, and each of them costs our side more."""
 
 
 @asynccontextmanager
@@ -137,6 +139,10 @@ class BatchWorker:
         self._under_way = False
         self._cancelling: asyncio.Task[None] | None = None
         self._cancelled_because = ""
+        self._owed_s = 0.0
+        """Rest that the duty asked for, and that was not taken yet."""
+        self._seen: tuple[object, ...] = ()
+        """What the gate was last asked about, and when."""
         watch.heard = self._hear
         self._use(session)
 
@@ -185,7 +191,11 @@ class BatchWorker:
 
     async def rest(self, worked_s: float) -> None:
         """Rests as the duty asks after *worked_s* seconds of work, or until a person says something."""
-        await self._rest(self.pace.sleep_s(worked_s))
+        self._owed_s += self.pace.sleep_s(worked_s)
+        if self._owed_s >= SHORTEST_REST_S:
+            began = self._clock.monotonic()
+            await self._rest(self._owed_s)
+            self._owed_s = min(0.0, max(-SHORTEST_REST_S, self._owed_s - (self._clock.monotonic() - began)))
 
     def tell(self, state: State, reason: str, was: str = "") -> None:
         """Hands on how it stands now; *was* is how the reason is told once it is over."""
@@ -244,8 +254,13 @@ class BatchWorker:
             self._reporter.blocked = len(reading.waiters)
 
     def _see(self, reading: Reading | None) -> None:
+        """Asks the gate, where there is something new to ask: a reading, a person's word, or its age."""
         now = self._clock.monotonic()
         overridden = self._control.overridden(now)
+        seen = (reading and reading.at, *overridden, now // (self._gate.thresholds.poll_s / 4))
+        if seen == self._seen:
+            return
+        self._seen = seen
         self._gate = self._gate.see(reading, now, overridden)
         reporter = self._reporter
         reporter.overridden, reporter.warnings = overridden, self._gate.warnings
