@@ -26,6 +26,7 @@ from dbwatch.journal import events as ev
 from dbwatch.journal import schema
 from dbwatch.journal.fold import StepStatus
 from dbwatch.steps.heard import Heard
+from dbwatch.tui.panes.filling import progress_lines
 from dbwatch.window.intents import RunStep
 
 SAME = "phone IS NOT DISTINCT FROM legacy"
@@ -304,6 +305,13 @@ def test_a_row_is_counted_once_and_of_very_many_the_least_is_told() -> None:
     assert many.words("a = b") == 'a = b does not hold for at least 100 rows: ["0"], ["1"], ["2"], ...'
     assert many.words("a = b", 300) == 'a = b does not hold for 300 rows: ["0"], ["1"], ["2"], ...'
     assert Tally().words("a = b") == ""
+
+
+def test_the_pane_says_what_differs() -> None:
+    told = BackfillProgress("public.t", State.RUNNING, differing=1, differs='a = b does not hold for 1 row: ["7"]')
+    lines = [line.plain for line in progress_lines(told, 78)]
+    assert any("differs" in line and '▲ a = b does not hold for 1 row: ["7"]' in line for line in lines)
+    assert not any("differs" in line.plain for line in progress_lines(replace(told, differs=""), 78))
 
 
 def test_the_journal_is_told_once_and_again_when_there_are_ten_times_more() -> None:

@@ -107,6 +107,8 @@ def _alarms(progress: BackfillProgress) -> Iterator[Content]:
         rows = "1 row" if progress.quarantined == 1 else f"{progress.quarantined:,} rows"
         aside = f"▲ {rows} set aside that could not take a value: v lists them"
         yield line("poison", Content.styled(aside, WARN))
+    if progress.differs:
+        yield line("differs", Content.styled(f"▲ {progress.differs}", WARN))
     for name, seconds in progress.overridden:
         yield line("override", Content.styled(f"▲ {name} is not heeded for {text.age(seconds)} yet", WARN))
     for _, said in progress.warnings:
