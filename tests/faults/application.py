@@ -51,7 +51,7 @@ class Application:
 
     async def _act(self, connection: psycopg.AsyncConnection[Any], dice: Random) -> None:
         scene = self._scene
-        kind = dice.choices(("update", "downwards", "insert", "delete", "move"), (8, 4, 3, 1, 1))[0]
+        kind = dice.choices(("update", "downwards", "insert", "delete", "move", "keyless"), (8, 4, 3, 1, 1, 1))[0]
         high, low = scene.pair(dice)
         pad = "UPDATE t SET pad = right(pad, 40) || 'y' WHERE "
         statements = {
@@ -60,6 +60,7 @@ class Application:
             "insert": [scene.insert()],
             "delete": [scene.delete(dice)],
             "move": [scene.move(dice)],
+            "keyless": [f"UPDATE keyless SET pad = right(pad, 90) || 'yyy' WHERE id = {dice.randint(0, 99)}"],  # noqa: S608  # ours
         }[kind]
         try:
             for statement in statements:

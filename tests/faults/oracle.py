@@ -36,12 +36,12 @@ SELECT
 _CEILING = """
 SELECT k.{column} FROM dbwatch.backfill AS b
 CROSS JOIN LATERAL jsonb_populate_record(NULL::key, jsonb_build_object({named})) AS k
-ORDER BY b.id DESC LIMIT 1
+WHERE b.spec::json -> 'table' ->> 1 = 't' ORDER BY b.id DESC LIMIT 1
 """
 _KEY = "CREATE TABLE key AS SELECT {bare} FROM t WITH NO DATA"
 _JOURNAL = """
 SELECT id, status, rows_done, batches, walked, coalesce(pending, -1), ended_at IS NOT NULL, images IS NOT NULL
-FROM dbwatch.backfill ORDER BY id
+FROM dbwatch.backfill WHERE spec::json -> 'table' ->> 1 = 't' ORDER BY id
 """
 _KEPT = "SELECT count(*), count(*) FILTER (WHERE old_1 <> 0 OR new_1 <> 1) FROM dbwatch.before_{id}"
 MOST_TOLD = 5

@@ -84,6 +84,8 @@ class Run:
         self.result = Result(seed)
         self.main: Filler | None = None
         self.rivals: list[Filler] = []
+        self.keyless: Filler | None = None
+        """Fills the table without a key."""
         self.stack = AsyncExitStack()
         """What a stroke opened for the rest of the run."""
         self.behind: list[asyncio.Task[None]] = []
@@ -178,6 +180,13 @@ class Run:
         options = self.scene.flavour.options
         return await Filler.start(f"{name} {self.result.starts}", dsn or self.proxy.dsn, options, self._version)
 
+    async def fill_keyless(self) -> Filler:
+        """A new process that fills the table without a key."""
+        options = self.scene.flavour.keyless
+        self.result.starts += 1
+        self.keyless = await Filler.start(f"keyless {self.result.starts}", self.proxy.dsn, options, self._version)
+        return self.keyless
+
     async def moved(self) -> None:
         """The primary dies; all ways lead to the standby."""
         self.ledger.database = await self.house.fail_over(self.ledger.database)
@@ -191,8 +200,9 @@ class Run:
 
     async def close(self) -> None:
         """Ends all that the run started. What cannot be ended is a breach."""
-        for filler in [*self.rivals, *([self.main] if self.main else [])]:
-            await filler.kill()
+        for filler in (*self.rivals, self.main, self.keyless):
+            if filler is not None:
+                await filler.kill()
         for task in self.behind:
             task.cancel()
         if self._application is not None:
@@ -224,6 +234,8 @@ class Run:
             self.breach(f"it was started {self.result.starts} times and not done")
         if self.behind:
             await asyncio.wait(self.behind, timeout=30)
+        if self.keyless is not None:
+            await self._finish_keyless(self.keyless)
         for rival in self.rivals:
             if not await rival.ended(30):
                 self.breach(f"{rival.name} does not end, though all is done: {rival.last}")
@@ -232,6 +244,19 @@ class Run:
             await self._once_more()
         assert self.main is not None
         self._say(self.main)
+
+    async def _finish_keyless(self, filler: Filler) -> None:
+        """Lets it end, and starts it anew until it says that none is left; no row may be."""
+        for _ in range(STARTS_MOST):
+            await filler.ended(LONGEST_S)
+            self._say(filler)
+            filler = await self.fill_keyless()
+            if await filler.ended(LONGEST_S) and filler.code == 0:
+                break
+        self._say(filler)
+        left = await self.ledger.database.sql("SELECT count(*) FROM keyless WHERE v <> 1 OR u <> 0")
+        if left != [(0,)]:
+            self.breach(f"{left[0][0]} rows of a table without a key are pending, or were set though that is refused")
 
     async def _once_more(self) -> None:
         """A finished one says so and does nothing."""
@@ -251,7 +276,7 @@ class Run:
         )
         self.result.rows = int(rows)
         if held:
-            self.result.faults["7 a poison row"] += held
+            self.result.faults["7 poison rows"] += 1
         if any(self._application.done[kind] for kind in ("insert", "delete", "move")):
             self.result.faults["11 inserts, deletes, changed keys"] += 1
 

@@ -49,8 +49,9 @@ _PREPARE = (
     "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
     " 'BEGIN IF random() < 0.05 THEN PERFORM pg_sleep(0.001); END IF; RETURN NEW; END'",
     "CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW WHEN (OLD.v <> NEW.v) EXECUTE FUNCTION slow()",
-    "CREATE TABLE keyless (id int, v int NOT NULL DEFAULT 0)",
-    "INSERT INTO keyless SELECT nullif(n % 100, 7) FROM generate_series(1, 1000) AS n",
+    "CREATE TABLE keyless (id int, u int NOT NULL DEFAULT 0, v int NOT NULL DEFAULT 0, pad text NOT NULL DEFAULT '')",
+    "INSERT INTO keyless SELECT nullif(mod(n, 100), 7) FROM generate_series(1, 4000) AS n",
+    "CREATE TRIGGER slow BEFORE UPDATE ON keyless FOR EACH ROW WHEN (OLD.v <> NEW.v) EXECUTE FUNCTION slow()",
     "VACUUM (ANALYZE) t",
     "CHECKPOINT",
 )
@@ -92,11 +93,24 @@ class Flavour:
     @property
     def options(self) -> list[str]:
         """As a person gives them to `dbwatch backfill`."""
+        what = ("--table", "t", "--set", SET, "--where", "true", "--mode", "once")
+        return [*what, "--walk", self.walk, *(["--undo"] if self.undo else []), *self._pace]
+
+    @property
+    def keyless(self) -> list[str]:
+        """The same for the table without a key."""
+        return ["--table", "keyless", "--set", "v = 1", "--where", "v = 0", *self._pace]
+
+    @property
+    def keyless_once(self) -> list[str]:
+        """And what is refused there."""
+        return ["--table", "keyless", "--set", "u = u + 1", "--where", "true", "--mode", "once", *self._pace]
+
+    @property
+    def _pace(self) -> list[str]:
         unseen = [name for name in NAMES if not (self.sees and name in ("blocked", "active"))]
         return [
-            *("--table", "t", "--set", SET, "--where", "true", "--mode", "once"),
             *("--batch-time", f"{self.batch_ms}ms"),
-            *("--walk", self.walk, *(["--undo"] if self.undo else [])),
             *(word for name in unseen for word in ("--without", name)),
         ]
 

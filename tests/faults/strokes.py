@@ -114,20 +114,22 @@ async def _both_anew(run: Run) -> bool:
 
 
 async def _keyless(run: Run) -> bool:
-    """A table without a key: mode once is refused, and nothing is changed."""
-    words = ["--table", "keyless", "--set", "v = v + 1", "--where", "true", "--mode", "once"]
-    other = await Filler.start("keyless", run.ledger.database.dsn, words, "")
+    """A table without a key: mode once is refused there, mode pending fills it; another time that process is killed."""
+    if run.keyless is not None and run.keyless.alive:
+        await run.keyless.begun(10.0)
+        await run.keyless.kill()
+        await run.fill_keyless()
+        return True
+    await run.fill_keyless()
+    refused = await Filler.start("keyless once", run.ledger.database.dsn, run.scene.flavour.keyless_once, "")
 
-    async def refused() -> None:
-        await other.ended(30)
-        told = other.complaint.decode(errors="replace")
-        if other.code == 0 or (other.code != 4 and "no key to walk by" in told):
-            run.breach(f"without a key it ended with {other.code}: {told}")
-        async with await run.session() as session:
-            if await _value(session, "SELECT count(*) FROM keyless WHERE v <> 0"):
-                run.breach("rows were set in a table without a key")
+    async def look() -> None:
+        await refused.ended(30)
+        told = refused.complaint.decode(errors="replace")
+        if refused.code == 0 or (refused.code != 4 and "no key to walk by" in told):
+            run.breach(f"mode once without a key ended with {refused.code}: {told}")
 
-    run.meanwhile(refused())
+    run.meanwhile(look())
     return True
 
 
@@ -240,11 +242,6 @@ async def _waited_for(holder: psycopg.AsyncConnection[Any], within_s: float) -> 
     return False
 
 
-async def _value(session: psycopg.AsyncConnection[Any], question: str) -> Any:
-    row = await (await session.execute(question.encode())).fetchone()
-    return row[0] if row else None
-
-
 @dataclass(frozen=True, slots=True)
 class Stroke:
     """A fault that can befall a run."""
@@ -263,7 +260,7 @@ STROKES = {
     "6 a second operator": Stroke(0.8, _second),
     "6 a second operator, pooled": Stroke(0.4, _second_pooled),
     "6 two at once": Stroke(1.0, _both_anew),
-    "8 a table without a key": Stroke(0.3, _keyless),
+    "8 a table without a key": Stroke(1.0, _keyless),
     "9 a row locked": Stroke(2.0, _row_locked),
     "10 the table locked": Stroke(1.5, _table_locked),
     "11 many rows at once": Stroke(2.0, _burst),
