@@ -33,7 +33,7 @@ FILLED = "WITH /* dbwatch */ filled AS (\n{update}\nRETURNING 1\n),\nmoved AS ("
 COUNTED = "(SELECT count(*) FROM filled)"
 MOVED = "FROM moved;"
 SET_ASIDE = "VALUES (%(id)s, %(key)s, %(sqlstate)s, %(message)s)"
-APART = "COMMIT;\nBEGIN;\n{settings};\n"
+APART = "COMMIT;\nBEGIN;\nSET LOCAL lock_timeout = '30s';\n"
 
 
 def _rewritten(patch: Patch, files: tuple[str, ...], change: Text) -> None:
