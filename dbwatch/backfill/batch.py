@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -170,8 +171,19 @@ class BatchSession:
         Raises psycopg.Error where the server refused: then nothing was changed; and as `Session.call` does: then the
         row in the journal tells whether it was.
         """
-        results = await self._run(self._text(part), _of(at, part, timeouts), timeouts)
-        return self._filled(results)
+        [filled] = await self.fill_each(at, (part,), timeouts)
+        return filled
+
+    async def fill_each(self, at: Position, parts: Sequence[Part], timeouts: Timeouts) -> list[Filled]:
+        """As `fill`, one of *parts* after the other, each in a transaction of its own, all in one message.
+
+        Where the server refuses one, those before it are committed nevertheless, and only the row tells which.
+        """
+        messages = []
+        for part in parts:
+            messages.append((self._text(part), _of(at, part, timeouts)))
+            at = at.after(rows=0, keys=part.keys, cursor=part.next)
+        return [self._filled(results) for results in await self._run_each(messages, timeouts)]
 
     async def retry(self, at: Position, part: Part, key: str, timeouts: Timeouts) -> Filled:
         """Fills *part*, the row whose *key* is in quarantine, and takes it out of there, in one transaction.
@@ -296,21 +308,27 @@ class BatchSession:
         return rows, (ended - began).total_seconds()
 
     async def _run(self, text: str, parameters: dict[str, Any], timeouts: Timeouts) -> Results:
-        """The result sets of *text*, sent as one message, its parameters bound on our side; without that of the
-        settings, which comes first."""
+        """The result sets of *text*, its parameters bound on our side; without that of the settings, which is first."""
+        [results] = await self._run_each([(text, parameters)], timeouts)
+        return results
+
+    async def _run_each(self, texts: Sequence[tuple[str, dict[str, Any]]], timeouts: Timeouts) -> list[Results]:
+        """The same of several *texts* that are alike, sent as one message."""
 
         async def work(connection: Connection) -> Results:
             async with psycopg.AsyncClientCursor(connection) as cursor:
-                await cursor.execute(text, parameters)
+                await cursor.execute(";\n".join(cursor.mogrify(text, parameters) for text, parameters in texts))
                 results: Results = []
                 more: bool | None = True
                 while more:
                     if cursor.pgresult is not None and cursor.pgresult.nfields:
                         results.append(await cursor.fetchall())
                     more = cursor.nextset()
-                return results[1:]
+                return results
 
-        return await self.session.call(work, within=timeouts.within_s)
+        results = await self.session.call(work, within=len(texts) * timeouts.within_s)
+        each = len(results) // len(texts)
+        return [results[first + 1 : first + each] for first in range(0, len(results), each)]
 
     def _file(self, name: str) -> str:
         return query(name, self.session.server_version).decode()

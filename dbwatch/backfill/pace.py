@@ -19,6 +19,8 @@ WORTH_A_LOOK = 50
 """Rows changed below which a sparse batch says nothing of a row's cost."""
 HOLD = 5
 """Batches without growth after one that took far too long."""
+FULL = 0.8
+"""Share of the target time that a batch is made to fill."""
 FAR_TOO_LONG = 3.0
 """Times the target: then the size is quartered."""
 DUTY_MOST, DUTY_LEAST, DUTY_AFTER_PAUSE = 0.95, 0.05, 0.25
@@ -168,7 +170,7 @@ class Pace:
         dear = max(self.cost or 0.0, _p90(self.recent))
         bounds = [float(self.most), self.size * (GROWTH if growing else 1.0)]
         if dear > 0:
-            bounds.append(0.8 * self.target_s / dear)
+            bounds.append(FULL * self.target_s / dear)
         if self.wal_per_row:
             bounds.append(WAL_PER_BATCH / self.wal_per_row)
         return max(LEAST, int(min(bounds)))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import psycopg
+
 from dbwatch.backfill import row
 from dbwatch.backfill.batch import BatchSession, Part, Timeouts
 from dbwatch.backfill.cursor import Cursor, Window
 from dbwatch.backfill.hunt import Hunter
 from dbwatch.backfill.keys import Key
 from dbwatch.backfill.legs import Leg, resumed
-from dbwatch.backfill.pace import MOST, Batch
+from dbwatch.backfill.pace import FULL, MOST, Batch
 from dbwatch.backfill.passes import share
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
@@ -56,6 +58,10 @@ class Walker:
         self._clock = clock
         self._chooser = Chooser.starting(plan.spec.walk, plan.why_plain)
         self._tops: dict[str, Key | None] = {}
+        self._light_s = 0.0
+        """What the last pass of a window took that was not its first; 0: there was none yet."""
+        self._singly: Key | None = None
+        """The end of the window in which one of several passes failed: there they go one by one."""
         self._ahead: tuple[str | None, Cursor] | None = None
         """A cursor of the journal's, and where it has us stand: there, or past it without having written anything."""
 
@@ -75,20 +81,21 @@ class Walker:
                 self._hunter.tell()
                 await self._worker.rest(walked.seconds)
                 continue
-            batch = await self._worker.learn(walked.batch, began=began)
-            if (walked.of > 1) == (passes > 1):
-                working_s = batch.seconds - batch.waited_s
-                self._chooser = self._chooser.after(
-                    batch.rows, walked.keys, working_s, walked.hot, ends=walked.ends
-                )  # fmt: skip
+            batches = await self._worker.learn(*(one.batch for one in walked), began=began)
+            for one, batch in zip(walked, batches, strict=True):
+                if (one.of > 1) == (passes > 1):
+                    working_s = batch.seconds - batch.waited_s
+                    self._chooser = self._chooser.after(batch.rows, one.keys, working_s, one.hot, ends=one.ends)
+                if not batch.heaviest:
+                    self._light_s = batch.seconds
 
     def _told(self, passes: int) -> Walk:
         if passes > 1:
             return Walk.STRIPES
         return Walk.PAGES if self._plan.by_pages else Walk.KEYSET
 
-    async def _batch(self, session: BatchSession, timeouts: Timeouts) -> _Walked | _Otherwise | None:
-        """One batch from where the cursor stands; None where nothing is above it."""
+    async def _batch(self, session: BatchSession, timeouts: Timeouts) -> list[_Walked] | _Otherwise | None:
+        """One batch from where the cursor stands, or several light ones; None where nothing is above it."""
         at, n, began = self._worker.position, self._worker.pace.size, self._clock.monotonic()
         if at.walked:
             return None
@@ -113,7 +120,10 @@ class Walker:
         allowed = round(n / share(window.of, window.number))
         hunting = self._hunter.hunt.on and not leg.by_pages
         most = min(allowed, self._hunter.hunt.take) if hunting else allowed
-        if hunting or most < _ALL_BUT * take:  # the pace has slowed since the window was opened
+        slowed = most < _ALL_BUT * take  # since the window was opened
+        if not (hunting or slowed or self._singly == window.hi) and self._lights(place) > 1:
+            return await self._light_passes(session, leg, place, timeouts)
+        if hunting or slowed:
             found, more_s = await session.edge(statements, place.after, window.hi, most, timeouts)
             hi, take, looked_s = found or window.hi, most, looked_s + more_s
             exact = take == 1 and found is not None and not leg.by_pages
@@ -134,7 +144,48 @@ class Walker:
         self._ahead = part.next, after
         heaviest = window.number == 0
         batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes, heaviest=heaviest)
-        return _Walked(batch, keys, filled.hot, window.of, after.window is None)
+        return [_Walked(batch, keys, filled.hot, window.of, after.window is None)]
+
+    def _lights(self, place: Cursor) -> int:
+        """How many of the light passes over the present window fit into the time of a batch; 0 before the first."""
+        window = place.window
+        if window is None or window.number == 0 or window.at is not None or not self._light_s:
+            return 0
+        fit = int(FULL * self._worker.pace.target_s / self._light_s)
+        return min(fit, window.of - window.number)
+
+    async def _light_passes(
+        self, session: BatchSession, leg: Leg, place: Cursor, timeouts: Timeouts
+    ) -> list[_Walked] | _Otherwise:
+        """The next passes over the present window in one message, each committed by itself: a pass is short, and our
+        side would take longer between two of them than it may."""
+        at, left = self._worker.position, self._plan.rows_estimate
+        parts: list[Part] = []
+        ends: list[tuple[int, bool]] = []
+        for _ in range(self._lights(place)):
+            window = place.window
+            assert window is not None
+            after, keys = place.passed(window.hi), max(1, round(window.keys * share(window.of, window.number)))
+            told = max(0, min(keys, left - at.scanned - sum(part.keys for part in parts)))
+            parts.append(Part(leg.statements, place.lo, window.hi, told, after.to_text(), window.number, window.of))
+            ends.append((keys, after.window is None))
+            place = after
+        began = self._clock.monotonic()
+        try:
+            filled = await session.fill_each(at, parts, timeouts)
+        except psycopg.Error as error:
+            await self._worker.stand_again(session)
+            self._singly = parts[0].hi
+            if self._hunter.deals_with(error):
+                return _Otherwise(self._clock.monotonic() - began)
+            raise
+        for part, one in zip(parts, filled, strict=True):
+            self._worker.position = self._worker.position.after(rows=one.rows, keys=part.keys, cursor=part.next)
+        self._ahead = parts[-1].next, place
+        return [
+            _Walked(Batch(one.rows, one.seconds, one.wal_bytes, heaviest=False), keys, one.hot, part.of, over)
+            for part, one, (keys, over) in zip(parts, filled, ends, strict=True)
+        ]
 
     def _place(self, at: Position) -> Cursor:
         """Where we stand; after a failover it may be where we were before."""

@@ -176,18 +176,20 @@ class BatchWorker:
             finally:
                 self._under_way = False
 
-    async def learn(self, batch: Batch, *, began: float) -> Batch:
-        """Takes a committed batch into the pace, tells of it, and rests as the duty asks; the batch with what it
+    async def learn(self, *batches: Batch, began: float) -> tuple[Batch, ...]:
+        """Takes committed batches into the pace, tells of them, and rests as the duty asks; each with what it
         waited."""
         reading = self._watch.reading
         if reading is not None and reading.at >= began and reading.worker_waits_s is not None:
-            batch = replace(batch, waited_s=min(batch.seconds, reading.worker_waits_s))
-        self.pace = self.pace.after(batch)
+            waits_s = reading.worker_waits_s
+            batches = tuple(replace(batch, waited_s=min(batch.seconds, waits_s)) for batch in batches)
+        for batch in batches:
+            self.pace = self.pace.after(batch)
+            self._reporter.batch(batch)
         self._beat_at = self._clock.monotonic()
-        self._reporter.batch(batch)
         self.tell(State.RUNNING, why_slow(self.pace, self._gate, self._reporter.overridden))
-        await self.rest(batch.seconds)
-        return batch
+        await self.rest(sum(batch.seconds for batch in batches))
+        return batches
 
     async def rest(self, worked_s: float) -> None:
         """Rests as the duty asks after *worked_s* seconds of work, or until a person says something."""
@@ -364,6 +366,11 @@ class BatchWorker:
         self._give_up(trouble, reason, error)
         self.tell(State.THROTTLED, reason)
         await self._rest(rest_s)
+
+    async def stand_again(self, session: BatchSession) -> None:
+        """Takes the position from the row, after a message of which nobody knows how much was committed."""
+        await session.rollback()
+        await self._adopted_again(session)
 
     async def _adopted_again(self, session: BatchSession) -> None:
         try:
