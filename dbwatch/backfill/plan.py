@@ -130,6 +130,11 @@ class Plan:
         return f"by {by}, in stripes in windows of {WINDOW_MOST:,} rows at most, or plainly: both are timed{of}"
 
     @property
+    def unheeded(self) -> tuple[str, ...]:
+        """Health signals that it does not look at: those left out by name, and lost HOT where no update can be HOT."""
+        return (*self.spec.without, "hot") if self.never_hot else self.spec.without
+
+    @property
     def by_pages(self) -> bool:
         """It is walked by the pages of the heap."""
         return self.legs[0].by_pages

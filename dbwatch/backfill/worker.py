@@ -63,7 +63,7 @@ async def at_work(
     *reclaim* claims again on a server that forgot the claim; *stands* tells from the row how far we are; *orders* from
     another terminal are obeyed where they are given.
     """
-    thresholds = thresholds.without((*plan.spec.without, *(("hot",) if plan.never_hot else ())))
+    thresholds = thresholds.without(plan.unheeded)
     walked = (plan.statements.schema, plan.statements.table)
     # The way back walks along our own before-images: what becomes of those harms nobody.
     watch = Watch(connector, clock, thresholds, table=None if plan.statements.schema == SCHEMA else walked)
