@@ -13,6 +13,7 @@ from typing import TypeVar
 import psycopg
 
 from dbwatch.backfill import row
+from dbwatch.backfill.answer import answer
 from dbwatch.backfill.batch import BatchSession, Timeouts
 from dbwatch.backfill.claim import Claimed
 from dbwatch.backfill.control import Control
@@ -29,7 +30,7 @@ from dbwatch.backfill.watch import Watch
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced
 from dbwatch.journal.tables import SCHEMA
-from dbwatch.postgres.session import Connector, Session, describe
+from dbwatch.postgres.session import Connector, Session
 from dbwatch.text import one_line
 
 T = TypeVar("T")
@@ -38,7 +39,6 @@ BEAT_EVERY_S = 5.0
 """How often the row says that we are there while no batch says so."""
 PATIENCE_S = 600.0
 """How long a server may be away, full or too slow for the smallest batch before we give up."""
-LONGEST_REST_S = 5.0
 SHORTEST_REST_S = 0.01
 """Shorter rests are saved up: a loop's timer is no finer than a millisecond, and each of them costs our side more."""
 
@@ -362,10 +362,19 @@ class BatchWorker:
             if session is not None and session.session.alive:
                 await self._adopted_again(session)
             return
-        reason, rest_s = self._answer(trouble, error, failures)
-        self._give_up(trouble, reason, error)
-        self.tell(State.THROTTLED, reason)
-        await self._rest(rest_s)
+        reading = self._watch.reading
+        found = answer(
+            trouble,
+            error,
+            failures,
+            pace=self.pace,
+            holder=reading.worker_waits_for if reading else "",
+            because=self._cancelled_because,
+        )
+        self.pace = found.pace
+        self._give_up(trouble, found.reason, error)
+        self.tell(State.THROTTLED, found.reason)
+        await self._rest(found.rest_s)
 
     async def stand_again(self, session: BatchSession) -> None:
         """Takes the position from the row, after a message of which nobody knows how much was committed."""
@@ -377,31 +386,6 @@ class BatchWorker:
             await self._adopt(session)
         except EXPECTED:
             session.session.sever()  # the next batch connects again, and adopts then
-
-    def _answer(self, trouble: Trouble, error: Exception, failures: int) -> tuple[str, float]:
-        """The reason in plain words, and the rest before the next attempt; slows the pace where that helps."""
-        backing_off = min(LONGEST_REST_S, 0.1 * 2 ** min(failures, 10))
-        match trouble:
-            case Trouble.LOCKED:
-                self.pace = self.pace.after_timeout()
-                reading = self._watch.reading
-                holder = reading.worker_waits_for if reading else ""
-                return f"waits for a lock held by {holder or 'another session'}, try {failures + 1}", backing_off
-            case Trouble.TIMEOUT:
-                self.pace = self.pace.after_timeout()
-                return "a batch took longer than its statement_timeout; a smaller one is next", backing_off
-            case Trouble.CANCELLED:
-                self.pace = self.pace.after_timeout()
-                if self._cancelled_because:
-                    return f"cancelled the batch: {self._cancelled_because}", 0.0
-                return "somebody cancelled the batch; a smaller one is next", LONGEST_REST_S
-            case Trouble.DEADLOCK:
-                self.pace = self.pace.after_deadlock()
-                return "gave way in a deadlock; half the batch is next", min(1.0, 0.02 * failures)
-            case Trouble.CROWDED:
-                return f"the server lacks room: {describe(error)}", backing_off
-            case _:
-                return f"connection lost, try {failures}: {describe(error)}", backing_off
 
     def _give_up(self, trouble: Trouble, reason: str, error: Exception) -> None:
         """Raises where patience is over; a lock, a deadlock and a cancel are somebody's doing and never end it."""
