@@ -226,7 +226,7 @@ FORETOLD = Foretold(
         ("table", "public.users, about 1,320,000 rows"),
         ("pending", "about 1,295,000 rows (sample)"),
         ("key", "id (users_pkey)"),
-        ("walk", "8 stripes in windows of 40,000 keys at most, or keyset: both are timed"),
+        ("walk", "by pages, in stripes in windows of 40,000 rows at most, or plainly: both are timed"),
         ("costs", "about 260 batches, 12 s, 420 MB of WAL, 31 MB of bloat, to a factor of two"),
         ("note", "health signals that are not there: lag (no replica), slots (no replication slot)"),
     ),

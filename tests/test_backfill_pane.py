@@ -105,13 +105,33 @@ def test_in_the_end_it_tells_how_it_walked_and_nothing_of_what_comes_next() -> N
     assert "walk       plainly, by keys" in shown(state=State.DONE, striped=0.0, walk=Walk.KEYSET, hot=None)
 
 
+async def test_a_hundred_batches_a_second_are_not_painted_one_by_one() -> None:
+    first = filling()
+    assert first.window is not None
+
+    def after(rows: int, **changes: object) -> Frame:
+        progress = replace(COSTED, rows_done=rows, **changes)  # type: ignore[arg-type]  # by name
+        return replace(first, window=replace(first.window, backfill=progress))
+
+    async with seat(first, NARROW) as at:
+        await at.press("7")
+        await at.push(after(700_001))
+        assert "700,001 rows" not in at.text
+        at.clock.at += 0.3
+        await at.push(after(700_002))
+        assert "700,002 rows" in at.text
+        await at.push(after(700_003, state=State.PAUSED))
+        assert "700,003 rows" in at.text
+        assert "‖ PAUSED" in at.text
+
+
 # Before it runs
 
 
 async def test_the_plan_is_shown_before_anybody_presses_b() -> None:
     async with seat("next is the backfill", NARROW) as at:
         await at.press("7")
-        await wait_for(lambda: "8 stripes in windows" in at.text)
+        await wait_for(lambda: "by pages, in stripes" in at.text)
         assert "b starts it" in at.text
         assert "260 batches, 12 s, 420 MB of WAL" in at.text
         await at.press("d")
@@ -142,7 +162,7 @@ async def test_nobody_waits_for_a_plan_that_never_comes() -> None:
 async def test_a_plan_grows_old_and_is_made_anew() -> None:
     async with seat("next is the backfill") as at:
         await at.press("7")
-        await wait_for(lambda: "8 stripes" in at.text)
+        await wait_for(lambda: "by pages, in stripes" in at.text)
         at.desk.foretold = replace(ff.FORETOLD, said=(("walk", "keyset: the table is partitioned"),))
         await later(at, 30)
         assert "made 30 s ago" in at.text

@@ -21,6 +21,8 @@ from dbwatch.tui.panes.foretold import Ahead, before_lines, detail_lines, upcomi
 from dbwatch.tui.say import FAINT, Say
 from dbwatch.window.feed import Aside, AsideRow, Foretold, Frame, WindowView
 
+DRAWN_EVERY_S = 0.25
+"""While nothing but batches goes on: of a hundred a second a person sees no more, and a slow line would carry them."""
 LIST_AGAIN_S = 5.0
 """How old the list of rows grows before it is read anew while one looks at it."""
 
@@ -30,6 +32,16 @@ def _is_past(view: WindowView) -> bool:
     following = upcoming(view)
     over = view.backfill is not None and view.backfill.state.ended
     return over and following is not None and following != view.backfill_step
+
+
+def _only_batches(before: Frame, now: Frame) -> bool:
+    """Whether nothing but further batches lies between the two."""
+    if before.snapshot is not now.snapshot or before.window is None or now.window is None:
+        return False
+    then, progress = before.window.backfill, now.window.backfill
+    if then is None or progress is None or before.window.state is not now.window.state:
+        return False
+    return (then.state, then.reason, then.checking) == (progress.state, progress.reason, progress.checking)
 
 
 class Body(Vertical):
@@ -81,7 +93,7 @@ class BackfillPane(Pane):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._body = Body()
-        self._now = 0.0
+        self._now, self._drawn_at = 0.0, float("-inf")
         self._ahead: Ahead | None = None
         self._listing = False
         self._aside: Aside | None = None
@@ -98,7 +110,10 @@ class BackfillPane(Pane):
 
     def view(self, frame: Frame, now: float) -> None:
         self._now = now
-        super().view(frame, now)
+        hurried = now - self._drawn_at < DRAWN_EVERY_S and not self._listing
+        if not (hurried and _only_batches(self._frame, frame)):
+            self._drawn_at = now
+            super().view(frame, now)
 
     def draw(self, frame: Frame) -> str:
         view = frame.window
