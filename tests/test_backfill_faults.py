@@ -16,7 +16,7 @@ from dataclasses import replace
 import pytest
 from faults import oracle
 from faults import twelve as scenes
-from faults.twelve import MANY, POISON, Place, abort, started
+from faults.twelve import BEFORE_LATER, LATER, MANY, POISON, Place, abort, started
 from ledger import Ledger, run_elsewhere
 from pooler import pgbouncer
 from proxy import FaultProxy
@@ -104,6 +104,12 @@ async def test_fault_2_the_answer_to_a_commit_is_lost(place: Place) -> None:
     await whole(*await scenes.answers_lost(place))
 
 
+async def test_fault_2_several_passes_that_are_sent_together_have_one_answer(elsewhere: Place) -> None:
+    place, sent = elsewhere.together()
+    await whole(*await scenes.answers_lost(place, after=(1, 2)))
+    assert max(sent) > 1
+
+
 async def test_fault_2_catches_who_takes_it_for_a_batch_that_is_lost(elsewhere: Place) -> None:
     ledger, _ = await scenes.answers_lost(elsewhere.playing("remembering"))
     assert 2 in await times(ledger)
@@ -165,6 +171,12 @@ async def test_fault_4_catches_who_remembers_by_itself_how_far_it_is(elsewhere: 
 
 async def test_fault_5_in_a_deadlock_the_application_lives(place: Place) -> None:
     await whole(*await scenes.deadlocked(place))
+
+
+async def test_fault_5_in_one_of_several_passes_that_are_sent_together(elsewhere: Place) -> None:
+    place, sent = elsewhere.together()
+    await whole(*await scenes.deadlocked(place, LATER, BEFORE_LATER))
+    assert max(sent) > 1
 
 
 async def test_fault_5_catches_who_goes_on_behind_the_batch_that_it_gave_up(elsewhere: Place) -> None:
@@ -280,6 +292,12 @@ async def test_fault_9_a_row_that_is_locked_for_long_is_waited_for(place: Place)
     await whole(*await scenes.locked(place))
 
 
+async def test_fault_9_in_one_of_several_passes_that_are_sent_together(elsewhere: Place) -> None:
+    place, sent = elsewhere.together()
+    await whole(*await scenes.locked(place, LATER))
+    assert max(sent) > 1
+
+
 async def test_fault_9_catches_who_skips_what_is_locked(elsewhere: Place) -> None:
     ledger, _ = await scenes.locked(elsewhere.playing("passing over"))
     assert await times(ledger) == {0}
@@ -359,6 +377,12 @@ async def test_fault_11_under_load(place: Place) -> None:
 
 async def test_fault_12_an_abort_in_the_middle_of_a_batch(place: Place) -> None:
     await whole(*await scenes.aborted(place))
+
+
+async def test_fault_12_an_abort_in_one_of_several_passes_that_are_sent_together(elsewhere: Place) -> None:
+    place, sent = elsewhere.together()
+    await whole(*await scenes.aborted(place, LATER))
+    assert max(sent) > 1
 
 
 async def test_fault_12_aborts_at_random_moments(place: Place) -> None:

@@ -6,7 +6,9 @@ Each returns the ledger, and how the last run ended.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ from ledger import ONCE, QUICK, WORKER_WAITS, Ledger, Scene, run_elsewhere, wait
 from proxy import FaultProxy
 from servers import Database, OwnServers
 
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill, Result
@@ -28,6 +31,8 @@ BATCH = b"filled AS ("
 """In the message that carries a batch, from BEGIN to COMMIT."""
 LOCKED, BEFORE_IT = 884, 782
 """Rows of the first batch, in the same stripe."""
+LATER, BEFORE_LATER = 900, 798
+"""The same of the last pass over the first window of stripes, which goes in one message with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +45,29 @@ class Place:
     walk: Walk
     patch: pytest.MonkeyPatch
     version: str = ""
+    batch_time_ms: int = 10
 
     def playing(self, version: str) -> Place:
         """The same with a broken engine."""
         broken.become(version, self.patch.setattr)
         return replace(self, version=version)
 
+    def together(self) -> tuple[Place, list[int]]:
+        """The same in stripes and so that several passes go in one message; how many went, message by message."""
+        sent: list[int] = []
+        fill_each = BatchSession.fill_each
+
+        async def counted(session: BatchSession, at: Any, parts: Any, timeouts: Any) -> Any:
+            sent.append(len(parts))
+            return await fill_each(session, at, parts, timeouts)
+
+        self.patch.setattr(BatchSession, "fill_each", counted)
+        return replace(self, walk=Walk.STRIPES, batch_time_ms=200), sent
+
     @property
     def spec(self) -> Spec:
         """What is filled."""
-        return replace(ONCE, walk=self.walk)
+        return replace(ONCE, walk=self.walk, batch_time_ms=self.batch_time_ms)
 
     @property
     def patient(self) -> Spec:
@@ -117,13 +135,13 @@ async def killed(place: Place, *, at_its_cursor: bool) -> tuple[Ledger, Result]:
 # --- 2: the answer to a COMMIT is lost
 
 
-async def answers_lost(place: Place) -> tuple[Ledger, Result]:
-    """Three batches commit, and nobody hears of it."""
+async def answers_lost(place: Place, after: Collection[int] = (1, 3, 4)) -> tuple[Ledger, Result]:
+    """What is sent *after* so many batches each commits, and nobody hears of it."""
     ledger = await place.ledger()
     proxy = await place.proxy_to(place.db.dsn)
     ledger.connector = Connector(proxy.dsn)
     backfill, scene = await started(ledger, place.spec)
-    lost_after = {1, 3, 4}
+    lost_after = set(after)
 
     def lose(progress: BackfillProgress) -> None:
         if progress.state is State.RUNNING and progress.batches in lost_after:
@@ -188,15 +206,15 @@ async def failed_over(place: Place) -> tuple[Ledger, Result]:
 # --- 5: a deadlock
 
 
-async def deadlocked(place: Place) -> tuple[Ledger, Result]:
+async def deadlocked(place: Place, high: int = LOCKED, low: int = BEFORE_IT) -> tuple[Ledger, Result]:
     """The application locks keys downwards; we wait for the higher one before it asks for the lower one."""
     ledger = await place.ledger()
     application = await place.db.foreign(autocommit=False)
-    await application.execute("UPDATE t SET pad = 'a' WHERE id = %s", [LOCKED])
+    await application.execute("UPDATE t SET pad = 'a' WHERE id = %s", [high])
     backfill, scene = await started(ledger, place.patient)
     running = asyncio.create_task(backfill.run())
     await wait_for(place.db, WORKER_WAITS)
-    await application.execute("UPDATE t SET pad = 'a' WHERE id = %s", [BEFORE_IT])
+    await application.execute("UPDATE t SET pad = 'a' WHERE id = %s", [low])
     await application.commit()
     result = await running
     if not place.version:
@@ -261,11 +279,11 @@ async def null_keys(place: Place) -> Ledger:
 # --- 9: a row that is locked for long
 
 
-async def locked(place: Place) -> tuple[Ledger, Result]:
+async def locked(place: Place, row: int = LOCKED) -> tuple[Ledger, Result]:
     """Somebody holds a row until we have tried three times, or are done without it."""
     ledger = await place.ledger()
     holder = await place.db.foreign("report", autocommit=False)
-    await holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [LOCKED])
+    await holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [row])
     backfill, scene = await started(ledger, place.spec)
     running = asyncio.ensure_future(backfill.run())
     third = asyncio.ensure_future(scene.until(lambda p: "try 3" in p.reason, within=30))
@@ -336,11 +354,11 @@ async def changed_around(place: Place) -> tuple[Ledger, Result]:
 # --- 12: it is aborted, and the column is dropped
 
 
-async def aborted(place: Place) -> tuple[Ledger, Result]:
+async def aborted(place: Place, row: int = LOCKED) -> tuple[Ledger, Result]:
     """As an abort does it: the control says so, and the worker's backend is cancelled in its batch."""
     ledger = await place.ledger()
     holder = await place.db.foreign(autocommit=False)
-    await holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [LOCKED])
+    await holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [row])
     backfill, scene = await started(ledger, place.patient)
     running = asyncio.create_task(backfill.run())
     await wait_for(place.db, WORKER_WAITS)
