@@ -33,6 +33,8 @@ STRETCH = 3
 LOOK_FIRST, LOOK_MOST = 16, 128
 """Windows (of stripes, or as many rows' worth of plain batches) until the other walk is timed again: at first, at most.
 It doubles with each look that changes nothing."""
+LOOK_SOON = 4
+"""The same at first after stripes that found their pages held: mostly it is a report, which ends in a moment."""
 SPARSE = 0.05
 """Share of rows to be filled below which it is walked plainly: what is hardly written leaves no bloat."""
 NO_WORSE = 1.2
@@ -150,16 +152,21 @@ class Chooser:
     def _judged(self) -> Chooser:
         if self.looking:
             best = self._cheaper()
-            between = LOOK_FIRST if best is self.now else min(LOOK_MOST, 2 * self.between)
+            least = LOOK_SOON if self._held else LOOK_FIRST
+            between = LOOK_FIRST if best is self.now else min(LOOK_MOST, max(least, 2 * self.between))
             return replace(self, now=best, looking=False, left=between, between=between)
-        if self.now is Walk.STRIPES and self.hot is not None and self.hot < HOT_LEAST:
-            between = min(LOOK_MOST, 2 * self.between)
-            return replace(self, now=Walk.KEYSET, left=between, between=between)
+        if self._held:
+            return replace(self, now=Walk.KEYSET, left=LOOK_SOON, between=LOOK_SOON)
         if self.left > 1:
             return replace(self, left=self.left - 1)
         return replace(self, now=Walk.KEYSET if self.now is Walk.STRIPES else Walk.STRIPES, looking=True)
 
+    @property
+    def _held(self) -> bool:
+        """Pages could not be pruned in the last stretch of stripes."""
+        return self.now is Walk.STRIPES and self.hot is not None and self.hot < HOT_LEAST
+
     def _cheaper(self) -> Walk:
-        if self.now is Walk.STRIPES and self.hot is not None and self.hot < HOT_LEAST:
+        if self._held:
             return Walk.KEYSET
         return Walk.STRIPES if self.costs[Walk.STRIPES] <= NO_WORSE * self.costs[Walk.KEYSET] else Walk.KEYSET
