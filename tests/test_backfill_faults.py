@@ -139,6 +139,10 @@ async def test_fault_3_the_server_crashes_and_restarts(place: Place) -> None:
     await whole(*await scenes.crashed(place), 12_000)
 
 
+async def test_fault_3_the_server_crashes_when_the_walk_has_just_ended(place: Place) -> None:
+    await whole(*await scenes.crashed_in_the_end(place), 12_000)
+
+
 async def test_fault_3_catches_who_remembers_by_itself_how_far_it_is(elsewhere: Place) -> None:
     ledger, _ = await scenes.crashed(elsewhere.playing("remembering"))
     assert await times(ledger) == {0}

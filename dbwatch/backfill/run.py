@@ -128,22 +128,27 @@ class Backfill:
     async def _to_the_end(self, worker: BatchWorker, began: float) -> Result:
         pending: int | None
         try:
-            await self._count_quarantine(worker)
-            hunter = Hunter(worker, self._plan, self._reporter)
-            left, unfillable, note = 0, 0, ""
-            async with comparing(self._connector, self._plan, self._clock, self._reporter):
-                await Walker(worker, hunter, self._plan, self._reporter, self._clock).run()
-                if self._plan.spec.mode == "pending":
-                    scan = FinalScan(worker, hunter, self._plan, self._reporter, self._clock)
-                    (left, note), unfillable = await scan.run(), scan.unfillable
-            held = await self._count_quarantine(worker)
-            once = self._plan.spec.mode == "once"
-            pending = left + (held.rows if once else await still_pending(worker, self._plan.statements))
-            note = "; ".join(filter(None, [quarantine.explained(worker.position.id, held), note]))
-            compared = await whole(worker, self._plan, self._reporter)
-            note = "; ".join(filter(None, [note, compared.note]))
-            outcome = State.INCOMPLETE if left or compared.note else State.DONE
-            await worker.carry_out(partial(_close, worker, outcome, pending, note), last_words=True)
+            closed = False
+            while not closed:  # once, unless the server forgot meanwhile what it had answered
+                self._reporter.checking = False
+                await self._count_quarantine(worker)
+                hunter = Hunter(worker, self._plan, self._reporter)
+                left, unfillable, note = 0, 0, ""
+                async with comparing(self._connector, self._plan, self._clock, self._reporter):
+                    await Walker(worker, hunter, self._plan, self._reporter, self._clock).run()
+                    forgotten = worker.forgotten
+                    if self._plan.spec.mode == "pending":
+                        scan = FinalScan(worker, hunter, self._plan, self._reporter, self._clock)
+                        (left, note), unfillable = await scan.run(), scan.unfillable
+                held = await self._count_quarantine(worker)
+                once = self._plan.spec.mode == "once"
+                pending = left + (held.rows if once else await still_pending(worker, self._plan.statements))
+                note = "; ".join(filter(None, [quarantine.explained(worker.position.id, held), note]))
+                compared = await whole(worker, self._plan, self._reporter)
+                note = "; ".join(filter(None, [note, compared.note]))
+                outcome = State.INCOMPLETE if left or compared.note else State.DONE
+                close = partial(_close, worker, forgotten, outcome, pending, note)
+                closed = await worker.carry_out(close, last_words=True)
         except StopRequested:
             outcome, pending, note = State.STOPPED, None, "stopped; the next run goes on from here"
             unfillable, compared = 0, Compared()
@@ -228,6 +233,10 @@ class Backfill:
 
 
 async def _close(
-    worker: BatchWorker, outcome: State, pending: int, note: str, session: BatchSession, _: Timeouts
-) -> None:
+    worker: BatchWorker, forgotten: int, outcome: State, pending: int, note: str, session: BatchSession, _: Timeouts
+) -> bool:
+    """False where the server has *forgotten* something since the walk ended: there is work left."""
+    if worker.forgotten != forgotten:
+        return False
     await row.close(session.session, worker.position, outcome.value, pending=pending, note=note)
+    return True

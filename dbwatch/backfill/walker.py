@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -101,7 +101,7 @@ class Walker:
             return None
         legs, place = resumed(self._plan.legs, self._place(at))
         if not legs:
-            await row.note_walked(session.session, at)
+            await self._note_walked(session, at)
             return None
         leg, statements = legs[0], legs[0].statements
         looked_s = 0.0
@@ -109,7 +109,7 @@ class Walker:
             opened, looked_s = await self._opened(session, leg, place, n, timeouts)
             if opened is None:
                 if len(legs) == 1:
-                    await row.note_walked(session.session, at)
+                    await self._note_walked(session, at)
                     return None
                 self._ahead = at.cursor, Cursor(leg=legs[1].name)
                 return _Otherwise(0.0)
@@ -145,6 +145,10 @@ class Walker:
         heaviest = window.number == 0
         batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes, heaviest=heaviest)
         return [_Walked(batch, keys, filled.hot, window.of, after.window is None)]
+
+    async def _note_walked(self, session: BatchSession, at: Position) -> None:
+        await row.note_walked(session.session, at)
+        self._worker.position = replace(at, walked=True)
 
     def _lights(self, place: Cursor) -> int:
         """How many of the light passes over the present window fit into the time of a batch; 0 before the first."""

@@ -120,6 +120,9 @@ class BatchWorker:
         orders: Orders | None,
     ) -> None:
         self.position = position
+        self.forgotten = 0
+        """How often the server did not know any more what it had answered: after a failover, or a crash where a COMMIT
+        is answered before it lasts. Rows and row went back together."""
         self._orders = orders
         self._images = images
         self._stands = stands
@@ -336,6 +339,7 @@ class BatchWorker:
         found = await row.read(session.session, self.position.id)
         if found is None or found.epoch < self.position.epoch:
             claimed = await self._reclaim(session.session)
+            self.forgotten += 1
             self.position, self._images = claimed.position, claimed.images
             session.images = self._images
         elif found.epoch > self.position.epoch:
@@ -345,7 +349,10 @@ class BatchWorker:
                 next="look at the journal",
             )
         else:
-            self.position = self._stands(found)
+            stands, knew = self._stands(found), self.position
+            if (stands.batches, stands.walked) < (knew.batches, knew.walked):
+                self.forgotten += 1
+            self.position = stands
 
     async def _recover(self, trouble: Trouble, error: Exception, failures: int) -> None:
         session = self._session

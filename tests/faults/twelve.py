@@ -16,6 +16,7 @@ from ledger import ONCE, QUICK, WORKER_WAITS, Ledger, Scene, run_elsewhere, wait
 from proxy import FaultProxy
 from servers import Database, OwnServers
 
+from dbwatch.backfill import row
 from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import BackfillProgress, State
@@ -115,18 +116,18 @@ SELECT NOT EXISTS (
 async def killed(place: Place, *, at_its_cursor: bool) -> tuple[Ledger, Result]:
     """A process waits in its batch, for a row or with all rows set for the cursor, and is killed; another goes on."""
     ledger, db = await place.ledger(), place.db
-    row, journal = await db.foreign("row", autocommit=False), await db.foreign("journal", autocommit=False)
-    await row.execute("SELECT FROM t WHERE id = 6000 FOR UPDATE")
+    holder, journal = await db.foreign("row", autocommit=False), await db.foreign("journal", autocommit=False)
+    await holder.execute("SELECT FROM t WHERE id = 6000 FOR UPDATE")
     process = await run_elsewhere(db.dsn, place.patient, place.version)
-    await wait_for(db, WAITS_FOR.format(row.info.backend_pid), within=30)
+    await wait_for(db, WAITS_FOR.format(holder.info.backend_pid), within=30)
     if at_its_cursor:
         await journal.execute("SELECT FROM dbwatch.backfill FOR UPDATE")
-        await row.rollback()
+        await holder.rollback()
         await wait_for(db, WAITS_FOR.format(journal.info.backend_pid))
     process.kill()
     await process.wait()
     await wait_for(db, WORKER_GONE)
-    await row.rollback()
+    await holder.rollback()
     await journal.rollback()
     backfill, _ = await started(ledger, place.spec)
     return ledger, await backfill.run()
@@ -169,6 +170,28 @@ async def crashed(place: Place) -> tuple[Ledger, Result]:
     await pause_at(scene, 8)
     await server.restart("immediate")
     assert (await ledger.row())[3] < 8, "no commit was lost: this proves nothing"
+    go_on(scene)
+    return ledger, await running
+
+
+async def crashed_in_the_end(place: Place) -> tuple[Ledger, Result]:
+    """The same once the walk has ended, before it is entered that all is done."""
+    server = await place.servers(place.db.major, settings={**FORGETFUL, "wal_writer_delay": "10s"})
+    database = await place.servers.database(server)
+    ledger = await replace(place, db=database).ledger(MANY)
+    backfill, scene = await started(ledger, place.spec)
+    running = asyncio.create_task(backfill.run())
+    await pause_at(scene, 3)
+    await database.sql("CHECKPOINT")
+    note_walked, crashes = row.note_walked, iter([True])
+
+    async def then_crash(*known: Any, **limits: Any) -> None:
+        await note_walked(*known, **limits)
+        if next(crashes, False):
+            await server.restart("immediate")
+            assert (await ledger.row())[2] < 12_000, "no commit was lost: this proves nothing"
+
+    place.patch.setattr(row, "note_walked", then_crash)
     go_on(scene)
     return ledger, await running
 
@@ -279,11 +302,11 @@ async def null_keys(place: Place) -> Ledger:
 # --- 9: a row that is locked for long
 
 
-async def locked(place: Place, row: int = LOCKED) -> tuple[Ledger, Result]:
+async def locked(place: Place, id: int = LOCKED) -> tuple[Ledger, Result]:
     """Somebody holds a row until we have tried three times, or are done without it."""
     ledger = await place.ledger()
     holder = await place.db.foreign("report", autocommit=False)
-    await holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [row])
+    await holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [id])
     backfill, scene = await started(ledger, place.spec)
     running = asyncio.ensure_future(backfill.run())
     third = asyncio.ensure_future(scene.until(lambda p: "try 3" in p.reason, within=30))
@@ -354,11 +377,11 @@ async def changed_around(place: Place) -> tuple[Ledger, Result]:
 # --- 12: it is aborted, and the column is dropped
 
 
-async def aborted(place: Place, row: int = LOCKED) -> tuple[Ledger, Result]:
+async def aborted(place: Place, id: int = LOCKED) -> tuple[Ledger, Result]:
     """As an abort does it: the control says so, and the worker's backend is cancelled in its batch."""
     ledger = await place.ledger()
     holder = await place.db.foreign(autocommit=False)
-    await holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [row])
+    await holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [id])
     backfill, scene = await started(ledger, place.patient)
     running = asyncio.create_task(backfill.run())
     await wait_for(place.db, WORKER_WAITS)
