@@ -61,9 +61,10 @@ class House:
             await connection.execute(words)
 
     async def follow(self) -> None:
-        """Has a standby that has caught up with the primary."""
-        if self.standby is None:
-            self.standby = await self._servers.standby(self.primary)
+        """Has a new standby that has caught up with the primary."""
+        if self.standby is not None:  # of a run that was over before it was needed; the primary has crashed since
+            await self.standby.remove()
+        self.standby = await self._servers.standby(self.primary)
         async with await psycopg.AsyncConnection.connect(self.primary.dsn, autocommit=True) as connection:
             await connection.execute("CHECKPOINT")  # what was committed is written, and sent
 
