@@ -11,9 +11,11 @@ import random
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from faults.house import FORGETFUL
 from ledger import ONCE, QUICK, WORKER_WAITS, Ledger, Scene, planned, wait_for
 from proxy import FaultProxy
 from psycopg import sql
@@ -21,7 +23,7 @@ from servers import Database, OwnServers
 from test_backfill_claim import WINDOW
 from test_backfill_undo import UNDO, back, fill, hashed, images, tables_of_images, users
 
-from dbwatch.backfill import batch
+from dbwatch.backfill import batch, row
 from dbwatch.backfill import images as images_of
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill
@@ -83,6 +85,27 @@ async def test_a_commit_of_the_way_back_whose_answer_is_lost_is_not_repeated(
     assert (await back(db, scene, Connector(proxy.dsn))).rows == 3000
     assert lost_after == set()
     assert any("connection lost" in reason for reason in scene.reasons(State.THROTTLED))
+    assert await db.sql(TWICE) == [(3000, 3000)]
+
+
+async def test_a_server_that_forgets_its_last_batches_is_asked_again_before_all_is_said_to_be_back(
+    own_server: OwnServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It crashes when the last image is used up, and before that is entered."""
+    server = await own_server(18, settings={**FORGETFUL, "wal_writer_delay": "10s"})
+    db = await own_server.database(server)
+    await filled(db)
+    await db.sql("CHECKPOINT")
+    close, crashes = row.close, iter([True])
+
+    async def after_a_crash(*known: Any, **what: Any) -> None:
+        if next(crashes, False):
+            await server.restart("immediate")
+            assert await db.sql("SELECT restored < 3000 FROM dbwatch.backfill") == [(True,)]
+        await close(*known, **what)
+
+    monkeypatch.setattr(row, "close", after_a_crash)
+    assert (await back(db)).rows == 3000
     assert await db.sql(TWICE) == [(3000, 3000)]
 
 

@@ -147,13 +147,11 @@ class Restore:
 
     async def _to_the_end(self, worker: BatchWorker, began: float) -> Returned:
         try:
-            while True:
-                since = self._clock.monotonic()
-                batch = await worker.carry_out(partial(self._batch, worker))
-                if batch is None:
-                    break
-                await worker.learn(batch, began=since)
-            returned = await worker.carry_out(partial(self._close, worker, began), last_words=True)
+            returned = None
+            while returned is None:  # once, unless the server forgot meanwhile what it had answered
+                await self._walk(worker)
+                close = partial(self._close, worker, worker.forgotten, began)
+                returned = await worker.carry_out(close, last_words=True)
         except StopRequested:
             note = "stopped; it goes on from here"
             await worker.part(RESTORING, note)
@@ -168,6 +166,14 @@ class Restore:
         worker.tell(State.DONE, str(returned))
         return returned
 
+    async def _walk(self, worker: BatchWorker) -> None:
+        while True:
+            since = self._clock.monotonic()
+            batch = await worker.carry_out(partial(self._batch, worker))
+            if batch is None:
+                return
+            await worker.learn(batch, began=since)
+
     async def _batch(self, worker: BatchWorker, session: BatchSession, timeouts: Timeouts) -> Batch | None:
         """One batch from where the cursor stands; None where no image is above it."""
         at = worker.position
@@ -179,7 +185,12 @@ class Restore:
         worker.position = at.after(rows=done.rows, keys=done.seen, cursor=to_text(hi))
         return Batch(done.rows, done.seconds + looked_s, done.wal_bytes)
 
-    async def _close(self, worker: BatchWorker, began: float, session: BatchSession, _: Timeouts) -> Returned:
+    async def _close(
+        self, worker: BatchWorker, forgotten: int, began: float, session: BatchSession, _: Timeouts
+    ) -> Returned | None:
+        """None where the server has *forgotten* something since the walk ended: there is work left."""
+        if worker.forgotten != forgotten:
+            return None
         await row.close(session.session, worker.position, RESTORED, pending=None, note="")
         found = await row.read(session.session, self._of.id)
         assert found is not None
