@@ -179,3 +179,21 @@ async def test_a_lost_epoch_is_claimed_anew(db: Database) -> None:
     assert (await running).rows == 3000
     assert (await ledger.row())[1] == 2
     assert await ledger.violations() == []
+
+
+async def test_a_number_that_another_backfill_has_now_is_left_to_it(db: Database) -> None:
+    """As after a failover that lost our claim: whoever claims next there is given our number, and our epoch."""
+    ledger = await Ledger.make(db)
+    backfill, scene = await ledger.backfill()
+    scene.control.pause()
+    running = asyncio.create_task(backfill.run())
+    await scene.until(lambda p: p.state is State.PAUSED)
+    await db.sql(
+        "UPDATE dbwatch.backfill SET spec = '{}', spec_hash = 'other', owner = 'dbwatch worker other'",
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{backfill.owner}'",  # noqa: S608  # ours
+    )
+    scene.control.resume()
+    assert (await running).rows == 3000
+    others, ours = await db.sql("SELECT status, rows_done FROM dbwatch.backfill ORDER BY id")
+    assert (others, ours) == (("running", 0), ("done", 3000))
+    assert await ledger.violations() == []

@@ -334,10 +334,13 @@ class BatchWorker:
     async def _adopt(self, session: BatchSession) -> None:
         """Takes over what the row says: the only answer to what became of a batch whose COMMIT was not answered.
 
-        A lower epoch, or none, is a server that lost our claim in a failover, and our batches with it.
+        A lower epoch, or none, is a server that lost our claim in a failover, and our batches with it; another spec is
+        one that has given our number to another backfill since.
         """
         found = await row.read(session.session, self.position.id)
-        if found is None or found.epoch < self.position.epoch:
+        ours = self._plan.spec_json  # empty on a way back, which is not claimed before its backfill has lasted
+        other = found is not None and bool(ours) and found.spec != ours
+        if found is None or other or found.epoch < self.position.epoch:
             claimed = await self._reclaim(session.session)
             self.forgotten += 1
             self.position, self._images = claimed.position, claimed.images
