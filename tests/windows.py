@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from servers import Database, client_tools
 
 from dbwatch.clock import SystemClock
+from dbwatch.errors import ConnectionLost
 from dbwatch.journal.events import AbortFinished
 from dbwatch.journal.fold import StepStatus
 from dbwatch.postgres.session import Connector
@@ -159,9 +160,14 @@ async def abort(conductor: Conductor) -> AbortPlan:
 
 
 async def begin_abort(conductor: Conductor) -> AbortPlan:
-    """Shows the plan and confirms it, again where it changed meanwhile, as a person would; the plan."""
-    for _ in range(10):
-        plan = await conductor.plan_abort()
+    """Shows the plan and confirms it, again where it changed meanwhile or was lost on the way, as a person would."""
+    for last in [False] * 9 + [True]:
+        try:
+            plan = await conductor.plan_abort()
+        except ConnectionLost:
+            if last:
+                raise
+            continue
         answer = await conductor.submit(Abort(plan.digest, conductor.state.database))
         if "changed meanwhile" not in answer.text:
             break
