@@ -275,7 +275,8 @@ async def test_a_windows_step_is_paused_from_elsewhere_and_b_lets_it_go_on(db18:
         await until(conductor, lambda c: c.work.backfill is not None and c.work.backfill.batches > 0)
         assert (await give(db18, "pause", why="too slow")).endswith("is paused")
         await until(conductor, lambda c: c.work.backfill is not None and c.work.backfill.state is State.PAUSED)
-        assert "paused by wei@bastion from another terminal (too slow)" in noted(conductor, "fill")
+        words = "paused by wei@bastion from another terminal (too slow)"
+        await until(conductor, lambda c: words in noted(c, "fill"))
         assert (await conductor.submit(ToggleBackfill())).text == "fill goes on"
         await holder.rollback()
         await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
