@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from servers import Database
 
+from dbwatch.clock import SystemClock
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.migration.chain import Body, Chain, Revision
@@ -22,6 +24,7 @@ from dbwatch.runbook.model import Runbook
 from dbwatch.steps.kinds import EXECUTORS, RECOVERIES
 from dbwatch.window import gates, wayback
 from dbwatch.window.abort import AbortPlan, Action, ActionKind, Blocker
+from dbwatch.window.counting import Counter, told
 from dbwatch.window.descent import WHY_NOT
 from dbwatch.window.prediction import Prediction
 from dbwatch.window.wayback import Situation
@@ -298,3 +301,13 @@ def test_an_unknown_step_waits_for_a_person() -> None:
 
 def test_every_kind_of_step_has_a_spec_an_executor_and_a_recovery() -> None:
     assert set(model.KINDS) == set(EXECUTORS) == set(RECOVERIES)
+
+
+async def test_what_would_be_lost_is_counted_anew_while_it_grows(db18: Database) -> None:
+    await db18.sql("CREATE TABLE u (v int)", "INSERT INTO u VALUES (1)")
+    counter, place = Counter(db18.connector, SystemClock()), ("public", "u", "v")
+    assert await counter.values([place]) == {place: 1}
+    await db18.sql("INSERT INTO u SELECT generate_series(1, 99)")
+    assert await counter.values([place]) == {place: 100}
+    await db18.sql("INSERT INTO u SELECT generate_series(1, 20000)")
+    assert told((await counter.values([place]))[place]) == "more than 10,000 values"

@@ -17,11 +17,12 @@ BOUND = 10_000
 WITHIN_MS = 300
 """As long a single count may take: an empty column of a huge table is not read through."""
 FRESH_S = 30.0
-"""So long a count is told again without counting anew; but for none, which is no news of what was written since."""
+"""So long a count that has reached its bounds is told again without counting anew. One within them is no news of what
+was written since: while a backfill runs it grows by thousands a second."""
 
 
 class Counter:
-    """Counts what columns and tables hold, at most once in FRESH_S each."""
+    """Counts what columns and tables hold; what takes long or has no end at most once in FRESH_S."""
 
     def __init__(self, connector: Connector, clock: Clock) -> None:
         self._connector, self._clock = connector, clock
@@ -40,7 +41,7 @@ class Counter:
 
     def _fresh(self, place: tuple[str, str, str], now: float) -> bool:
         at, found = self._known.get(place, (0.0, 0))
-        return found != 0 and now < at + FRESH_S
+        return (found is None or found > BOUND) and now < at + FRESH_S
 
     async def _count(self, places: Iterable[tuple[str, str, str]]) -> None:
         limits = with_limits(Role.PROBE, statement_timeout_ms=WITHIN_MS)
