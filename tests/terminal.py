@@ -126,15 +126,16 @@ class Terminal:
         """Makes the terminal so large, as a window manager would."""
         _set_size(self._master, columns, rows)
         self._screen.resize(rows, columns)
-        self._process.send_signal(signal.SIGWINCH)
+        self.signal(signal.SIGWINCH)
 
     def hang_up(self) -> None:
         """Closes the terminal under the command, as a lost SSH line does."""
         self._close()
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends the command a signal."""
-        self._process.send_signal(number)
+        """Sends the command a signal. Not by the process object: it would first reap a dead one, and lose its code."""
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
     async def ended(self, within: float = 10.0) -> int:
         """Waits for the command's end; its exit code, negative for the signal that killed it."""

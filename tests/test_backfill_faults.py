@@ -17,7 +17,7 @@ import pytest
 from faults import oracle
 from faults import twelve as scenes
 from faults.twelve import BEFORE_LATER, LATER, MANY, POISON, Place, abort, started
-from ledger import Ledger, run_elsewhere
+from ledger import WORKER_WAITS, Ledger, run_elsewhere, wait_for
 from pooler import pgbouncer
 from proxy import FaultProxy
 from servers import Database, Fleet, OwnServers, new_database
@@ -276,14 +276,15 @@ async def test_fault_8_without_a_key_mode_pending_leaves_no_row_however_often_it
     await db.sql(*scenes.KEYLESS, "INSERT INTO t TABLE t", "INSERT INTO t TABLE t")
     await schema.ensure(db.connector)
     fill = Spec("t", "v = 1", "v = 0", batch_time_ms=10)
-    for lines in (3, 6):
+    for _ in range(2):
+        holder = await db.foreign("the row it is killed at", autocommit=False)
+        await holder.execute("SELECT FROM t WHERE id = 8 AND v = 0 ORDER BY ctid OFFSET 4 LIMIT 1 FOR UPDATE")
         process = await run_elsewhere(db.dsn, fill)
-        assert process.stdout is not None
-        for _ in range(lines):
-            await process.stdout.readline()
+        await wait_for(db, WORKER_WAITS)
         await db.sql("INSERT INTO t VALUES (NULL), (5), (5)", "UPDATE t SET id = 6 WHERE id = 5")
         process.kill()
         await process.wait()
+        await holder.rollback()
     result = await Ledger(db).run(fill)
     assert (result.outcome, result.pending) == (State.DONE, 0)
     assert await db.sql("SELECT v, count(*) FROM t GROUP BY v") == [(1, 12_006)]

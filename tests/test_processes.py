@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -280,11 +280,20 @@ async def test_a_dropped_line_takes_only_the_screen_away(seat: Seat) -> None:
         assert await screen.ended(LEAVES_S) == 0  # nothing runs: there is nothing to stay for
 
 
-@pytest.mark.parametrize("leave", ["q", "hang_up"])
-async def test_a_terminal_that_goes_away_leaves_nobody_behind(seat: Seat, leave: str) -> None:
+def taken(screen: Terminal) -> bool:
+    """Whether the screens have just taken the terminal, and painted nothing yet."""
+    return b"\x1b[?1049h" in screen.raw
+
+
+@pytest.mark.parametrize(
+    ("shown", "leave"), [("n sign off preview", "q"), ("n sign off preview", "hang_up"), (taken, "hang_up")]
+)
+async def test_a_terminal_that_goes_away_leaves_nobody_behind(
+    seat: Seat, shown: str | Callable[[Terminal], bool], leave: str
+) -> None:
     """It sends SIGHUP and SIGCONT; the latter once led to a thread that read from nowhere for ever."""
     async with seat.screen() as screen:
-        await screen.until("n sign off preview", PATIENCE_S)
+        await screen.until(shown, PATIENCE_S)
         screen.press("q") if leave == "q" else screen.hang_up()
         ending = asyncio.ensure_future(screen.ended(LEAVES_S))
         while not ending.done():

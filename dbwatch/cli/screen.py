@@ -10,6 +10,9 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
+
+from textual.drivers.linux_driver import LinuxDriver
 
 from dbwatch.errors import UsageError
 from dbwatch.tui.app import DbwatchApp
@@ -80,7 +83,8 @@ async def show(app: DbwatchApp, signals: Signals) -> int:
     signals.then(app.exit)
     if signals.ended.is_set() or signals.hung_up.is_set():
         return 0
-    app.when_ready = _go_on_only_after_a_pause
+    if app.driver_class is LinuxDriver:
+        app.driver_class = _Terminal
     try:
         await app.run_async()
     finally:
@@ -89,15 +93,25 @@ async def show(app: DbwatchApp, signals: Signals) -> int:
     return app.return_code or 0
 
 
-def _go_on_only_after_a_pause() -> None:
-    """Lets the screens take the terminal back at a SIGCONT only where they gave it away at a SIGTSTP before.
+class _Terminal(LinuxDriver):
+    """Takes the terminal back at a SIGCONT only where it gave it away at a SIGTSTP before.
 
     A terminal that goes away sends SIGHUP and then SIGCONT. Textual would open its input anew then, on a terminal that
-    is gone, in a thread that nobody ends: the process would stay, and take a whole core.
+    is gone, in a thread that nobody ends: the process would stay, and take a whole core. So it is from the moment on
+    at which the terminal is ours: a line may drop while the first screen is painted.
     """
-    pause, go_on = signal.getsignal(signal.SIGTSTP), signal.getsignal(signal.SIGCONT)
-    if not callable(pause) or not callable(go_on):
-        return
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        pause, go_on = signal.getsignal(signal.SIGTSTP), signal.getsignal(signal.SIGCONT)
+        if callable(pause) and callable(go_on):
+            _go_on_only_after_a_pause(pause, go_on)
+
+
+_Handler = Callable[[int, FrameType | None], Any]
+
+
+def _go_on_only_after_a_pause(pause: _Handler, go_on: _Handler) -> None:
     paused = False
 
     def on_pause(number: int, frame: FrameType | None) -> None:

@@ -6,7 +6,7 @@ It runs as a guest: `await DbwatchApp(feed, desk).run_async()` inside somebody e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -94,8 +94,6 @@ class DbwatchApp(App[None]):
         self._under_way: set[Intent] = set()
         self._window = WindowCommands(self, desk)
         self._leaving = False
-        self.when_ready: Callable[[], None] = lambda: None
-        """Called once the terminal is ours: whoever owns the process has a word about its signals then."""
 
     # What runs behind the screens; every task is owned here
 
@@ -105,7 +103,6 @@ class DbwatchApp(App[None]):
 
     def on_ready(self) -> None:
         """The board stands: begins to read frames, and to tick."""
-        self.when_ready()
         self._reader = self._own(self._read(), "frames")
         self.set_interval(TICK_S, self._tick)
         self._fit(self.size)
