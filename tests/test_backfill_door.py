@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -122,6 +123,18 @@ async def test_rows_left_pending_are_told_and_are_no_success(db18: Database) -> 
     assert code == Exit.FAILED
     assert (lines[-1]["outcome"], lines[-1]["pending"]) == ("incomplete", 1)
     assert "AND ((old) IS NULL) IS NOT TRUE" in lines[-1]["note"]
+
+
+async def test_it_fills_no_more_rows_a_second_than_it_may(db18: Database) -> None:
+    ledger = await Ledger.make(db18)
+    began = time.monotonic()
+    code, lines, _ = await end(await start(db18, *ONCE, "--rows-per-second", "1500"))
+    assert (code, lines[-1]["rows"]) == (Exit.OK, 3000)
+    assert time.monotonic() - began >= 1.0  # the last batch of a second is not rested for
+    assert await ledger.violations() == []
+    code, _, err = await end(await start(db18, *ONCE, "--rows-per-second", "0"))
+    assert code == Exit.USAGE
+    assert "fewer than 1 row a second" in err
 
 
 def test_the_bar_fits_its_width_and_says_why_it_is_slow() -> None:

@@ -18,7 +18,7 @@ from dbwatch.errors import Refused, UsageError
 from dbwatch.steps.heard import Heard
 
 GB = 2**30
-SERVER = Server(4, 20, 97, 0, GB, 300.0, ("7311", "00000001", "2026-01-01"))
+SERVER = Server(4, 5, 20, 97, 0, GB, 300.0, ("7311", "00000001", "2026-01-01"))
 TABLE = Table("public.users", 2_000_000, 0, 0, 0, 1000, "", True)
 COUNTS = Counts(0, 0, 0)
 SLOT = Slot("s1", "reserved", 20 * GB, 20 * GB)

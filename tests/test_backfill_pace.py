@@ -109,6 +109,14 @@ def test_the_sleep_follows_from_the_duty() -> None:
     assert replace(Pace(), auto_duty=0.25).sleep_s(0.1) == pytest.approx(0.3)
 
 
+def test_a_ceiling_on_rows_a_second_bounds_the_size_and_stretches_the_rest() -> None:
+    pace = settled(10 * US, pace=Pace.starting(0.1, 1000))
+    assert pace.size == 1000
+    assert pace.sleep_s(0.01, rows=1000) == pytest.approx(0.99)
+    assert replace(pace, auto_duty=0.05).sleep_s(0.1, rows=1000) == pytest.approx(1.9)
+    assert Pace.starting(0.1, 20).size == 20
+
+
 def test_manual_speed_changes_target_and_duty_within_bounds() -> None:
     levels = [Pace().at_level(level) for level in range(SLOWEST, FASTEST + 1)]
     targets = [pace.target_s for pace in levels]
@@ -124,6 +132,16 @@ def test_gentler_shrinks_the_very_next_batch_and_faster_lets_it_grow() -> None:
     assert pace.at_level(-2).size == pytest.approx(pace.size * 0.49, rel=0.01)
     assert pace.at_level(2).size == pace.size
     assert settled(10 * US, pace=pace.at_level(2)).size == pytest.approx(pace.size * 2.25, rel=0.02)
+
+
+def test_among_others_a_batch_takes_half_the_time_and_rests_and_alone_it_does_neither() -> None:
+    pace = settled(10 * US).among(None)
+    beside, alone = pace.among(True), pace.among(False)
+    assert (beside.target_s, beside.duty) == (pytest.approx(0.05), DUTY_MOST)
+    assert beside.size == pytest.approx(pace.size / 2, rel=0.01)
+    assert (alone.target_s, alone.duty, alone.size) == (pytest.approx(0.1), 1.0, pace.size)
+    assert beside.among(False).size == beside.size  # it grows as it learns
+    assert replace(alone, auto_duty=DUTY_AFTER_PAUSE).duty == DUTY_AFTER_PAUSE
 
 
 def test_the_hand_stays_within_its_bounds() -> None:

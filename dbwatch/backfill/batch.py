@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -74,6 +74,8 @@ class Part:
     """Only the stripes of this pass of so many; 1 takes all."""
     fillable: bool = False
     """Only rows that SET will clear."""
+    lasts: bool = True
+    """It is on disk once it is answered; False: once a later one in the same message is, which its COMMIT waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +179,12 @@ class BatchSession:
     async def fill_each(self, at: Position, parts: Sequence[Part], timeouts: Timeouts) -> list[Filled]:
         """As `fill`, one of *parts* after the other, each in a transaction of its own, all in one message.
 
-        Where the server refuses one, those before it are committed nevertheless, and only the row tells which.
+        Where the server refuses one, those before it are committed nevertheless, and only the row tells which. Only the
+        last COMMIT waits for the disk, which is as good: nothing is answered before it.
         """
         messages = []
-        for part in parts:
+        for left, part in zip(reversed(range(len(parts))), parts, strict=True):
+            part = replace(part, lasts=not left)
             messages.append((self._text(part), _of(at, part, timeouts)))
             at = at.after(rows=0, keys=part.keys, cursor=part.next)
         return [self._filled(results) for results in await self._run_each(messages, timeouts)]
@@ -344,8 +348,12 @@ class BatchSession:
             sql.SQL("pg_catalog.set_config({}, {}, true)").format(sql.Literal(name), value)
             for name, value in {**values, **limits}.items()
         )
+        commit = sql.SQL(
+            "pg_catalog.set_config('synchronous_commit',"
+            " CASE WHEN {} THEN current_setting('synchronous_commit') ELSE 'off' END, true)"
+        ).format(sql.Placeholder("lasts"))
         # One statement for all: each of its own would cost a tenth of a batch's time on our side.
-        return sql.SQL("SELECT /* dbwatch */ {}").format(sql.SQL(", ").join(settings))
+        return sql.SQL("SELECT /* dbwatch */ {}").format(sql.SQL(", ").join([*settings, commit]))
 
 
 def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:
@@ -354,7 +362,7 @@ def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:
     return {
         **bound("lo", part.lo),
         **bound("hi", part.hi),
-        **_limits(timeouts),
+        **_limits(timeouts, lasts=part.lasts),
         "first": first,
         "last": last,
         "next": part.next,
@@ -366,5 +374,5 @@ def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:
     }
 
 
-def _limits(timeouts: Timeouts) -> dict[str, Any]:
-    return {"lock_ms": str(timeouts.lock_ms), "run_ms": str(timeouts.statement_ms)}
+def _limits(timeouts: Timeouts, *, lasts: bool = True) -> dict[str, Any]:
+    return {"lock_ms": str(timeouts.lock_ms), "run_ms": str(timeouts.statement_ms), "lasts": lasts}

@@ -51,18 +51,21 @@ class Forecast:
     """By which the heap grows where no vacuum comes along."""
 
 
-def forecast(table: Table, pending: int, *, striped: bool, batch_time_s: float) -> Forecast:
-    """What filling *pending* rows of *table* will cost."""
+def forecast(
+    table: Table, pending: int, *, striped: bool, batch_time_s: float, most_per_s: int | None = None
+) -> Forecast:
+    """What filling *pending* rows of *table* will cost, at *most_per_s* rows a second."""
     moved = 1 - HOT_IN_STRIPES if striped else 1.0
     dearest_s = IN_PLACE_S + ELSEWHERE_S + table.indexes * INDEX_S
     each_s = IN_PLACE_S + moved * (ELSEWHERE_S + table.indexes * INDEX_S)
     fits = 0.8 * batch_time_s / dearest_s  # the first pass of stripes is as dear as a plain batch
+    fits = min(fits, most_per_s) if most_per_s else fits
     window = min(WINDOW_MOST, fits / share(PASSES)) if striped else min(MOST, fits)
     page_share = min(float(PAGE), table.row_bytes)
     wal = page_share + table.row_bytes + ROW_WAL + moved * table.indexes * INDEX_WAL
     return Forecast(
         batches=-(-pending // max(1, round(window))) * (PASSES if striped else 1),
-        seconds=pending * each_s / DUTY_MOST,
+        seconds=max(pending * each_s / DUTY_MOST, pending / most_per_s if most_per_s else 0.0),
         wal_bytes=round(pending * wal),
         bloat_bytes=round(pending * table.row_bytes * moved),
     )

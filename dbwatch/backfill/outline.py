@@ -14,7 +14,8 @@ def outline(found: Plan) -> Iterator[tuple[str, str]]:
     yield "table", f"{found.table}, about {found.rows_estimate:,} rows"
     yield "pending", f"about {found.pending_estimate:,} rows ({found.estimated_by})"
     yield "key", _key(found)
-    yield "mode", f"{found.spec.mode}, batches of {age(found.spec.batch_time_ms / 1000)}"
+    most = f", {found.spec.rows_per_second:,} rows a second at most" if found.spec.rows_per_second else ""
+    yield "mode", f"{found.spec.mode}, batches of {age(found.spec.batch_time_ms / 1000)}{most}"
     yield "walk", found.walk
     yield "aside", f"{found.spec.quarantine:,} rows at most that cannot take their value; one more ends it"
     if found.forecast is not None:

@@ -30,6 +30,9 @@ CALM, BUSY = 0.4, 0.7
 """Load, as a share of the threshold that pauses: below CALM the duty rises, above BUSY it falls."""
 LOAD_MEMORY_S = 10.0
 """Time constant of the load's moving average."""
+AMONG_OTHERS = 0.5
+"""Share of the target time that a batch may take while others work on the server: it is how long one of them waits at
+worst for a row of ours."""
 GENTLER, FASTER = 0.7, 1.5
 """What one level of manual speed does to the target time and to the duty."""
 
@@ -74,32 +77,50 @@ class Pace:
     duty_at: float | None = None
     level: int = 0
     """Manual speed."""
+    others: bool | None = None
+    """Whether others work on the server; None where that is not known."""
+    most_per_s: int | None = None
+    """Rows that may be changed in a second; None: as many as there is time for."""
+
+    @classmethod
+    def starting(cls, target_s: float, most_per_s: int | None = None) -> Pace:
+        """At the beginning: batches of *target_s* seconds, and *most_per_s* rows a second."""
+        return cls(base_target_s=target_s, most_per_s=most_per_s, size=min(FIRST, most_per_s or FIRST))
 
     @property
     def target_s(self) -> float:
-        """What a batch should take at the present manual speed."""
-        factor = GENTLER**-self.level if self.level < 0 else FASTER**self.level
-        return self.base_target_s * factor
+        """What a batch should take at the present manual speed, and in the present company."""
+        return self.base_target_s * self._by_hand * (AMONG_OTHERS if self.others else 1.0)
 
     @property
     def duty(self) -> float:
-        """The share of time spent working, manual speed included."""
-        factor = GENTLER**-self.level if self.level < 0 else FASTER**self.level
-        return min(1.0, max(DUTY_LEAST, self.auto_duty * factor))
+        """The share of time spent working, manual speed included: all of it where nobody is there to rest for."""
+        alone = self.others is False and self.auto_duty >= DUTY_MOST
+        return min(1.0, max(DUTY_LEAST, (1.0 if alone else self.auto_duty) * self._by_hand))
 
-    def sleep_s(self, worked_s: float) -> float:
-        """The rest that a batch of *worked_s* seconds calls for."""
-        return worked_s * (1 / self.duty - 1)
+    @property
+    def _by_hand(self) -> float:
+        return GENTLER**-self.level if self.level < 0 else FASTER**self.level
+
+    def sleep_s(self, worked_s: float, rows: int = 0) -> float:
+        """The rest that *worked_s* seconds call for, in which so many *rows* were changed."""
+        by_duty = worked_s * (1 / self.duty - 1)
+        return max(by_duty, rows / self.most_per_s - worked_s) if self.most_per_s else by_duty
 
     def at_level(self, level: int) -> Pace:
         """The same at another manual speed; the size follows at once where that is gentler."""
-        changed = replace(self, level=level)
-        return replace(changed, size=max(LEAST, round(self.size * min(1.0, changed.target_s / self.target_s))))
+        return self._aimed(replace(self, level=level))
 
     def aiming_at(self, seconds: float) -> Pace:
         """The same with another target time; the size follows at once where that is shorter."""
-        shorter = min(1.0, seconds / self.base_target_s)
-        return replace(self, base_target_s=seconds, size=max(LEAST, round(self.size * shorter)))
+        return self._aimed(replace(self, base_target_s=seconds))
+
+    def among(self, others: bool | None) -> Pace:
+        """The same while *others* work on the server, or none do; None: nobody knows."""
+        return self if others == self.others else self._aimed(replace(self, others=others))
+
+    def _aimed(self, changed: Pace) -> Pace:
+        return replace(changed, size=max(LEAST, round(self.size * min(1.0, changed.target_s / self.target_s))))
 
     def at_most(self, keys: int) -> Pace:
         """The same for batches of so many keys at most."""
@@ -171,6 +192,8 @@ class Pace:
         bounds = [float(self.most), self.size * (GROWTH if growing else 1.0)]
         if dear > 0:
             bounds.append(FULL * self.target_s / dear)
+        if self.most_per_s:
+            bounds.append(self.most_per_s)
         if self.wal_per_row:
             bounds.append(WAL_PER_BATCH / self.wal_per_row)
         return max(LEAST, int(min(bounds)))

@@ -52,6 +52,8 @@ class Spec:
     once: WHERE stays true, and only the cursor keeps a row from being set twice."""
     batch_time_ms: int = 100
     """What a batch should take."""
+    rows_per_second: int | None = None
+    """It fills no more than so many; None: as fast as the health of the server allows."""
     walk: Walk = Walk.AUTO
     """How to walk the table; AUTO decides by the catalogue, and by timing both."""
     undo: bool = False
@@ -167,6 +169,8 @@ async def plan(
     """
     if not 10 <= spec.batch_time_ms <= 10_000:
         raise UsageError(f"a batch time of {spec.batch_time_ms} ms is out of range", next="choose 10 ms to 10 s")
+    if spec.rows_per_second is not None and spec.rows_per_second < 1:
+        raise UsageError("nothing can be filled at fewer than 1 row a second", next="say 1 or more, or leave it out")
     if spec.quarantine < 0:
         raise UsageError("there is no quarantine of fewer than 0 rows", next="0 ends it at the first row")
     if spec.same is not None and spec.mode == "once":
@@ -286,7 +290,9 @@ def _rows_each(sizes: Sizes, facts: WalkFacts) -> float:
 def _forecast(spec: Spec, facts: WalkFacts, sizes: Sizes, why: str) -> Forecast:
     striped = spec.walk is Walk.STRIPES or (spec.walk is Walk.AUTO and not why)
     table = Table(sizes.rows, max(facts.heap_bytes, sizes.heap_bytes), facts.indexes_all)
-    return forecast(table, sizes.pending, striped=striped, batch_time_s=spec.batch_time_ms / 1000)
+    return forecast(
+        table, sizes.pending, striped=striped, batch_time_s=spec.batch_time_ms / 1000, most_per_s=spec.rows_per_second
+    )
 
 
 def _canonical(spec: Spec, target: Target, index: UniqueIndex | None) -> str:

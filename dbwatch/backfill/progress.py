@@ -69,11 +69,13 @@ class BackfillProgress:
     batch_ms: float = 0.0
     """What the last batch took on the server, COMMIT included."""
     target_ms: float = 0.0
-    """What one should take, manual speed included."""
+    """What one should take, manual speed and company included."""
     base_target_ms: float = 0.0
-    """The same without it: as planned, or as a person set it since."""
+    """The same without them: as planned, or as a person set it since."""
     duty: float = 1.0
     """The share of time spent working, 0 to 1; the rest is slept."""
+    others: bool | None = None
+    """Whether others were seen to work on the server of late: then a batch takes half the time. None: nobody knows."""
     batches: int = 0
     level: int = 0
     """Manual speed: 0 as planned, below gentler, above faster."""

@@ -97,6 +97,7 @@ class Reporter:
             target_ms=pace.target_s * 1000,
             base_target_ms=pace.base_target_s * 1000,
             duty=pace.duty,
+            others=pace.others,
             batches=at.batches,
             level=pace.level,
             checking=self.checking,
@@ -172,6 +173,8 @@ def why_slow(pace: Pace, gate: Gate, overridden: Mapping[str, float]) -> str:
     reasons = [f"{signal} is overridden for {age(seconds)} yet" for signal, seconds in overridden.items()]
     if pace.level:
         reasons.append(f"{'faster' if pace.level > 0 else 'gentler'} by hand ({pace.level:+d})")
+    if pace.most_per_s:
+        reasons.append(f"{pace.most_per_s:,} rows a second at most, as it was asked for")
     if pace.auto_duty < DUTY_MOST:
         reasons.append(f"works {pace.duty:.0%} of the time" + (f": {gate.worst}" if gate.worst else " after a pause"))
     if pace.hold:

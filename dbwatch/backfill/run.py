@@ -205,7 +205,7 @@ class Backfill:
 
     async def _finished(self, finished: Finished, session: BatchSession) -> Result:
         """How it ended; what has to be the same is looked at anew. Raises as `run`."""
-        done, pace = finished.row, Pace(self._plan.spec.batch_time_ms / 1000)
+        done, pace = finished.row, Pace.starting(self._plan.spec.batch_time_ms / 1000)
         held = await quarantine.tally(session.session, done.id)
         compared = await anew(session, self._plan, self._clock, self._control, self._reporter)
         outcome = State.INCOMPLETE if compared.note else State.DONE

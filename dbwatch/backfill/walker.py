@@ -17,6 +17,7 @@ from dbwatch.backfill.passes import share
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.row import Position
+from dbwatch.backfill.statements import Statements
 from dbwatch.backfill.walk import WINDOW_MOST, Chooser, Walk
 from dbwatch.backfill.worker import BatchWorker
 from dbwatch.clock import Clock
@@ -41,6 +42,21 @@ class _Otherwise:
     """A step that says nothing of a batch: of a hunt, from one leg to the next, or past what the final scan will do."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """Where the walk goes on: on a leg, in a window of it."""
+
+    leg: Leg
+    place: Cursor
+    looked_s: float
+    """What it took to find the window's end; 0 where it was open already."""
+
+    @property
+    def window(self) -> Window:
+        assert self.place.window is not None
+        return self.place.window
 
 
 _ALL_BUT = 0.8
@@ -96,84 +112,116 @@ class Walker:
 
     async def _batch(self, session: BatchSession, timeouts: Timeouts) -> list[_Walked] | _Otherwise | None:
         """One batch from where the cursor stands, or several light ones; None where nothing is above it."""
-        at, n, began = self._worker.position, self._worker.pace.size, self._clock.monotonic()
+        at = self._worker.position
         if at.walked:
             return None
+        stand = await self._stand(session, at, timeouts)
+        if stand is None:
+            await row.note_walked(session.session, at)
+            self._worker.position = replace(at, walked=True)
+            return None
+        if isinstance(stand, _Otherwise):
+            return stand
+        lights = self._lights(stand)
+        if lights > 1:
+            return await self._fill_lights(session, stand, lights, timeouts)
+        return await self._fill_one(session, stand, timeouts)
+
+    async def _stand(self, session: BatchSession, at: Position, timeouts: Timeouts) -> _Stand | _Otherwise | None:
+        """Where the walk goes on, with a window that is open; past the end of a leg there is none yet, and None where
+        that was the last one."""
         legs, place = resumed(self._plan.legs, self._place(at))
         if not legs:
-            await self._note_walked(session, at)
             return None
-        leg, statements = legs[0], legs[0].statements
         looked_s = 0.0
         if place.window is None:
-            opened, looked_s = await self._opened(session, leg, place, n, timeouts)
+            opened, looked_s = await self._opened(session, legs[0], place, timeouts)
             if opened is None:
                 if len(legs) == 1:
-                    await self._note_walked(session, at)
                     return None
                 self._ahead = at.cursor, Cursor(leg=legs[1].name)
                 return _Otherwise(0.0)
             place = opened
-        window = place.window
-        assert window is not None
-        hi, take, exact = window.hi, window.keys, False
-        allowed = round(n / share(window.of, window.number))
-        hunting = self._hunter.hunt.on and not leg.by_pages
-        most = min(allowed, self._hunter.hunt.take) if hunting else allowed
-        slowed = most < _ALL_BUT * take  # since the window was opened
-        if not (hunting or slowed or self._singly == window.hi) and self._lights(place) > 1:
-            return await self._light_passes(session, leg, place, timeouts)
-        if hunting or slowed:
-            found, more_s = await session.edge(statements, place.after, window.hi, most, timeouts)
-            hi, take, looked_s = found or window.hi, most, looked_s + more_s
-            exact = take == 1 and found is not None and not leg.by_pages
-        after, keys = place.passed(hi), max(1, round(take * share(window.of, window.number)))
-        told = max(0, min(keys, self._plan.rows_estimate - at.scanned))
-        lo = hi if exact else place.after
-        if exact:
-            statements = statements.alone()
-        part = Part(statements, lo, hi, told, after.to_text(), window.number, window.of)
+        return _Stand(legs[0], place, looked_s)
+
+    def _allowed(self, window: Window) -> int:
+        """How many of the window's keys may be walked for one batch, of which a pass takes its share."""
+        return round(self._worker.pace.size / share(window.of, window.number))
+
+    def _taken(self, stand: _Stand) -> int | None:
+        """How many of them the next batch walks; None: the whole window."""
+        allowed = self._allowed(stand.window)
+        if self._hunts(stand.leg):
+            return min(allowed, self._hunter.hunt.take)
+        slowed = allowed < _ALL_BUT * stand.window.keys  # since it was opened
+        return allowed if slowed else None
+
+    def _hunts(self, leg: Leg) -> bool:
+        return self._hunter.hunt.on and not leg.by_pages
+
+    async def _fill_one(self, session: BatchSession, stand: _Stand, timeouts: Timeouts) -> list[_Walked] | _Otherwise:
+        """The next batch of the present window: the pass under way, or a piece of it."""
+        began, at = self._clock.monotonic(), self._worker.position
+        leg, place, window, looked_s = stand.leg, stand.place, stand.window, stand.looked_s
+        lo, hi, take, statements = place.after, window.hi, window.keys, leg.statements
+        taken, hunting = self._taken(stand), self._hunts(leg)
+        if taken is not None:
+            found, more_s = await session.edge(statements, place.after, window.hi, taken, timeouts)
+            hi, take, looked_s = found or window.hi, taken, looked_s + more_s
+            if take == 1 and found is not None and not leg.by_pages:
+                lo, statements = hi, statements.alone()
+        after = place.passed(hi)
+        part, keys = self._part(at.scanned, statements, lo, hi, take, window, after)
         if leg.by_pages:
             filled = await self._hunter.fill_or_leave(session, part, timeouts)
             if filled is None:
                 self._ahead = at.cursor, after
         else:
-            filled = await self._hunter.fill(session, part, take, allowed, timeouts)
+            filled = await self._hunter.fill(session, part, take, self._allowed(window), timeouts)
         if filled is None or hunting:
-            return _Otherwise(self._clock.monotonic() - began)
+            return _Otherwise(self._clock.monotonic() - began + stand.looked_s)
         self._ahead = part.next, after
-        heaviest = window.number == 0
-        batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes, heaviest=heaviest)
+        batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes, heaviest=window.number == 0)
         return [_Walked(batch, keys, filled.hot, window.of, after.window is None)]
 
-    async def _note_walked(self, session: BatchSession, at: Position) -> None:
-        await row.note_walked(session.session, at)
-        self._worker.position = replace(at, walked=True)
+    def _part(
+        self, scanned: int, statements: Statements, lo: Key | None, hi: Key, take: int, window: Window, after: Cursor
+    ) -> tuple[Part, int]:
+        """What a batch of *take* keys of *window* is, and how many of them are its own; *scanned* were passed before.
 
-    def _lights(self, place: Cursor) -> int:
-        """How many of the light passes over the present window fit into the time of a batch; 0 before the first."""
-        window = place.window
-        if window is None or window.number == 0 or window.at is not None or not self._light_s:
+        As many count as passed as the estimate has left: it never goes beyond the whole.
+        """
+        keys = max(1, round(take * share(window.of, window.number)))
+        told = max(0, min(keys, self._plan.rows_estimate - scanned))
+        return Part(statements, lo, hi, told, after.to_text(), window.number, window.of), keys
+
+    def _lights(self, stand: _Stand) -> int:
+        """How many of the light passes over the present window fit into the time of a batch; 0 before the first, and
+        where it is not passed over as a whole."""
+        window = stand.window
+        if window.number == 0 or window.at is not None or not self._light_s:
+            return 0
+        if self._singly == window.hi or self._taken(stand) is not None:
             return 0
         fit = int(FULL * self._worker.pace.target_s / self._light_s)
         return min(fit, window.of - window.number)
 
-    async def _light_passes(
-        self, session: BatchSession, leg: Leg, place: Cursor, timeouts: Timeouts
+    async def _fill_lights(
+        self, session: BatchSession, stand: _Stand, count: int, timeouts: Timeouts
     ) -> list[_Walked] | _Otherwise:
-        """The next passes over the present window in one message, each committed by itself: a pass is short, and our
-        side would take longer between two of them than it may."""
-        at, left = self._worker.position, self._plan.rows_estimate
+        """The next *count* passes over the present window in one message, each committed by itself: a pass is short,
+        and our side would take longer between two of them than it may."""
+        at, place, scanned = self._worker.position, stand.place, self._worker.position.scanned
         parts: list[Part] = []
         ends: list[tuple[int, bool]] = []
-        for _ in range(self._lights(place)):
+        for _ in range(count):
             window = place.window
             assert window is not None
-            after, keys = place.passed(window.hi), max(1, round(window.keys * share(window.of, window.number)))
-            told = max(0, min(keys, left - at.scanned - sum(part.keys for part in parts)))
-            parts.append(Part(leg.statements, place.lo, window.hi, told, after.to_text(), window.number, window.of))
+            after = place.passed(window.hi)
+            part, keys = self._part(scanned, stand.leg.statements, place.lo, window.hi, window.keys, window, after)
+            parts.append(part)
             ends.append((keys, after.window is None))
-            place = after
+            place, scanned = after, scanned + part.keys
         began = self._clock.monotonic()
         try:
             filled = await session.fill_each(at, parts, timeouts)
@@ -198,11 +246,11 @@ class Walker:
         return at.place
 
     async def _opened(
-        self, session: BatchSession, leg: Leg, place: Cursor, n: int, timeouts: Timeouts
+        self, session: BatchSession, leg: Leg, place: Cursor, timeouts: Timeouts
     ) -> tuple[Cursor | None, float]:
-        """*place* with the next window of *leg*, for batches of *n* rows; None where the leg is done; the seconds."""
+        """*place* with the next window of *leg*, as large as a batch may be, and the seconds; None: the leg is done."""
         passes = self._chooser.passes
-        keys = round(n / share(passes))
+        keys = round(self._worker.pace.size / share(passes))
         top, ends = await self._top(session, leg, timeouts)
         if ends:
             return None, 0.0

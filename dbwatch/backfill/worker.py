@@ -126,7 +126,7 @@ class BatchWorker:
         self._orders = orders
         self._images = images
         self._stands = stands
-        self.pace = Pace(base_target_s=plan.spec.batch_time_ms / 1000)
+        self.pace = Pace.starting(plan.spec.batch_time_ms / 1000, plan.spec.rows_per_second)
         self._connector = connector
         self._plan = plan
         self._clock = clock
@@ -191,12 +191,13 @@ class BatchWorker:
             self._reporter.batch(batch)
         self._beat_at = self._clock.monotonic()
         self.tell(State.RUNNING, why_slow(self.pace, self._gate, self._reporter.overridden))
-        await self.rest(sum(batch.seconds for batch in batches))
+        await self.rest(sum(batch.seconds for batch in batches), sum(batch.rows for batch in batches))
         return batches
 
-    async def rest(self, worked_s: float) -> None:
-        """Rests as the duty asks after *worked_s* seconds of work, or until a person says something."""
-        self._owed_s += self.pace.sleep_s(worked_s)
+    async def rest(self, worked_s: float, rows: int = 0) -> None:
+        """Rests as is asked for after *worked_s* seconds in which so many *rows* were changed, or until a person says
+        something."""
+        self._owed_s += self.pace.sleep_s(worked_s, rows)
         if self._owed_s >= SHORTEST_REST_S:
             began = self._clock.monotonic()
             await self._rest(self._owed_s)
@@ -255,7 +256,8 @@ class BatchWorker:
         reading = self._watch.reading
         self._see(reading)
         if reading is not None and reading.at != self.pace.felt_at:
-            self.pace = self.pace.feel(self._gate.load, reading.at)
+            others = reading.server.lately if reading.server else None
+            self.pace = self.pace.feel(self._gate.load, reading.at).among(others if others is None else others > 0)
             self._reporter.blocked = len(reading.waiters)
 
     def _see(self, reading: Reading | None) -> None:

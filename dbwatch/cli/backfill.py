@@ -263,6 +263,7 @@ def plan_json(found: Plan) -> dict[str, Any]:
         "quarantine": found.spec.quarantine,
         "forecast": asdict(found.forecast) if found.forecast else None,
         "batch_time_ms": found.spec.batch_time_ms,
+        "rows_per_second": found.spec.rows_per_second,
         "rows_estimate": found.rows_estimate,
         "pending_estimate": found.pending_estimate,
         "estimated_by": found.estimated_by,

@@ -114,7 +114,10 @@ def backfill(
     where: Annotated[str, Parameter(help="As after WHERE: which rows are still to be done.")],
     key: Annotated[str | None, Parameter(help="Columns to walk by; else the primary key.")] = None,
     mode: Annotated[Literal["pending", "once"], Parameter(help="pending: SET makes WHERE untrue.")] = "pending",
-    batch_time: Annotated[str, Parameter(help="What a batch should take.")] = "100ms",
+    batch_time: Annotated[
+        str, Parameter(help="What a batch should take; half of it while others work on the server.")
+    ] = "100ms",
+    rows_per_second: Annotated[int | None, Parameter(help="Fill no more than so many.")] = None,
     json: Annotated[bool, Parameter(help="JSON lines instead of a progress bar.")] = False,
     dry_run: Annotated[bool, Parameter(help="Only show the plan.")] = False,
     try_one: Annotated[
@@ -161,7 +164,8 @@ def backfill(
         raise UsageError("the batch time cannot be read", why=str(error)) from None
     spec = Spec(
         table, assignments, where, key, mode,
-        batch_time_ms=batch_ms, walk=Walk(walk), undo=undo, quarantine=quarantine, without=tuple(without or ()),
+        batch_time_ms=batch_ms, rows_per_second=rows_per_second, walk=Walk(walk),
+        undo=undo, quarantine=quarantine, without=tuple(without or ()),
         same=same,
     )  # fmt: skip
     return door.main(dsn, spec, as_json=json, dry_run=dry_run, try_one=try_one, again=again, restore=restore)

@@ -76,9 +76,6 @@ async def _explained(connector: Connector, error: BaseException) -> DbwatchError
 
 
 def _upgrade(dsn: str, begun: list[psycopg.Connection[tuple[object, ...]]]) -> None:
-    from alembic import command
-    from alembic.config import Config
-
     def connect() -> psycopg.Connection[tuple[object, ...]]:
         connection = psycopg.connect(
             dsn, connect_timeout=10, application_name="dbwatch journal schema", prepare_threshold=None
@@ -86,11 +83,18 @@ def _upgrade(dsn: str, begun: list[psycopg.Connection[tuple[object, ...]]]) -> N
         begun.append(connection)
         return connection
 
+    with connect() as connection:
+        if _is_current(connection):
+            return
+
+    from alembic import command  # takes a third of a second to import, and is hardly ever needed
+    from alembic.config import Config
+
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     config = Config()
     config.set_main_option("script_location", str(files("dbwatch.journal") / "migrations"))
-    with engine.begin() as connection:
-        driver = connection.connection.driver_connection
+    with engine.begin() as made:
+        driver = made.connection.driver_connection
         assert driver is not None
         driver.execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '15s'")
         driver.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
@@ -99,5 +103,20 @@ def _upgrade(dsn: str, begun: list[psycopg.Connection[tuple[object, ...]]]) -> N
         ).fetchone()
         if not exists:
             driver.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
-        config.attributes["connection"] = connection
+        config.attributes["connection"] = made
         command.upgrade(config, "head")
+
+
+def newest() -> str:
+    """The last of the journal's own revisions, which its files are named after."""
+    versions = files("dbwatch.journal") / "migrations" / "versions"
+    return max(file.name for file in versions.iterdir() if file.name.startswith("j")).partition("_")[0]
+
+
+def _is_current(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
+    """Whether there is nothing to upgrade."""
+    row = connection.execute("SELECT pg_catalog.to_regclass(%s)", [f"{SCHEMA}.alembic_version"]).fetchone()
+    if row is None or row[0] is None:
+        return False
+    found = sql.SQL("SELECT version_num FROM {}.alembic_version").format(sql.Identifier(SCHEMA))
+    return connection.execute(found).fetchall() == [(newest(),)]

@@ -145,7 +145,9 @@ class Backfill(_Step):
     mode: Literal["pending", "once"] = "pending"
     """`pending`: a changed row no longer meets `where`. `once`: it still does; each row is changed exactly once."""
     batch_time: BatchTime = 0.1
-    """How long a batch should take."""
+    """How long a batch should take; half of it while others work on the server."""
+    rows_per_second: int | None = Field(default=None, ge=1, examples=[5000])
+    """It fills no more than so many; otherwise it goes as fast as the server's health allows."""
     undo: bool = Field(default=False, examples=[True])
     """Keep what is overwritten, so that an abort brings it back; a column that the window makes needs none of that."""
     quarantine: int = Field(default=100, ge=0, le=1_000_000)

@@ -33,6 +33,7 @@ def asked(spec: model.Backfill) -> Spec:
         key=spec.key,
         mode=spec.mode,
         batch_time_ms=round(spec.batch_time * 1000),
+        rows_per_second=spec.rows_per_second,
         undo=spec.undo,
         quarantine=spec.quarantine,
         without=spec.without,

@@ -20,6 +20,7 @@ from dbwatch.errors import DbwatchError
 
 MID_RUN_WAL = 250
 """Bytes of WAL a row, after which a run is about half over."""
+LONGEST_S = 1200.0
 LOGGED = {"PGOPTIONS": "-c log_min_duration_statement=0"}
 """So that the server itself tells how long each batch took, of whichever contender."""
 
@@ -126,7 +127,7 @@ async def _act(at: Stage, figure: Figure, contender: Contender, asked: Asked) ->
     return await child.run(
         command(contender, at.dsn, asked.batch_time),
         LOGGED,
-        figure.within_s * figure.scale,
+        figure.rivals_s if contender.kind is Kind.RIVAL else LONGEST_S * figure.scale,
         at.server.folder / "complaints.log",
     )
 

@@ -120,8 +120,9 @@ class Figure:
     """One CHECKPOINT in the middle of each run."""
     scale: int = 1
     """Times the rows asked for."""
-    within_s: float = 600.0
-    """A rival is cut off then (the tool fails), times *scale*; its time is then what it would at least have taken."""
+    rivals_s: float = 600.0
+    """A rival is cut off then; its time is then what it would at least have taken. The tool is never: it fails then,
+    where it takes longer than LONGEST_S times *scale*."""
 
 
 @dataclass(frozen=True, slots=True)

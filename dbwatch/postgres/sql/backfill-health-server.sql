@@ -1,10 +1,11 @@
 -- dbwatch backfill: how busy is the server, how far is its WAL, and is it still the same one? Reads shared memory and
 -- settings only. Without pg_read_all_stats the state of others is hidden: then nobody knows how many are active.
 SELECT
+    CASE WHEN a.told THEN count(*) FILTER (WHERE a.other AND a.state = 'active') END,
     CASE
-        WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN
+        WHEN a.told THEN
             count(*) FILTER (
-                WHERE a.client AND a.state = 'active' AND left(coalesce(a.application_name, ''), 8) <> 'dbwatch '
+                WHERE a.other AND (a.state = 'active' OR a.state_change > clock_timestamp() - INTERVAL '3 s')
             )
     END,
     count(*) FILTER (WHERE a.client),
@@ -25,8 +26,15 @@ SELECT
     pg_catalog.pg_postmaster_start_time()::text
 FROM (
     SELECT
-        s.state, s.application_name,
-        s.backend_type = 'client backend'
-        OR (s.backend_type IS NULL AND s.datid IS NOT NULL AND s.usesysid IS NOT NULL) AS client
-    FROM pg_catalog.pg_stat_get_activity(NULL) AS s
-) AS a;
+        c.*,
+        c.client AND left(coalesce(c.application_name, ''), 8) <> 'dbwatch ' AS other,
+        pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS told
+    FROM (
+        SELECT
+            s.state, s.state_change, s.application_name,
+            s.backend_type = 'client backend'
+            OR (s.backend_type IS NULL AND s.datid IS NOT NULL AND s.usesysid IS NOT NULL) AS client
+        FROM pg_catalog.pg_stat_get_activity(NULL) AS s
+    ) AS c
+) AS a
+GROUP BY a.told;
