@@ -74,6 +74,8 @@ class Part:
     """Only the stripes of this pass of so many; 1 takes all."""
     fillable: bool = False
     """Only rows that SET will clear."""
+    moves: bool = True
+    """The cursor is moved past it; False: what it did is counted only, and the cursor follows later."""
     lasts: bool = True
     """It is on disk once it is answered; False: once a later one in the same message is, which its COMMIT waits for."""
 
@@ -189,6 +191,11 @@ class BatchSession:
             at = at.after(rows=0, keys=part.keys, cursor=part.next)
         return [self._filled(results) for results in await self._run_each(messages, timeouts)]
 
+    async def fill_beside(self, at: Position, part: Part, timeouts: Timeouts) -> Filled:
+        """As `fill`, under the epoch of *at*, but the cursor stays where it is: others fill other parts meanwhile."""
+        [filled] = await self.fill_each(at, (replace(part, moves=False),), timeouts)
+        return filled
+
     async def retry(self, at: Position, part: Part, key: str, timeouts: Timeouts) -> Filled:
         """Fills *part*, the row whose *key* is in quarantine, and takes it out of there, in one transaction.
 
@@ -278,7 +285,7 @@ class BatchSession:
 
     def _text(self, part: Part) -> str:
         """The message of a batch; one that differs from the last only in its parameters is composed once."""
-        shape = part.statements, part.lo is not None, part.fillable, part.of > 1
+        shape = part.statements, part.lo is not None, part.fillable, part.of > 1, part.moves
         if shape not in self._texts:
             if len(self._texts) >= _TEXTS:
                 self._texts.clear()
@@ -290,7 +297,12 @@ class BatchSession:
         images, statements = self.images, part.statements
         after, fillable, striped = part.lo is not None, part.fillable, part.of > 1
         update = statements.update(after=after, fillable=fillable, striped=striped)
-        known = {"settings": settings, "relation": sql.Literal(statements.relation)}
+        known = {
+            "settings": settings,
+            "relation": sql.Literal(statements.relation),
+            "next": sql.SQL("%(next)s" if part.moves else "b.cursor"),
+            "stands": sql.SQL(_STANDS if part.moves else "true"),
+        }
         if images is None:
             return sql.SQL(self._file("backfill-batch")).format(update=sql.SQL(update), **known)
         parts = {
@@ -354,6 +366,10 @@ class BatchSession:
         ).format(sql.Placeholder("lasts"))
         # One statement for all: each of its own would cost a tenth of a batch's time on our side.
         return sql.SQL("SELECT /* dbwatch */ {}").format(sql.SQL(", ").join([*settings, commit]))
+
+
+_STANDS = "b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s"
+"""The backfill's row is as we left it."""
 
 
 def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:

@@ -38,6 +38,11 @@ from dbwatch.text import count, one_line, sanitize, size
 Mode = Literal["pending", "once"]
 
 
+MOST_WORKERS = 16
+"""Each takes a core of the server, or waits for one."""
+SIDE_BY_SIDE = "in stripes they would keep each other's pages from being pruned"
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What is asked for. SET, WHERE and the rest are the DBA's SQL."""
@@ -62,6 +67,8 @@ class Spec:
     """Health signals, by their short names, that it does not look at."""
     quarantine: int = 100
     """How many rows that cannot take their value may be set aside before it ends; 0: the first one ends it."""
+    workers: int = 1
+    """Connections that fill side by side, each a part of the table; more than one only in mode pending."""
     same: str | None = None
     """What has to hold for every row that WHERE does not take any more, `phone IS NOT DISTINCT FROM legacy_phone`:
     looked at while it runs, and for the whole table in the end; None: nothing."""
@@ -124,11 +131,13 @@ class Plan:
     def walk(self) -> str:
         """How the table is walked, for a person."""
         if self.spec.walk is not Walk.AUTO:
-            return f"{self.spec.walk}, as it was asked for"
+            side = f" by {self.spec.workers} workers" if self.spec.workers > 1 else ""
+            return f"{self.spec.walk}{side}, as it was asked for"
         by = "pages" if self.by_pages else "keys"
         of = f", {len(self.legs):,} partitions one after the other" if self.legs[0].partition else ""
         if self.why_plain:
-            return f"plainly, by {by}{of}: {self.why_plain}"
+            side = f" by {self.spec.workers} workers side by side" if self.spec.workers > 1 else ""
+            return f"plainly, by {by}{side}{of}: {self.why_plain}"
         return f"by {by}, in stripes in windows of {WINDOW_MOST:,} rows at most, or plainly: both are timed{of}"
 
     @property
@@ -171,6 +180,20 @@ async def plan(
         raise UsageError(f"a batch time of {spec.batch_time_ms} ms is out of range", next="choose 10 ms to 10 s")
     if spec.rows_per_second is not None and spec.rows_per_second < 1:
         raise UsageError("nothing can be filled at fewer than 1 row a second", next="say 1 or more, or leave it out")
+    if not 1 <= spec.workers <= MOST_WORKERS:
+        raise UsageError(f"{spec.workers} workers are out of range", next=f"choose 1 to {MOST_WORKERS}")
+    if spec.workers > 1 and spec.mode == "once":
+        raise UsageError(
+            "several workers cannot fill in mode once",
+            why="only one cursor keeps a row from being set twice",
+            next="choose one worker, or mode pending",
+        )
+    if spec.workers > 1 and spec.walk is Walk.STRIPES:
+        raise UsageError(
+            "several workers cannot walk in stripes",
+            why=SIDE_BY_SIDE,
+            next="choose one worker, or leave --walk out",
+        )
     if spec.quarantine < 0:
         raise UsageError("there is no quarantine of fewer than 0 rows", next="0 ends it at the first row")
     if spec.same is not None and spec.mode == "once":
@@ -246,7 +269,7 @@ def _route(
     divided: bool,
 ) -> tuple[bool, str]:
     """Whether it is walked by pages, and why stripes cannot pay; the latter is empty where they can."""
-    why = why_plain(target, facts, sizes.rows)
+    why = SIDE_BY_SIDE if spec.workers > 1 else why_plain(target, facts, sizes.rows)
     if not key:
         return True, why or ("" if version >= 140_000 else "up to 13 the server reads a range of pages row by row")
     can = divided and spec.mode == "pending" and version >= 140_000
@@ -256,7 +279,8 @@ def _route(
             why="that needs mode pending, PostgreSQL 14, and partitions that are ours to change",
             next="leave --walk out",
         )
-    if can and (spec.walk in (Walk.PAGES, Walk.STRIPES) or (spec.walk is Walk.AUTO and not why)):
+    auto = spec.walk is Walk.AUTO and (spec.workers > 1 or not why)
+    if can and (auto or spec.walk in (Walk.PAGES, Walk.STRIPES)):
         return True, why
     return False, why or why_not_by_keys(facts, key[0].name)
 

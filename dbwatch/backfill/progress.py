@@ -85,6 +85,8 @@ class BackfillProgress:
     """The last batch times in ms, oldest first, at most HISTORY."""
     worker: Worker | None = None
     """None while not connected, and behind a pooler."""
+    crew: tuple[Worker, ...] = ()
+    """Those who fill beside it; none where it works alone."""
     remaining: int | None = None
     """Rows still pending as the final scan counts them; None before it."""
     blocked: int = 0

@@ -38,6 +38,7 @@ class Reporter:
         self._wal_bytes = self._wal_rows = self._striped_rows = 0
         self._rows_before = 0
         self.worker: Worker | None = None
+        self.crew: tuple[Worker, ...] = ()
         self.blocked = 0
         self.remaining: int | None = None
         self.walk: Walk | None = None
@@ -103,6 +104,7 @@ class Reporter:
             checking=self.checking,
             history=tuple(self._history),
             worker=self.worker,
+            crew=self.crew,
             remaining=self.remaining,
             blocked=self.blocked,
             quarantined=self.quarantined,

@@ -137,6 +137,13 @@ async def beat(session: Session, at: Position, *, within: float = 5.0) -> None:
     await _write(session, at, update(tables.backfill).values(beat_at=func.clock_timestamp()), within)
 
 
+async def move(session: Session, at: Position, cursor: str | None, keys: int, *, within: float = 5.0) -> None:
+    """The cursor goes from *at* to *cursor*, past so many *keys*: all below it is filled. Raises as `beat` does."""
+    values = {"cursor": cursor, "scanned": _t.scanned + keys, "beat_at": func.clock_timestamp()}
+    stands = _t.cursor.is_not_distinct_from(at.cursor)
+    await _write(session, at, update(tables.backfill).values(**values).where(stands), within)
+
+
 async def note_walked(session: Session, at: Position, *, within: float = 5.0) -> None:
     """The end of the table was reached. Raises as `beat` does."""
     await _write(session, at, update(tables.backfill).values(walked=True, beat_at=func.clock_timestamp()), within)

@@ -1,13 +1,18 @@
-"""Walks a table to its end, leg by leg and window by window, each batch the next from where the cursor stands."""
+"""Walks a table to its end, leg by leg and window by window, each batch the next from where the cursor stands.
+
+Several workers walk plainly, without windows, each piece the next one that nobody has (`crew.py`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import psycopg
 
 from dbwatch.backfill import row
 from dbwatch.backfill.batch import BatchSession, Part, Timeouts
+from dbwatch.backfill.crew import Crew, Piece
 from dbwatch.backfill.cursor import Cursor, Window
 from dbwatch.backfill.hunt import Hunter
 from dbwatch.backfill.keys import Key
@@ -38,6 +43,15 @@ class _Walked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Committed batches that were begun together."""
+
+    walked: Sequence[_Walked]
+    beside_s: float | None = None
+    """How long they took side by side; None: one came after the other."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Otherwise:
     """A step that says nothing of a batch: of a hunt, from one leg to the next, or past what the final scan will do."""
 
@@ -59,6 +73,8 @@ class _Stand:
         return self.place.window
 
 
+TOGETHER_S = 1.0
+"""How long several workers fill until the cursor follows, and somebody looks whether they may go on."""
 _ALL_BUT = 0.8
 """A pass is split where it is that much larger than a batch may be."""
 
@@ -78,6 +94,8 @@ class Walker:
         """What the last pass of a window took that was not its first; 0: there was none yet."""
         self._singly: Key | None = None
         """The end of the window in which one of several passes failed: there they go one by one."""
+        self._alone = 0
+        """So many batches yet without the others: something failed there."""
         self._ahead: tuple[str | None, Cursor] | None = None
         """A cursor of the journal's, and where it has us stand: there, or past it without having written anything."""
 
@@ -97,8 +115,9 @@ class Walker:
                 self._hunter.tell()
                 await self._worker.rest(walked.seconds)
                 continue
-            batches = await self._worker.learn(*(one.batch for one in walked), began=began)
-            for one, batch in zip(walked, batches, strict=True):
+            batches = (one.batch for one in walked.walked)
+            learned = await self._worker.learn(*batches, began=began, worked_s=walked.beside_s)
+            for one, batch in zip(walked.walked, learned, strict=True):
                 if (one.of > 1) == (passes > 1):
                     working_s = batch.seconds - batch.waited_s
                     self._chooser = self._chooser.after(batch.rows, one.keys, working_s, one.hot, ends=one.ends)
@@ -110,11 +129,17 @@ class Walker:
             return Walk.STRIPES
         return Walk.PAGES if self._plan.by_pages else Walk.KEYSET
 
-    async def _batch(self, session: BatchSession, timeouts: Timeouts) -> list[_Walked] | _Otherwise | None:
-        """One batch from where the cursor stands, or several light ones; None where nothing is above it."""
+    async def _batch(self, session: BatchSession, timeouts: Timeouts) -> _Stretch | _Otherwise | None:
+        """The next batch from where the cursor stands, or several; None where nothing is above it."""
         at = self._worker.position
         if at.walked:
             return None
+        if self._worker.crew is not None and not self._hunter.hunt.on:
+            if not self._alone:
+                together = await self._fill_together(session, self._worker.crew, at, timeouts)
+                if together is not None:
+                    return together
+            self._alone = max(0, self._alone - 1)
         stand = await self._stand(session, at, timeouts)
         if stand is None:
             await row.note_walked(session.session, at)
@@ -159,7 +184,7 @@ class Walker:
     def _hunts(self, leg: Leg) -> bool:
         return self._hunter.hunt.on and not leg.by_pages
 
-    async def _fill_one(self, session: BatchSession, stand: _Stand, timeouts: Timeouts) -> list[_Walked] | _Otherwise:
+    async def _fill_one(self, session: BatchSession, stand: _Stand, timeouts: Timeouts) -> _Stretch | _Otherwise:
         """The next batch of the present window: the pass under way, or a piece of it."""
         began, at = self._clock.monotonic(), self._worker.position
         leg, place, window, looked_s = stand.leg, stand.place, stand.window, stand.looked_s
@@ -182,7 +207,7 @@ class Walker:
             return _Otherwise(self._clock.monotonic() - began + stand.looked_s)
         self._ahead = part.next, after
         batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes, heaviest=window.number == 0)
-        return [_Walked(batch, keys, filled.hot, window.of, after.window is None)]
+        return _Stretch([_Walked(batch, keys, filled.hot, window.of, after.window is None)])
 
     def _part(
         self, scanned: int, statements: Statements, lo: Key | None, hi: Key, take: int, window: Window, after: Cursor
@@ -208,7 +233,7 @@ class Walker:
 
     async def _fill_lights(
         self, session: BatchSession, stand: _Stand, count: int, timeouts: Timeouts
-    ) -> list[_Walked] | _Otherwise:
+    ) -> _Stretch | _Otherwise:
         """The next *count* passes over the present window in one message, each committed by itself: a pass is short,
         and our side would take longer between two of them than it may."""
         at, place, scanned = self._worker.position, stand.place, self._worker.position.scanned
@@ -234,10 +259,63 @@ class Walker:
         for part, one in zip(parts, filled, strict=True):
             self._worker.position = self._worker.position.after(rows=one.rows, keys=part.keys, cursor=part.next)
         self._ahead = parts[-1].next, place
-        return [
+        walked = [
             _Walked(Batch(one.rows, one.seconds, one.wal_bytes, heaviest=False), keys, one.hot, part.of, over)
             for part, one, (keys, over) in zip(parts, filled, ends, strict=True)
         ]
+        return _Stretch(walked)
+
+    async def _fill_together(
+        self, session: BatchSession, crew: Crew, at: Position, timeouts: Timeouts
+    ) -> _Stretch | None:
+        """What the crew fills above the cursor for TOGETHER_S; None where it could not begin.
+
+        The cursor moves past all that is filled without a gap. Where a piece failed we go alone as far as they went,
+        and deal with whatever that was.
+        """
+        legs, place = resumed(self._plan.legs, self._place(at))
+        if not legs or place.window is not None:
+            return None
+        leg, began, lo = legs[0], self._clock.monotonic(), place.lo
+        top, ends = await self._top(session, leg, timeouts)
+
+        async def cut() -> Piece | None:
+            nonlocal lo
+            if ends or not self._worker.goes_on or self._clock.monotonic() - began >= TOGETHER_S:
+                return None
+            keys = self._worker.pace.size
+            hi, _ = await session.edge(leg.statements, lo, top, keys, timeouts)
+            if hi is None:
+                return None
+            piece = Piece(Part(leg.statements, lo, hi, 0, None), leg.pages.rows_of(lo, hi) if leg.by_pages else keys)
+            lo = hi
+            return piece
+
+        pieces = await crew.fill(at, cut, session.images, timeouts)
+        done = [(piece, piece.filled) for piece in pieces if piece.filled is not None]
+        whole = len(list(takewhile(lambda piece: piece.filled is not None, pieces)))
+        self._alone = len(pieces) - whole
+        if not whole:
+            return None
+        edge = Cursor(pieces[whole - 1].part.hi, leg=leg.name)
+        passed = max(0, min(sum(piece.keys for piece in pieces[:whole]), self._plan.rows_estimate - at.scanned))
+        await row.move(session.session, at, edge.to_text(), passed)
+        rows, batches = at.rows_done + sum(filled.rows for _, filled in done), at.batches + len(done)
+        self._worker.position = replace(
+            at, cursor=edge.to_text(), scanned=at.scanned + passed, rows_done=rows, batches=batches
+        )
+        self._ahead = edge.to_text(), edge
+        if self._alone:  # what became of the others only the row tells
+            await self._worker.stand_again(session)
+        took_s = self._clock.monotonic() - began
+        beside = min(1.0, took_s / max(1e-9, sum(filled.seconds for _, filled in done)))
+        walked = [  # the WAL of them all is in the figure of each
+            _Walked(
+                Batch(filled.rows, filled.seconds, round(filled.wal_bytes * beside)), piece.keys, filled.hot, 1, True
+            )
+            for piece, filled in done
+        ]
+        return _Stretch(walked, took_s)
 
     def _place(self, at: Position) -> Cursor:
         """Where we stand; after a failover it may be where we were before."""

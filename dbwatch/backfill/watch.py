@@ -39,8 +39,8 @@ class Watch:
     ) -> None:
         self.reading: Reading | None = None
         """The newest one; its age tells whether it is worth anything."""
-        self.worker: int | None = None
-        """The worker's backend; None while there is none, and behind a pooler."""
+        self.workers: tuple[int, ...] = ()
+        """Our backends that fill; none while there is none, and behind a pooler."""
         self.heard: Callable[[Reading], None] = lambda _: None
         """Told of each new reading, at once."""
         self.heap: Heap | None = None
@@ -107,7 +107,7 @@ class Watch:
         return await session.values(query(name, session.server_version), parameters, within=ANSWER_S)
 
     async def _blocking(self, session: Session, asked: float) -> Reading:
-        rows = await self._ask(session, "backfill-health", {"worker": self.worker})
+        rows = await self._ask(session, "backfill-health", {"workers": list(self.workers)})
         waiters, replicas, holders = [], [], []
         waits: float | None = None
         seen = self._first_seen
@@ -135,7 +135,7 @@ class Watch:
 
     async def _holds(self, session: Session) -> tuple[tuple[Slot, ...], tuple[Holder, ...]]:
         slots, holders = [], []
-        rows = await self._ask(session, "backfill-health-holds", {"worker": self.worker})
+        rows = await self._ask(session, "backfill-health-holds", {"workers": list(self.workers)})
         for kind, foreign, status, seconds, safe, kept, xmin in rows:
             name = one_line(foreign, 80)
             if kind == "slot":

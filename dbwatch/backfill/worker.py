@@ -17,6 +17,7 @@ from dbwatch.backfill.answer import answer
 from dbwatch.backfill.batch import BatchSession, Timeouts
 from dbwatch.backfill.claim import Claimed
 from dbwatch.backfill.control import Control
+from dbwatch.backfill.crew import Crew
 from dbwatch.backfill.health import Gate, Reading, Thresholds
 from dbwatch.backfill.images import Images
 from dbwatch.backfill.orders import LOOK_EVERY_S, Orders
@@ -126,6 +127,8 @@ class BatchWorker:
         self._orders = orders
         self._images = images
         self._stands = stands
+        self.crew = Crew(connector, plan.spec.workers) if plan.spec.workers > 1 else None
+        """Those who fill beside us; None: we are alone."""
         self.pace = Pace.starting(plan.spec.batch_time_ms / 1000, plan.spec.rows_per_second)
         self._connector = connector
         self._plan = plan
@@ -147,6 +150,8 @@ class BatchWorker:
         self._seen: tuple[object, ...] = ()
         """What the gate was last asked about, and when."""
         watch.heard = self._hear
+        if self.crew is not None:
+            self.crew.joined = self._told_who
         self._use(session)
 
     async def carry_out(self, work: Callable[[BatchSession, Timeouts], Awaitable[T]], *, last_words: bool = False) -> T:
@@ -179,9 +184,15 @@ class BatchWorker:
             finally:
                 self._under_way = False
 
-    async def learn(self, *batches: Batch, began: float) -> tuple[Batch, ...]:
+    @property
+    def goes_on(self) -> bool:
+        """Whether a further batch may begin, as far as is known at this instant."""
+        held = self._control.stopping or self._control.paused_because is not None or self._cancelled_because
+        return self._gate.open and not held
+
+    async def learn(self, *batches: Batch, began: float, worked_s: float | None = None) -> tuple[Batch, ...]:
         """Takes committed batches into the pace, tells of them, and rests as the duty asks; each with what it
-        waited."""
+        waited. *worked_s*: how long they took side by side; else they came one after the other."""
         reading = self._watch.reading
         if reading is not None and reading.at >= began and reading.worker_waits_s is not None:
             waits_s = reading.worker_waits_s
@@ -191,7 +202,8 @@ class BatchWorker:
             self._reporter.batch(batch)
         self._beat_at = self._clock.monotonic()
         self.tell(State.RUNNING, why_slow(self.pace, self._gate, self._reporter.overridden))
-        await self.rest(sum(batch.seconds for batch in batches), sum(batch.rows for batch in batches))
+        took_s = sum(batch.seconds for batch in batches) if worked_s is None else worked_s
+        await self.rest(took_s, sum(batch.rows for batch in batches))
         return batches
 
     async def rest(self, worked_s: float, rows: int = 0) -> None:
@@ -219,6 +231,8 @@ class BatchWorker:
         if self._cancelling is not None:
             self._cancelling.cancel()
             await asyncio.wait({self._cancelling}, timeout=1.0)
+        if self.crew is not None:
+            await self.crew.disband()
         if self._session is not None:
             await self._session.session.close()
             self._session = None
@@ -287,6 +301,8 @@ class BatchWorker:
         if session is not None and session.session.alive:
             with contextlib.suppress(psycopg.Error):  # then the batch ends by itself, or by its statement_timeout
                 await session.session.cancel()
+        if self.crew is not None:
+            await self.crew.cancel()
 
     async def _beat(self) -> None:
         now = self._clock.monotonic()
@@ -330,8 +346,14 @@ class BatchWorker:
     def _use(self, session: BatchSession) -> None:
         session.images = self._images
         self._session = session
-        self._reporter.worker = session.worker
-        self._watch.worker = session.worker.pid if session.worker else None
+        self._told_who()
+
+    def _told_who(self) -> None:
+        """Tells who works: some of our backends came or went."""
+        worker = self._session.worker if self._session is not None else None
+        crew = self.crew.workers if self.crew is not None else ()
+        self._reporter.worker, self._reporter.crew = worker, crew
+        self._watch.workers = tuple(each.pid for each in ((worker, *crew) if worker else crew))
 
     async def _adopt(self, session: BatchSession) -> None:
         """Takes over what the row says: the only answer to what became of a batch whose COMMIT was not answered.

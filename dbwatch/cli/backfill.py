@@ -264,6 +264,7 @@ def plan_json(found: Plan) -> dict[str, Any]:
         "forecast": asdict(found.forecast) if found.forecast else None,
         "batch_time_ms": found.spec.batch_time_ms,
         "rows_per_second": found.spec.rows_per_second,
+        "workers": found.spec.workers,
         "rows_estimate": found.rows_estimate,
         "pending_estimate": found.pending_estimate,
         "estimated_by": found.estimated_by,

@@ -128,6 +128,10 @@ def backfill(
         ),
     ] = False,
     again: Annotated[bool, Parameter(help="Do it again though it was finished before.")] = False,
+    workers: Annotated[
+        int,
+        Parameter(help="Connections that fill side by side, in mode pending; a server with idle cores gains by it."),
+    ] = 1,
     walk: Annotated[
         Literal["auto", "keyset", "pages", "stripes"],
         Parameter(help="How to walk the table: plainly by keys or by pages, or in stripes; auto times what can pay."),
@@ -164,7 +168,7 @@ def backfill(
         raise UsageError("the batch time cannot be read", why=str(error)) from None
     spec = Spec(
         table, assignments, where, key, mode,
-        batch_time_ms=batch_ms, rows_per_second=rows_per_second, walk=Walk(walk),
+        batch_time_ms=batch_ms, rows_per_second=rows_per_second, workers=workers, walk=Walk(walk),
         undo=undo, quarantine=quarantine, without=tuple(without or ()),
         same=same,
     )  # fmt: skip

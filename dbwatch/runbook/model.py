@@ -148,6 +148,8 @@ class Backfill(_Step):
     """How long a batch should take; half of it while others work on the server."""
     rows_per_second: int | None = Field(default=None, ge=1, examples=[5000])
     """It fills no more than so many; otherwise it goes as fast as the server's health allows."""
+    workers: int = Field(default=1, ge=1, le=16)
+    """Connections that fill side by side, in mode `pending`; a server with idle cores gains by it."""
     undo: bool = Field(default=False, examples=[True])
     """Keep what is overwritten, so that an abort brings it back; a column that the window makes needs none of that."""
     quarantine: int = Field(default=100, ge=0, le=1_000_000)
@@ -158,12 +160,18 @@ class Backfill(_Step):
     """Health signals that it does not look at, such as `"lag"`; `dbwatch backfill --help` lists them."""
 
     @model_validator(mode="after")
-    def _same_needs_pending(self) -> Backfill:
+    def _some_need_pending(self) -> Backfill:
         if self.same is not None and self.mode == "once":
             raise refuse(
                 'in mode "once" nothing in a row tells whether it was filled, and "same" has to hold for those',
                 'leave it out, or choose mode = "pending"',
                 at="same",
+            )
+        if self.workers > 1 and self.mode == "once":
+            raise refuse(
+                'in mode "once" only one cursor keeps a row from being set twice, so that one worker has to do',
+                'leave "workers" out, or choose mode = "pending"',
+                at="workers",
             )
         return self
 

@@ -34,6 +34,7 @@ def asked(spec: model.Backfill) -> Spec:
         mode=spec.mode,
         batch_time_ms=round(spec.batch_time * 1000),
         rows_per_second=spec.rows_per_second,
+        workers=spec.workers,
         undo=spec.undo,
         quarantine=spec.quarantine,
         without=spec.without,
@@ -131,8 +132,9 @@ async def _stop(kit: Kit, scribe: _Scribe) -> None:
     """On a stop the batch is finished; where the hand says at once, its backend is cancelled."""
     await kit.stop.wait()
     kit.hand.stop()
-    worker = scribe.last.worker if scribe.last is not None else None
-    if kit.hand.aborting and worker is not None:
+    last = scribe.last
+    workers = [worker for worker in (last.worker, *last.crew) if worker is not None] if last is not None else []
+    for worker in workers if kit.hand.aborting else ():
         try:
             await signal(await kit.control.session(), worker.pid, worker.backend_start, terminate=False)
         except (DbwatchError, psycopg.Error):

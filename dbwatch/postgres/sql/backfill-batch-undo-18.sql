@@ -17,7 +17,7 @@ kept AS (
 moved AS (
     UPDATE dbwatch.backfill AS b
     SET
-        cursor = %(next)s,
+        cursor = {next},
         rows_done = b.rows_done + (SELECT count(*) FROM filled),
         scanned = b.scanned + %(scanned)s,
         batches = b.batches + 1,
@@ -25,7 +25,7 @@ moved AS (
         beat_at = clock_timestamp()
     WHERE
         b.id = %(id)s AND b.epoch = %(epoch)s
-        AND b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s
+        AND {stands}
     RETURNING 1
 )
 SELECT

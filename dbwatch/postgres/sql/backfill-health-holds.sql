@@ -7,7 +7,7 @@ sessions AS (
     SELECT a.*
     FROM pg_catalog.pg_stat_get_activity(NULL) AS a
     WHERE
-        a.pid <> pg_catalog.pg_backend_pid() AND a.pid IS DISTINCT FROM %(worker)s::int
+        a.pid <> pg_catalog.pg_backend_pid() AND NOT a.pid = ANY(%(workers)s::int[])
         AND (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)
         AND a.backend_type <> 'autovacuum worker'
 )

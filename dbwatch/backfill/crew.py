@@ -1,0 +1,109 @@
+"""Several connections that fill disjoint parts of a table side by side, while the worker's own cuts them.
+
+What they do moves no cursor: it counts its rows in the backfill's row, under the epoch, and the cursor follows once all
+below it is filled. So a part may be filled again after a crash, which is harmless where SET makes WHERE untrue, and
+only there. They never deal with trouble: what fails is left to the worker, which comes by again alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from dbwatch.backfill.batch import BatchSession, Filled, Part, Timeouts
+from dbwatch.backfill.images import Images
+from dbwatch.backfill.progress import Worker
+from dbwatch.backfill.row import Position
+from dbwatch.backfill.trouble import EXPECTED
+from dbwatch.postgres.session import Connector
+
+
+@dataclass(slots=True)
+class Piece:
+    """A part that was cut, and what became of it."""
+
+    part: Part
+    keys: int
+    filled: Filled | None = None
+    """None: it failed, or it is not known whether it was committed."""
+
+
+Cut = Callable[[], Awaitable[Piece | None]]
+
+
+class Crew:
+    """The connections, opened when they are first needed; ended by `disband`."""
+
+    def __init__(self, connector: Connector, hands: int) -> None:
+        self._connector = connector
+        self._hands: list[BatchSession | None] = [None] * hands
+        self.joined: Callable[[], None] = lambda: None
+        """Called where a connection came or went."""
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """Their backends; none behind a pooler."""
+        return tuple(hand.worker for hand in self._hands if hand is not None and hand.worker is not None)
+
+    async def fill(self, at: Position, cut: Cut, images: Images | None, timeouts: Timeouts) -> list[Piece]:
+        """Fills what *cut* gives until it gives None or one fails: all pieces, in the order in which they were cut.
+
+        Raises what *cut* raises; the connections are severed then.
+        """
+        pieces: list[Piece] = []
+        cutting, failed = asyncio.Lock(), asyncio.Event()
+
+        async def work(number: int) -> None:
+            try:
+                hand = await self._hand(number)
+            except EXPECTED:
+                return  # the others do without it
+            hand.images = images
+            while not failed.is_set():
+                async with cutting:
+                    piece = None if failed.is_set() else await cut()
+                    if piece is None:
+                        return
+                    pieces.append(piece)
+                try:
+                    piece.filled = await hand.fill_beside(at, piece.part, timeouts)
+                except EXPECTED:
+                    failed.set()
+                    await hand.rollback()
+
+        tasks = [asyncio.create_task(work(n), name=f"backfill hand {n}") for n in range(len(self._hands))]
+        try:
+            await asyncio.gather(*tasks)
+        except BaseException:
+            self.sever()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=1.0)
+            raise
+        return pieces
+
+    async def cancel(self) -> None:
+        """Has the server cancel what they do, as far as it hears of it."""
+        hands = [hand.session for hand in self._hands if hand is not None and hand.session.alive]
+        await asyncio.gather(*(session.cancel() for session in hands), return_exceptions=True)
+
+    def sever(self) -> None:
+        """Shuts the connections at once."""
+        for hand in self._hands:
+            if hand is not None:
+                hand.session.sever()
+
+    async def disband(self) -> None:
+        """Ends the connections."""
+        for number, hand in enumerate(self._hands):
+            self._hands[number] = None
+            if hand is not None:
+                await hand.session.close()
+
+    async def _hand(self, number: int) -> BatchSession:
+        hand = self._hands[number]
+        if hand is None or not hand.session.alive:
+            hand = self._hands[number] = await BatchSession.open(self._connector)
+            self.joined()
+        return hand

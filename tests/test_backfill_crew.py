@@ -1,0 +1,163 @@
+"""Several workers fill side by side: each row once, whatever becomes of one of them or of all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import pytest
+from ledger import QUICK, WORKER_WAITS, Ledger, run_elsewhere, wait_for
+from servers import Database
+
+from dbwatch.backfill.batch import BatchSession
+from dbwatch.backfill.plan import Spec
+from dbwatch.backfill.progress import State
+from dbwatch.backfill.walk import Walk
+from dbwatch.errors import Refused, UsageError
+
+SIDE = Spec(table="t", set="v = v + 1", where="v = 0", workers=4, batch_time_ms=10)
+ROWS = "SELECT generate_series(2, 40000, 2)"
+COUNTED = "SELECT rows_done, batches FROM dbwatch.backfill"
+
+
+async def finished(ledger: Ledger, spec: Spec = SIDE, rows: int = 20_000) -> None:
+    """It runs to its end now; each row was set once, and is counted once."""
+    result = await ledger.run(spec)
+    assert (result.outcome, result.rows, result.pending) == (State.DONE, rows, 0)
+    assert await ledger.violations() == []
+    assert await ledger.database.sql(COUNTED) == [(result.rows, result.batches)]
+
+
+@pytest.mark.parametrize("walk", [Walk.AUTO, Walk.KEYSET])
+async def test_each_row_is_filled_once_by_several_at_a_time(any_db: Database, walk: Walk) -> None:
+    ledger = await Ledger.make(any_db, ROWS)
+    backfill, scene = await ledger.backfill(replace(SIDE, walk=walk))
+    result = await backfill.run()
+    assert (result.outcome, result.rows) == (State.DONE, 20_000)
+    assert await ledger.violations() == []
+    assert await any_db.sql(COUNTED) == [(20_000, result.batches)]
+    assert max(len({*p.crew, p.worker}) for p in scene.told) == 5
+    fractions = [p.fraction for p in scene.told]
+    assert fractions == sorted(fractions)
+    assert await any_db.sql("SELECT DISTINCT left(application_name, 14) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name ~ '^dbwatch'") == []  # fmt: skip
+
+
+async def test_they_fill_at_the_same_time(db18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way, most = 0, 0
+    fill_beside = BatchSession.fill_beside
+
+    async def watched(self: BatchSession, *args: object) -> object:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await fill_beside(self, *args)  # type: ignore[arg-type]
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(BatchSession, "fill_beside", watched)
+    await finished(await Ledger.make(db18, ROWS))
+    assert most > 1
+
+
+async def test_partitions_and_what_is_kept_for_the_way_back(db18: Database) -> None:
+    await db18.sql(
+        "CREATE TABLE t (id int, v int NOT NULL DEFAULT 0, PRIMARY KEY (id)) PARTITION BY RANGE (id)",
+        *(f"CREATE TABLE t{n} PARTITION OF t FOR VALUES FROM ({n * 5000}) TO ({n * 5000 + 5000})" for n in range(4)),
+        "INSERT INTO t SELECT generate_series(0, 19999)",
+        "ANALYZE t",
+    )
+    ledger = Ledger(db18)
+    await Ledger(db18).database.sql("SELECT 1")
+    from dbwatch.journal import schema
+
+    await schema.ensure(db18.connector)
+    result = await ledger.run(replace(SIDE, undo=True))
+    assert (result.outcome, result.rows, result.pending) == (State.DONE, 20_000, 0)
+    kept = await db18.sql(f"SELECT count(*), count(*) FILTER (WHERE old_1 <> 0 OR new_1 <> 1) FROM {result.images}")
+    assert kept == [(20_000, 0)]
+
+
+async def test_killed_and_started_again_it_goes_on(db: Database) -> None:
+    ledger = await Ledger.make(db, ROWS)
+    for where in (8_000, 30_000):
+        holder = await db.foreign("the row it is killed at", autocommit=False)
+        await holder.execute(f"SELECT FROM t WHERE id >= {where} AND v = 0 ORDER BY id LIMIT 1 FOR UPDATE".encode())
+        process = await run_elsewhere(db.dsn, SIDE)
+        await wait_for(db, WORKER_WAITS)
+        process.kill()
+        await process.wait()
+        await holder.rollback()
+    await finished(ledger)
+
+
+async def test_a_worker_that_is_ended_holds_up_nobody(db: Database) -> None:
+    ledger = await Ledger.make(db, ROWS)
+    backfill, scene = await ledger.backfill(replace(SIDE, rows_per_second=8_000))
+    running = asyncio.create_task(backfill.run())
+    for done in (0, 6_000):
+        seen = await scene.until(lambda p, done=done: len(p.crew) > 1 and p.rows_done > done)
+        await db.sql(f"SELECT pg_terminate_backend({seen.crew[0].pid})")
+    result = await running
+    assert (result.outcome, result.rows) == (State.DONE, 20_000)
+    assert await ledger.violations() == []
+    assert await db.sql(COUNTED) == [(20_000, result.batches)]
+
+
+async def test_a_row_that_is_locked_is_waited_for(db: Database) -> None:
+    ledger = await Ledger.make(db, ROWS)
+    holder = await db.foreign("reports", autocommit=False)
+    await holder.execute("SELECT FROM t WHERE id = 20000 FOR UPDATE")
+    backfill, scene = await ledger.backfill(SIDE, thresholds=QUICK)
+    running = asyncio.create_task(backfill.run())
+    await scene.until(lambda p: p.state is State.THROTTLED and "waits" in p.reason or "lock" in p.reason)
+    await holder.rollback()
+    assert (await running).outcome is State.DONE
+    assert await ledger.violations() == []
+
+
+async def test_poison_is_set_aside_and_all_else_is_filled(db: Database) -> None:
+    ledger = await Ledger.make(db, ROWS)
+    await db.sql("ALTER TABLE t ADD CONSTRAINT good CHECK (id % 9000 <> 0 OR v = 0)")
+    result = await ledger.run(SIDE)
+    assert (result.outcome, result.rows, result.quarantined) == (State.DONE, 19_996, 4)
+    assert [times for _, times, _ in await ledger.violations()] == [0] * 4
+
+
+async def test_two_that_start_at_once_do_not_both(db18: Database) -> None:
+    ledger = await Ledger.make(db18, ROWS)
+    results = await asyncio.gather(ledger.run(SIDE), ledger.run(SIDE), return_exceptions=True)
+    assert sum(isinstance(each, Refused) for each in results) <= 1
+    with contextlib.suppress(Refused):
+        await ledger.run(SIDE)
+    assert await ledger.violations() == []
+
+
+async def test_a_stop_ends_all_of_them_between_two_batches(db18: Database) -> None:
+    ledger = await Ledger.make(db18, ROWS)
+    backfill, scene = await ledger.backfill(replace(SIDE, rows_per_second=10_000))
+    running = asyncio.create_task(backfill.run())
+    await scene.until(lambda p: p.rows_done > 0)
+    scene.control.stop()
+    assert (await asyncio.wait_for(running, 5)).outcome is State.STOPPED
+    [(done,)] = await db18.sql("SELECT count(*) FROM t WHERE v = 1")
+    assert (await db18.sql(COUNTED))[0][0] == done
+    await finished(ledger)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"mode": "once", "where": "true"}, "one cursor keeps a row"),
+        ({"walk": Walk.STRIPES}, "in stripes they would keep"),
+        ({"workers": 0}, "0 workers are out of range"),
+        ({"workers": 17}, "17 workers are out of range"),
+    ],
+)
+async def test_what_cannot_be_done_side_by_side_is_refused(
+    db18: Database, changes: dict[str, object], why: str
+) -> None:
+    ledger = await Ledger.make(db18)
+    with pytest.raises(UsageError, match=why):
+        await ledger.plan(replace(SIDE, **changes))  # type: ignore[arg-type]
