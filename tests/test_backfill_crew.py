@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from ledger import QUICK, WORKER_WAITS, Ledger, run_elsewhere, wait_for
+from proxy import FaultProxy
 from servers import Database
 
 from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.walk import Walk
-from dbwatch.errors import Refused, UsageError
+from dbwatch.errors import Fenced, Refused, UsageError
+from dbwatch.journal import schema
+from dbwatch.postgres.session import Connector
 
 SIDE = Spec(table="t", set="v = v + 1", where="v = 0", workers=4, batch_time_ms=10)
 ROWS = "SELECT generate_series(2, 40000, 2)"
@@ -40,19 +44,18 @@ async def test_each_row_is_filled_once_by_several_at_a_time(any_db: Database, wa
     assert max(len({*p.crew, p.worker}) for p in scene.told) == 5
     fractions = [p.fraction for p in scene.told]
     assert fractions == sorted(fractions)
-    assert await any_db.sql("SELECT DISTINCT left(application_name, 14) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name ~ '^dbwatch'") == []  # fmt: skip
 
 
 async def test_they_fill_at_the_same_time(db18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way, most = 0, 0
     fill_beside = BatchSession.fill_beside
 
-    async def watched(self: BatchSession, *args: object) -> object:
+    async def watched(self: BatchSession, *args: Any) -> Any:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         try:
-            return await fill_beside(self, *args)  # type: ignore[arg-type]
+            return await fill_beside(self, *args)
         finally:
             under_way -= 1
 
@@ -68,14 +71,10 @@ async def test_partitions_and_what_is_kept_for_the_way_back(db18: Database) -> N
         "INSERT INTO t SELECT generate_series(0, 19999)",
         "ANALYZE t",
     )
-    ledger = Ledger(db18)
-    await Ledger(db18).database.sql("SELECT 1")
-    from dbwatch.journal import schema
-
     await schema.ensure(db18.connector)
-    result = await ledger.run(replace(SIDE, undo=True))
+    result = await Ledger(db18).run(replace(SIDE, undo=True))
     assert (result.outcome, result.rows, result.pending) == (State.DONE, 20_000, 0)
-    kept = await db18.sql(f"SELECT count(*), count(*) FILTER (WHERE old_1 <> 0 OR new_1 <> 1) FROM {result.images}")
+    kept = await db18.sql(f"SELECT count(*), count(*) FILTER (WHERE old_1 <> 0 OR new_1 <> 1) FROM {result.images}")  # noqa: S608  # ours
     assert kept == [(20_000, 0)]
 
 
@@ -105,13 +104,49 @@ async def test_a_worker_that_is_ended_holds_up_nobody(db: Database) -> None:
     assert await db.sql(COUNTED) == [(20_000, result.batches)]
 
 
+async def test_answers_to_their_commits_are_lost(db: Database, proxy_to: FaultProxy.Factory) -> None:
+    ledger = await Ledger.make(db, ROWS)
+    proxy = await proxy_to(db.dsn)
+    ledger.connector = Connector(proxy.dsn)
+    backfill, scene = await ledger.backfill(replace(SIDE, rows_per_second=8_000))
+    running = asyncio.create_task(backfill.run())
+    for done in (0, 4_000, 9_000):
+        await scene.until(lambda p, done=done: p.rows_done > done)
+        proxy.drop_answer_to(b"one batch of a backfill")
+    result = await running
+    assert (result.outcome, result.rows) == (State.DONE, 20_000)
+    assert await ledger.violations() == []
+    assert await db.sql(COUNTED) == [(20_000, result.batches)]
+
+
+async def test_a_worker_of_before_that_wakes_up_late_is_fenced(db18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = await Ledger.make(db18, ROWS)
+    backfill, _ = await ledger.backfill(SIDE)
+    asleep, awake = asyncio.Event(), asyncio.Event()
+    fill_beside = BatchSession.fill_beside
+
+    async def slept(self: BatchSession, *args: Any) -> Any:
+        asleep.set()
+        await awake.wait()
+        return await fill_beside(self, *args)
+
+    monkeypatch.setattr(BatchSession, "fill_beside", slept)
+    old = asyncio.create_task(backfill.run())
+    await asleep.wait()
+    await db18.sql("UPDATE dbwatch.backfill SET epoch = epoch + 1, owner = 'somebody else'")
+    awake.set()
+    with pytest.raises(Fenced, match="taken over"):
+        await old
+    assert await db18.sql("SELECT count(*) FROM t WHERE v <> 0") == [(0,)]
+
+
 async def test_a_row_that_is_locked_is_waited_for(db: Database) -> None:
     ledger = await Ledger.make(db, ROWS)
     holder = await db.foreign("reports", autocommit=False)
     await holder.execute("SELECT FROM t WHERE id = 20000 FOR UPDATE")
     backfill, scene = await ledger.backfill(SIDE, thresholds=QUICK)
     running = asyncio.create_task(backfill.run())
-    await scene.until(lambda p: p.state is State.THROTTLED and "waits" in p.reason or "lock" in p.reason)
+    await scene.until(lambda p: (p.state is State.THROTTLED and "waits" in p.reason) or "lock" in p.reason)
     await holder.rollback()
     assert (await running).outcome is State.DONE
     assert await ledger.violations() == []

@@ -4,6 +4,7 @@ Several workers walk plainly, without windows, each piece the next one that nobo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -278,17 +279,18 @@ class Walker:
             return None
         leg, began, lo = legs[0], self._clock.monotonic(), place.lo
         top, ends = await self._top(session, leg, timeouts)
+        left = self._worker.pace.most_per_s or sys.maxsize
 
         async def cut() -> Piece | None:
-            nonlocal lo
-            if ends or not self._worker.goes_on or self._clock.monotonic() - began >= TOGETHER_S:
+            nonlocal lo, left
+            if ends or left <= 0 or not self._worker.goes_on or self._clock.monotonic() - began >= TOGETHER_S:
                 return None
-            keys = self._worker.pace.size
+            keys = min(left, self._worker.pace.size)
             hi, _ = await session.edge(leg.statements, lo, top, keys, timeouts)
             if hi is None:
                 return None
             piece = Piece(Part(leg.statements, lo, hi, 0, None), leg.pages.rows_of(lo, hi) if leg.by_pages else keys)
-            lo = hi
+            lo, left = hi, left - piece.keys
             return piece
 
         pieces = await crew.fill(at, cut, session.images, timeouts)

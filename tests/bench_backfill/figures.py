@@ -6,6 +6,7 @@ from bench_backfill.values import Contender, Figure, Goal, Kind, Measure, Table
 
 DBWATCH = Contender("dbwatch", Kind.TOOL)
 KEYSET = Contender("dbwatch, keyset", Kind.TOOL, ("--walk", "keyset"))
+FOUR = Contender("dbwatch, 4 workers", Kind.TOOL, ("--workers", "4"))
 UNDO = Contender("dbwatch, undo", Kind.TOOL, ("--undo",))
 WHOLE = Contender("one UPDATE", Kind.RIVAL, ("whole",))
 ALONE = Contender("nobody", Kind.NOBODY)
@@ -139,6 +140,7 @@ MEASURED = (
     ),
     Figure("toast", "a TOASTed value of 3 kB in each row", Table("toast", also=_TOAST, share=0.2), THREE),
     Figure("checkpoint", "a checkpoint in mid-run", SEQUENTIAL, THREE, checkpoint=True),
+    Figure("workers", "four workers side by side", SEQUENTIAL, (DBWATCH, KEYSET, FOUR, WHOLE)),
     Figure("undo", "with what it overwrites kept", SEQUENTIAL, (DBWATCH, UNDO, WHOLE)),
 )
 

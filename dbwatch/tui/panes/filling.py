@@ -145,7 +145,8 @@ def _what_for(progress: BackfillProgress) -> Iterator[Content]:
     if progress.heap is not None:
         yield line("bloat", Content(bloat(progress)))
     if progress.worker is not None:
-        yield line("backend", Content(f"{progress.worker.pid}"))
+        beside = f", {len(progress.crew)} fill beside it" if progress.crew else ""
+        yield line("backend", Content(f"{progress.worker.pid}{beside}"))
 
 
 HOW = {Walk.STRIPES: "in stripes", Walk.PAGES: "plainly, by pages"}
