@@ -16,7 +16,11 @@ from dbwatch.backfill.images import Images
 from dbwatch.backfill.progress import Worker
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.trouble import EXPECTED
+from dbwatch.clock import Clock
 from dbwatch.postgres.session import Connector
+
+AGAIN_AFTER_S = 30.0
+"""How long we do without a connection that could not be made."""
 
 
 @dataclass(slots=True)
@@ -35,9 +39,12 @@ Cut = Callable[[], Awaitable[Piece | None]]
 class Crew:
     """The connections, opened when they are first needed; ended by `disband`."""
 
-    def __init__(self, connector: Connector, hands: int) -> None:
+    def __init__(self, connector: Connector, clock: Clock, hands: int) -> None:
         self._connector = connector
+        self._clock = clock
         self._hands: list[BatchSession | None] = [None] * hands
+        self._not_before = [float("-inf")] * hands
+        """When each may connect again."""
         self.joined: Callable[[], None] = lambda: None
         """Called where a connection came or went."""
 
@@ -55,9 +62,8 @@ class Crew:
         cutting, failed = asyncio.Lock(), asyncio.Event()
 
         async def work(number: int) -> None:
-            try:
-                hand = await self._hand(number)
-            except EXPECTED:
+            hand = await self._hand(number)
+            if hand is None:
                 return  # the others do without it
             hand.images = images
             while not failed.is_set():
@@ -101,9 +107,16 @@ class Crew:
             if hand is not None:
                 await hand.session.close()
 
-    async def _hand(self, number: int) -> BatchSession:
+    async def _hand(self, number: int) -> BatchSession | None:
         hand = self._hands[number]
-        if hand is None or not hand.session.alive:
+        if hand is not None and hand.session.alive:
+            return hand
+        if self._clock.monotonic() < self._not_before[number]:
+            return None
+        try:
             hand = self._hands[number] = await BatchSession.open(self._connector)
-            self.joined()
+        except EXPECTED:
+            self._not_before[number] = self._clock.monotonic() + AGAIN_AFTER_S
+            return None
+        self.joined()
         return hand

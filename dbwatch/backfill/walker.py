@@ -95,6 +95,8 @@ class Walker:
         """What the last pass of a window took that was not its first; 0: there was none yet."""
         self._singly: Key | None = None
         """The end of the window in which one of several passes failed: there they go one by one."""
+        self._unsure = False
+        """What others did is known to the row only."""
         self._alone = 0
         """So many batches yet without the others: something failed there."""
         self._ahead: tuple[str | None, Cursor] | None = None
@@ -136,6 +138,9 @@ class Walker:
         if at.walked:
             return None
         if self._worker.crew is not None and not self._hunter.hunt.on:
+            if self._unsure:
+                await self._worker.stand_again(session)
+                self._unsure, at = False, self._worker.position
             if not self._alone:
                 together = await self._fill_together(session, self._worker.crew, at, timeouts)
                 if together is not None:
@@ -293,10 +298,12 @@ class Walker:
             lo, left = hi, left - piece.keys
             return piece
 
+        self._unsure = True
         pieces = await crew.fill(at, cut, session.images, timeouts)
         done = [(piece, piece.filled) for piece in pieces if piece.filled is not None]
         whole = len(list(takewhile(lambda piece: piece.filled is not None, pieces)))
         self._alone = len(pieces) - whole
+        self._unsure = len(done) < len(pieces)
         if not whole:
             return None
         edge = Cursor(pieces[whole - 1].part.hi, leg=leg.name)
@@ -307,8 +314,6 @@ class Walker:
             at, cursor=edge.to_text(), scanned=at.scanned + passed, rows_done=rows, batches=batches
         )
         self._ahead = edge.to_text(), edge
-        if self._alone:  # what became of the others only the row tells
-            await self._worker.stand_again(session)
         took_s = self._clock.monotonic() - began
         beside = min(1.0, took_s / max(1e-9, sum(filled.seconds for _, filled in done)))
         walked = [  # the WAL of them all is in the figure of each
