@@ -37,7 +37,7 @@ async def test_a_session_that_we_block_pauses_us_and_is_named(db: Database) -> N
     running = asyncio.create_task(backfill.run())
     await wait_for(db, WORKER_WAITS)
     victim = await db.foreign("shop")
-    wanting = asyncio.create_task(victim.execute("UPDATE t SET pad = 'a' WHERE id = 2"))
+    wanting = asyncio.create_task(victim.execute("UPDATE t SET pad = 'a' WHERE id = 898"))
     await wait_for(db, LONG_ENOUGH)
     await holder.rollback()
     throttled = await scene.until(lambda p: p.state is State.THROTTLED)
@@ -60,7 +60,7 @@ async def test_whom_we_block_and_who_blocks_us_is_seen_on_every_major(any_db: Da
     both = "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
     await wait_for(any_db, both)
     watch = Watch(any_db.connector, SystemClock(), Thresholds(poll_s=0.05))
-    watch.worker = ours.info.backend_pid
+    watch.workers = (ours.info.backend_pid,)
     polling = asyncio.create_task(watch.run())
     reading = await _seen(watch, lambda r: bool(r.waiters) and r.waiters[0].seconds > 0.1)
     assert [(w.pid, w.application) for w in reading.waiters] == [(victim.info.backend_pid, "victim")]

@@ -127,7 +127,7 @@ async def test_a_batch_that_harms_far_too_much_is_cancelled_and_goes_on_when_it_
     await wait_for(db, WORKER_WAITS)
     cancelled = asyncio.create_task(scene.until(lambda p: p.reason.startswith("cancelled the batch: we block ")))
     victim = await db.foreign("shop")
-    await victim.execute("UPDATE t SET pad = 'a' WHERE id = 2")  # while the row that our batch waits for is held
+    await victim.execute("UPDATE t SET pad = 'a' WHERE id = 898")  # while the row that our batch waits for is held
     assert (await cancelled).state is State.THROTTLED
     await holder.rollback()
     assert (await running).rows == 3000

@@ -13,7 +13,7 @@ from dbwatch.backfill.latency import Ledger
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.reading import Counts, Holder, Latency, Reading, Replica, Server, Slot, Table, Waiter
 from dbwatch.backfill.sight import Sight, require_seen
-from dbwatch.backfill.signals import NAMES, PAUSING, WARNING, Thresholds
+from dbwatch.backfill.signals import NAMES, PAUSING, WARNING, Memory, Thresholds
 from dbwatch.errors import Refused, UsageError
 from dbwatch.steps.heard import Heard
 
@@ -126,6 +126,15 @@ def test_twice_as_many_active_sessions_as_usual_pause_but_not_for_an_instant() -
 def test_a_few_active_sessions_on_a_quiet_server_are_no_load() -> None:
     quiet = [seen(float(at), **server(active=0)) for at in range(6)]
     assert after(Gate(), *quiet, *(seen(float(at), **server(active=9)) for at in range(6, 9))).open
+
+
+def test_others_work_here_where_most_of_the_last_looks_saw_them() -> None:
+    seen = [None, 0, 3, 2, 0, 0, None]
+    memory, told = Memory(), []
+    for at, lately in enumerate(seen, 1):
+        memory = memory.after(Reading(float(at), server=replace(SERVER, lately=lately)), Thresholds())
+        told.append(memory.others)
+    assert told == [None, False, False, True, True, False, False]
 
 
 def test_what_is_usual_is_no_load_at_all() -> None:

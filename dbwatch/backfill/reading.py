@@ -63,7 +63,7 @@ class Server:
     active: int | None
     """Sessions of others that work right now; None where privileges hide that."""
     lately: int | None
-    """The same within the last three seconds: most statements are over before anybody looks."""
+    """The same within the last second: most statements are over before anybody looks."""
     connections: int
     usable: int
     """Connections that max_connections leaves to those who are no superusers."""

@@ -99,6 +99,8 @@ class Memory:
     """Others' working sessions in the first polls, in the mean."""
     lately: tuple[int, ...] = ()
     """The same in the last three polls: an instant's burst is no load."""
+    company: tuple[int, ...] = ()
+    """Others' sessions that worked of late, in the last three polls."""
     connections: int = 0
     """As the first poll found them."""
     wal: tuple[tuple[float, int], ...] = ()
@@ -113,6 +115,11 @@ class Memory:
     server: tuple[str, str, str] | None = None
     held: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """When a holder of an xmin was first seen with it."""
+
+    @property
+    def others(self) -> bool | None:
+        """Whether others work on the server: in most of the last polls they did. None where that is not known."""
+        return sorted(self.company)[(len(self.company) - 1) // 2] > 0 if self.company else None
 
     def usual(self, thresholds: Thresholds, call_ms: float | None) -> str:
         """What was usual in the first polls, for a person; empty while that is being learnt."""
@@ -142,7 +149,9 @@ class Memory:
         return new if server is None else new._served(server, reading.at, thresholds)
 
     def _served(self, server: Server, at: float, thresholds: Thresholds) -> Memory:
-        active, lately = self.active, self.lately
+        active, lately, company = self.active, self.lately, self.company
+        if server.lately is not None:
+            company = (*company, server.lately)[-3:]
         if server.active is not None:
             lately = (*lately, server.active)[-3:]
             if self.polls <= thresholds.baseline_polls:
@@ -158,6 +167,7 @@ class Memory:
             self,
             active=active,
             lately=lately,
+            company=company,
             connections=self.connections or server.connections,
             wal=wal,
             identity=self.server,

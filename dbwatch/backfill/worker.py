@@ -270,8 +270,7 @@ class BatchWorker:
         reading = self._watch.reading
         self._see(reading)
         if reading is not None and reading.at != self.pace.felt_at:
-            others = reading.server.lately if reading.server else None
-            self.pace = self.pace.feel(self._gate.load, reading.at).among(others if others is None else others > 0)
+            self.pace = self.pace.feel(self._gate.load, reading.at).among(self._gate.memory.others)
             self._reporter.blocked = len(reading.waiters)
 
     def _see(self, reading: Reading | None) -> None:

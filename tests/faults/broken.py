@@ -27,7 +27,7 @@ Patch = Callable[[Any, str, object], None]
 Text = Callable[[str], str]
 
 BATCHES = ("backfill-batch", "backfill-batch-undo")
-CHECKED = "AND b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s"
+CHECKED = "AND {stands}"
 EPOCH = " AND b.epoch = %(epoch)s"
 FILLED = "WITH /* dbwatch */ filled AS (\n{update}\nRETURNING 1\n),\nmoved AS ("
 COUNTED = "(SELECT count(*) FROM filled)"

@@ -30,7 +30,7 @@ from faults.house import FORGETFUL
 MANY = "SELECT generate_series(2, 24000, 2)"
 BATCH = b"filled AS ("
 """In the message that carries a batch, from BEGIN to COMMIT."""
-LOCKED, BEFORE_IT = 884, 782
+LOCKED, BEFORE_IT = 476, 374
 """Rows of the first batch, in the same stripe."""
 LATER, BEFORE_LATER = 900, 798
 """The same of the last pass over the first window of stripes, which goes in one message with others."""

@@ -5,7 +5,7 @@ SELECT
     CASE
         WHEN a.told THEN
             count(*) FILTER (
-                WHERE a.other AND (a.state = 'active' OR a.state_change > clock_timestamp() - INTERVAL '3 s')
+                WHERE a.other AND (a.state = 'active' OR a.state_change > clock_timestamp() - INTERVAL '1 s')
             )
     END,
     count(*) FILTER (WHERE a.client),
