@@ -120,14 +120,14 @@ async def test_a_batch_that_harms_far_too_much_is_cancelled_and_goes_on_when_it_
     """Our batch waits for a row for half a minute, and the application for those that it holds already."""
     ledger = await Ledger.make(db)
     holder = await db.foreign("report", autocommit=False)
-    await holder.execute("SELECT FROM t WHERE id = 900 FOR UPDATE")
+    await holder.execute("SELECT FROM t WHERE id = 400 FOR UPDATE")
     patient = replace(ONCE, lock_timeout_ms=30_000)
     backfill, scene = await ledger.backfill(patient, thresholds=replace(QUICK, blocked_s=0.2))
     running = asyncio.create_task(backfill.run())
     await wait_for(db, WORKER_WAITS)
     cancelled = asyncio.create_task(scene.until(lambda p: p.reason.startswith("cancelled the batch: we block ")))
     victim = await db.foreign("shop")
-    await victim.execute("UPDATE t SET pad = 'a' WHERE id = 898")  # while the row that our batch waits for is held
+    await victim.execute("UPDATE t SET pad = 'a' WHERE id = 2")  # while the row that our batch waits for is held
     assert (await cancelled).state is State.THROTTLED
     await holder.rollback()
     assert (await running).rows == 3000
