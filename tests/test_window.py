@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import psycopg
@@ -13,6 +14,9 @@ from dbwatch.clock import SystemClock
 from dbwatch.errors import Refused
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
+from dbwatch.migration.chain import Chain
+from dbwatch.postgres.session import Session
+from dbwatch.window import survey
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.intents import Abort, RunStep, Signal, SignOff, StopOurs, ToggleBackfill
 from dbwatch.window.opening import enter
@@ -50,6 +54,26 @@ async def test_a_window_goes_there_and_back_on_every_major(any_db: Database, tmp
         await abort(conductor)
         assert conductor.state.abort.equal, conductor.state.abort.differences
     assert await shop.dump() == before
+
+
+async def test_a_step_begins_though_the_connection_dies_just_then(
+    shop18: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, dies, person = survey.committed_heads, iter([True]), asyncio.current_task()
+
+    async def read_or_die(session: Session, chain: Chain) -> frozenset[str] | None:
+        if asyncio.current_task() is person and next(dies, False):
+            session.sever()
+        return await read(session, chain)
+
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "add")
+        monkeypatch.setattr(survey, "committed_heads", read_or_die)
+        answer = await conductor.submit(RunStep("add"))
+        assert answer.taken, answer.text
+        await conductor.work.settled()
+        assert conductor.state.step("add").status is StepStatus.DONE
+    assert next(dies, None) is None
 
 
 @pytest.mark.parametrize("last", LONG)

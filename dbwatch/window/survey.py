@@ -76,13 +76,14 @@ class Survey:
         chain = await self.chain()
         if chain is None:
             return frozenset()
-        session = await self._ground.control.session()
-        found = await committed_heads(session, chain)
-        if found is None and not session.alive:
-            raise ConnectionLost("the connection was lost while the version table was read", next="it is tried again")
-        if found is None:
-            raise DbwatchError("the version table cannot be read", next="look at its locks and at our privileges")
-        return found
+        for _ in range(2):  # the first one may be dead, and nobody knew
+            session = await self._ground.control.session()
+            found = await committed_heads(session, chain)
+            if found is not None:
+                return found
+            if session.alive:
+                raise DbwatchError("the version table cannot be read", next="look at its locks and at our privileges")
+        raise ConnectionLost("the connection was lost while the version table was read", next="try it again")
 
     async def difference(self, patience_s: float) -> Residue:
         """What differs from the opening, by whose it is.
