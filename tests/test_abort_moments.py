@@ -20,12 +20,14 @@ from windows import Shop, begin_abort, driven, end_of_abort, small_shop, steps_b
 from dbwatch.clock import SystemClock
 from dbwatch.errors import ConnectionLost
 from dbwatch.journal import events as ev
+from dbwatch.migration.chain import Chain
 from dbwatch.migration.process import spawn
 from dbwatch.migration.runner import run
 from dbwatch.postgres.kept import Kept
-from dbwatch.postgres.session import Role
+from dbwatch.postgres.session import Role, Session
 from dbwatch.steps.migrate import ended
 from dbwatch.steps.step import Done, Failed
+from dbwatch.window import survey as surveying
 from dbwatch.window.intents import Abort, RunStep
 from dbwatch.window.rollback import away, lost
 from dbwatch.window.survey import Survey
@@ -91,7 +93,9 @@ async def test_two_who_confirm_the_abort_at_once_begin_one(db18: Database, tmp_p
     await went_back(shop, before)
 
 
-async def test_a_line_that_goes_while_the_version_table_is_read_is_no_refusal(db18: Database, tmp_path: Path) -> None:
+async def test_a_line_that_goes_while_the_version_table_is_read_is_no_refusal(
+    db18: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop = await small_shop(db18, tmp_path)
     async with driven(shop) as conductor:
         own = Kept(shop.db.connector.tagged("aside"), Role.CONTROL)
@@ -99,11 +103,17 @@ async def test_a_line_that_goes_while_the_version_table_is_read_is_no_refusal(db
         assert await survey.heads() == {"9a20"}
         pid = (await own.session()).pid
         await shop.db.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+        assert await survey.heads() == {"9a20"}  # on a new one
+        monkeypatch.setattr(surveying, "committed_heads", severed)
         with pytest.raises(ConnectionLost) as gone:
             await survey.heads()
         assert away(gone.value)
-        assert await survey.heads() == {"9a20"}
         await own.close()
+
+
+async def severed(session: Session, _: Chain) -> None:
+    """It is lost while it reads."""
+    session.sever()
 
 
 async def test_a_step_that_a_restart_kept_from_beginning_may_be_run_again(

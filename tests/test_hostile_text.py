@@ -58,11 +58,10 @@ async def stream_of(command: Sequence[str], size: tuple[int, int], folder: Path)
 
 
 async def leave(shown: Terminal) -> None:
-    """Leaves by `q`, and by `y` once that is asked; what is pressed before means nothing there."""
-    shown.press("q")
-    for _ in range(20):
+    """Leaves by `q`, which closes a dialog that is still open, and by `y` once that is asked."""
+    for key in ("q", "y") * 20:
         with suppress(OSError):
-            shown.press("y")
+            shown.press(key)
         with suppress(AssertionError):
             assert await shown.ended(0.5) == 0, shown.text
             return
