@@ -45,13 +45,14 @@ class Crew:
         self._hands: list[BatchSession | None] = [None] * hands
         self._not_before = [float("-inf")] * hands
         """When each may connect again."""
-        self.joined: Callable[[], None] = lambda: None
+        self.changed: Callable[[], None] = lambda: None
         """Called where a connection came or went."""
 
     @property
     def workers(self) -> tuple[Worker, ...]:
         """Their backends; none behind a pooler."""
-        return tuple(hand.worker for hand in self._hands if hand is not None and hand.worker is not None)
+        alive = [hand for hand in self._hands if hand is not None and hand.session.alive]
+        return tuple(hand.worker for hand in alive if hand.worker is not None)
 
     async def fill(self, at: Position, cut: Cut, images: Images | None, timeouts: Timeouts) -> list[Piece]:
         """Fills what *cut* gives until it gives None or one fails: all pieces, in the order in which they were cut.
@@ -77,6 +78,7 @@ class Crew:
                 except EXPECTED:
                     failed.set()
                     await hand.rollback()
+                    self.changed()
 
         tasks = [asyncio.create_task(work(n), name=f"backfill hand {n}") for n in range(len(self._hands))]
         try:
@@ -118,5 +120,5 @@ class Crew:
         except EXPECTED:
             self._not_before[number] = self._clock.monotonic() + AGAIN_AFTER_S
             return None
-        self.joined()
+        self.changed()
         return hand

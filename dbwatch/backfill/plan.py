@@ -33,13 +33,12 @@ from dbwatch.backfill.walk import WINDOW_MOST, Walk, why_not_by_keys, why_plain
 from dbwatch.errors import Refused, UsageError
 from dbwatch.journal.tables import SCHEMA
 from dbwatch.postgres.session import Session
+from dbwatch.runbook.values import MOST_WORKERS
 from dbwatch.text import count, one_line, sanitize, size
 
 Mode = Literal["pending", "once"]
 
 
-MOST_WORKERS = 16
-"""Each takes a core of the server, or waits for one."""
 SIDE_BY_SIDE = "in stripes they would keep each other's pages from being pruned"
 
 

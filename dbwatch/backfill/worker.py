@@ -151,7 +151,7 @@ class BatchWorker:
         """What the gate was last asked about, and when."""
         watch.heard = self._hear
         if self.crew is not None:
-            self.crew.joined = self._told_who
+            self.crew.changed = self._told_who
         self._use(session)
 
     async def carry_out(self, work: Callable[[BatchSession, Timeouts], Awaitable[T]], *, last_words: bool = False) -> T:

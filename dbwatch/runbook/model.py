@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dbwatch.runbook.values import (
+    MOST_WORKERS,
     Assignments,
     BatchTime,
     Condition,
@@ -148,7 +149,7 @@ class Backfill(_Step):
     """How long a batch should take; half of it while others work on the server."""
     rows_per_second: int | None = Field(default=None, ge=1, examples=[5000])
     """It fills no more than so many; otherwise it goes as fast as the server's health allows."""
-    workers: int = Field(default=1, ge=1, le=16)
+    workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
     """Connections that fill side by side, in mode `pending`; a server with idle cores gains by it."""
     undo: bool = Field(default=False, examples=[True])
     """Keep what is overwritten, so that an abort brings it back; a column that the window makes needs none of that."""

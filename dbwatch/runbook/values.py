@@ -73,6 +73,10 @@ def _timeout(length: float) -> float:
     return length
 
 
+MOST_WORKERS = 16
+"""Of a backfill; each takes a core of the server, or waits for one."""
+
+
 def _batch_time(length: float) -> float:
     # As the backfill's own plan, which would refuse it only when the step is run.
     if not 0.01 <= length <= 10.0:
