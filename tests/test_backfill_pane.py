@@ -57,6 +57,12 @@ def test_what_it_costs_stands_against_what_was_foretold() -> None:
     assert "bloat" not in shown(heap=None)
 
 
+def test_a_batch_that_is_shorter_for_others_says_so() -> None:
+    beside = shown(height=40, others=True, target_ms=50.0, history=(30.0, 40.0))
+    assert "of 50 ms (100 while nobody else works)" in beside
+    assert "nobody else works" not in shown(height=40, others=False, target_ms=50.0, history=(30.0, 40.0))
+
+
 def test_how_it_walks_comes_with_the_reason() -> None:
     assert "in stripes  ▕██████▌ ▏ 82.0 % HOT: a plain walk is timed" in shown(120)
     why = "SET changes what idx_users_phone holds: no update of it is HOT"

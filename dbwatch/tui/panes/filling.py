@@ -120,7 +120,8 @@ def _alarms(progress: BackfillProgress) -> Iterator[Content]:
 def _batch(progress: BackfillProgress, history: str) -> Content:
     slow = progress.target_ms > 0 and progress.batch_ms > 1.5 * progress.target_ms
     share = bar(progress.batch_ms / (2 * progress.target_ms) if progress.target_ms else 0.0, 12)
-    took = f"▕{share}▏ {progress.batch_ms:.0f} ms of {progress.target_ms:.0f} ms{'!' if slow else ''} "
+    alone = f" ({2 * progress.target_ms:.0f} while nobody else works)" if progress.others and not history else ""
+    took = f"▕{share}▏ {progress.batch_ms:.0f} ms of {progress.target_ms:.0f} ms{'!' if slow else ''}{alone} "
     return line("batch", Content.assemble((took, WARN if slow else ""), (history, FAINT)))
 
 
@@ -130,8 +131,7 @@ def _how(progress: BackfillProgress, *, driving: bool) -> Iterator[Content]:
     speed = "as planned" if not level else f"{level:+d} {'faster' if level > 0 else 'gentler'}"
     if not progress.state.ended:
         keys = "    [ gentler   ] faster   t batch time" if driving else ""
-        half = "; half the batch time, for others work here" if progress.others else ""
-        size = f"{progress.batch_rows:,} keys in the next batch; works {progress.duty * 100:.0f} % of the time{half}"
+        size = f"{progress.batch_rows:,} keys in the next batch; works {progress.duty * 100:.0f} % of the time"
         yield line("size", Content(size))
         yield line("speed", Content.assemble(speed, (keys, FAINT)))
     if progress.walk is not None:
