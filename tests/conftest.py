@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -12,6 +14,8 @@ from dbwatch.postgres.embedded import EmbeddedServer
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started us in the background
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some hundred processes would compile dbwatch anew, each
     config.addinivalue_line("markers", "majors: runs on every major from 13 to 18 (`make matrix`)")
 
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from dbwatch.cli.actor import who
+from dbwatch.cli.headless import Teller
 from dbwatch.cli.output import say, tell
-from dbwatch.cli.run import Teller
-from dbwatch.cli.screen import Signals
+from dbwatch.cli.signals import Signals
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Exit, Refused
 from dbwatch.journal.mirror import state_folder

@@ -9,7 +9,8 @@ from pathlib import Path
 from dbwatch.cli.actor import who
 from dbwatch.cli.output import tell
 from dbwatch.cli.run import sit
-from dbwatch.cli.screen import Signals, require_terminal
+from dbwatch.cli.screen import require_terminal
+from dbwatch.cli.signals import Signals
 from dbwatch.clock import SystemClock
 from dbwatch.journal.mirror import state_folder
 from dbwatch.postgres.session import Connector

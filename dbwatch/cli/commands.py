@@ -66,18 +66,21 @@ def run(
     amend
         The runbook was edited since its window opened: take it as it is now.
     """
+    if headless:
+        from dbwatch.cli import headless as without
+
+        return without.main(
+            runbook,
+            signatures=sign or [],
+            confirm=confirm,
+            amend=amend,
+            take_over=take_over,
+            actor=actor,
+            folder=state_dir,
+        )
     from dbwatch.cli import run as door
 
-    return door.main(
-        runbook,
-        headless=headless,
-        signatures=sign or [],
-        confirm=confirm,
-        amend=amend,
-        take_over=take_over,
-        actor=actor,
-        folder=state_dir,
-    )
+    return door.main(runbook, amend=amend, take_over=take_over, actor=actor, folder=state_dir)
 
 
 @app.command

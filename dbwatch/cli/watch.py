@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from dbwatch.cli.screen import Signals, require_terminal, show
+from dbwatch.cli.screen import require_terminal, show
+from dbwatch.cli.signals import Signals
 from dbwatch.clock import SystemClock
 from dbwatch.postgres.session import Connector
 from dbwatch.tui.app import DbwatchApp

@@ -75,7 +75,7 @@ class Aborting:
                 try:
                     async with self._drawing:
                         plan = await self._draw()
-                    self.rollback = verdict(plan, await self._survey.no_return(), state)
+                    self.rollback = verdict(plan, await self._survey.scripts.no_return(), state)
                     laid = company.lay_way_back(
                         store.window, store.epoch, plan.seq, plan_text(plan), verdict_text(self.rollback)
                     )
@@ -100,7 +100,7 @@ class Aborting:
         """Puts the way back on paper, beside the journal's mirror; one at a time. Raises OSError, and as `plan`."""
         ground = self._ground
         sha, plan = ground.book.sha, await self.plan()
-        revisions = await self._survey.revisions()
+        revisions = await self._survey.scripts.revisions()
         await ground.store.mirror.lay("rollback.sql", rollback_sql(plan, ground, revisions))
         page = rollback_md(plan, ground, revisions, await self._survey.heads())
         await ground.store.mirror.lay("rollback.md", page)

@@ -50,7 +50,7 @@ class Driver:
         self._survey = Survey(ground)
         self.work = Work(ground, self._survey, touch, fenced)
         self.aborting = Aborting(ground, self._survey, self.work, snapshot, touch)
-        self.amending = Amending(ground, self._survey.forget)
+        self.amending = Amending(ground, self._survey.scripts.forget)
         self._granted: dict[int, ev.RequestAnswered] = {}
         """By the request's seq, what was done about it: nothing is done twice for one wish."""
         self._retrying = ""
@@ -181,7 +181,7 @@ class Driver:
 
     async def _not_yet(self, step: Step, name: str, note: str) -> Answer | None:
         """What has to be said before *step* may begin: the database's name, a second person's word; None: nothing."""
-        no_return = await self._survey.no_return()
+        no_return = await self._survey.scripts.no_return()
         beyond = no_return is not None and no_return[0] == step.id
         if beyond and name != self.state.database:
             assert no_return is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 from dbwatch.clock import Clock
 from dbwatch.errors import Refused
 from dbwatch.journal.store import Store
+from dbwatch.migration.chain import Chain
 from dbwatch.migration.fingerprint import Fingerprint
 from dbwatch.migration.request import Project
 from dbwatch.monitor.baseline import Baseline
@@ -33,6 +34,8 @@ class Ground:
     opening: Fingerprint
     """The schema where the window opened."""
     baseline: Baseline | None
+    chain: Chain | None = None
+    """The Alembic project as the opening read it; None where it was not asked here."""
     files: bool = True
     """Whether the files that the runbook names are on this machine."""
 

@@ -147,7 +147,7 @@ async def _open(
     opened = await store.open_window(connector, clock, wish.actor, opening, wish.folder)
     await opened.mirror.lay("runbook.toml", book.text)
     control = Kept(connector.tagged(opened.fence.tag), Role.CONTROL)
-    return Ground(connector, control, opened, clock, book, facts, before, baseline)
+    return Ground(connector, control, opened, clock, book, facts, before, baseline, chain)
 
 
 async def attend(connector: Connector, clock: Clock, wish: Wish, tell: Tell, runbook: Path | None = None) -> Ground:
@@ -242,4 +242,4 @@ def _ground(
     baseline = Baseline.from_json(row.baseline) if row.baseline else None
     control = Kept(connector.tagged(window.fence.tag), Role.CONTROL)
     before = Fingerprint.from_json(row.fingerprint)
-    return Ground(connector, control, window, clock, book, facts, before, baseline, files)
+    return Ground(connector, control, window, clock, book, facts, before, baseline, files=files)

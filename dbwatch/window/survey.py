@@ -9,15 +9,10 @@ from dbwatch.backfill import kept
 from dbwatch.backfill.kept import Kept
 from dbwatch.errors import ConnectionLost, DbwatchError
 from dbwatch.journal.fold import StepState, StepStatus, WindowState
-from dbwatch.migration import fingerprint, grammar, runner, way
-from dbwatch.migration.chain import Chain
-from dbwatch.migration.ddl import Action as DdlAction
-from dbwatch.migration.ddl import Named
-from dbwatch.migration.events import Direction
+from dbwatch.migration import fingerprint, way
 from dbwatch.migration.fingerprint import Fingerprint, SchemaUnreadable
 from dbwatch.migration.heads import committed_heads
 from dbwatch.migration.mend import Mend
-from dbwatch.migration.request import RevisionSql
 from dbwatch.migration.residue import Residue, residue
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.runbook.model import Backfill, Migrate, Sql
@@ -28,7 +23,7 @@ from dbwatch.window.descent import Schema, barrier
 from dbwatch.window.ground import Ground
 from dbwatch.window.prediction import Prediction
 from dbwatch.window.remains import forward, journalled, left_over
-from dbwatch.window.revisions import Revisions
+from dbwatch.window.scripts import Rendered, Scripts
 from dbwatch.window.sightings import built, holders, needs_rows
 from dbwatch.window.wayback import Situation, undone_by_sql
 
@@ -36,44 +31,23 @@ PATIENCE_S = 60.0
 """How long a locked relation may keep the comparison at the end of an abort waiting."""
 COLUMNS = 40
 """Of so many new columns the values are counted for a plan."""
-ASK_ANEW_S = 3.0
-"""How long what could not be rendered is left at that."""
 STEADY = 5
 """How often the schema is read anew where revisions were committed meanwhile."""
 GLANCE_S = 1.0
 """The same for a plan that a person waits to see."""
 
-Rendered = tuple[RevisionSql, ...]
-
 
 class Survey:
-    """Looks at one window's database. What only depends on the revision scripts is asked once."""
+    """Looks at one window's database."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._chain: Chain | None = None
-        self._rendered: dict[tuple[frozenset[str], str | frozenset[str], Direction], Rendered] = {}
-        self._downs: dict[str, RevisionSql] = {}
-        self._ups: dict[str, RevisionSql] = {}
-        self._troubled_at = float("-inf")
+        self.scripts = Scripts(ground)
         self._counter = Counter(ground.connector, ground.clock)
-        self._no_return: tuple[str, str] | None = None
-        self._looked_ahead = False
-
-    async def chain(self) -> Chain | None:
-        """The Alembic project; None where the runbook has none. Raises DbwatchError where it does not load."""
-        if self._chain is None and self._ground.project is not None:
-            self._chain = await runner.inspect(self._ground.project, self._ground.connector)
-        return self._chain
-
-    def forget(self) -> None:
-        """The runbook was amended: what was found out ahead does not hold any more."""
-        self._chain, self._rendered, self._downs, self._ups = None, {}, {}, {}
-        self._no_return, self._looked_ahead = None, False
 
     async def heads(self) -> frozenset[str]:
         """The version table as it is now. Raises DbwatchError or psycopg.Error."""
-        chain = await self.chain()
+        chain = await self.scripts.chain()
         if chain is None:
             return frozenset()
         for _ in range(2):  # the first one may be dead, and nobody knew
@@ -133,7 +107,7 @@ class Survey:
             target=ground.target,
             heads=heads,
             downgrades=downgrades,
-            chain=self._chain,
+            chain=self.scripts.known,
             schema=schema,
             leftovers=left,
             unread=unread,
@@ -155,7 +129,7 @@ class Survey:
         Asked again when it is a downgrade's turn: a step that ran when the plan was shown may have committed more.
         Raises DbwatchError or psycopg.Error.
         """
-        chain, now = await self.chain(), await self.heads()
+        chain, now = await self.scripts.chain(), await self.heads()
         if chain is None:
             return heads, ""
         applied = way.closure(chain, now)
@@ -166,52 +140,6 @@ class Survey:
                 return way.heads_of(chain, applied), f"above {revision}: {why}"
             applied -= {revision}
         return heads, ""
-
-    async def no_return(self) -> tuple[str, str] | None:
-        """The first step past which there is no whole way back, and why. Raises DbwatchError."""
-        if self._looked_ahead:
-            return self._no_return
-        chain = await self.chain()
-        upgrades: dict[str, Rendered] = {}
-        drops: dict[str, str] = {}
-        created: set[str] = set()
-        at = frozenset(self._ground.store.state.start_heads)
-        for step in self._ground.runbook.steps():
-            if not isinstance(step, Migrate) or chain is None:
-                continue
-            upgrades[step.id] = await self._up(chain, at, step.to)
-            for statement in (s for revision in upgrades[step.id] for s in revision.statements):
-                for named in grammar.read(statement.sql).named:
-                    if named.action is DdlAction.CREATE and named.kind == "column":
-                        created.add(f"{named.parent}.{named.name}")
-                    if lost := self._drops(named, created):
-                        drops.setdefault(step.id, lost)
-            at = _after(chain, at, upgrades[step.id])
-        self._no_return = wayback.point_of_no_return(self._ground.runbook, upgrades, chain, drops, frozenset(created))
-        self._looked_ahead = True
-        return self._no_return
-
-    async def revisions(self) -> Revisions | None:
-        """All that the runbook's migrate steps run, and what takes it back; None where there is no Alembic project.
-
-        Each script is rendered once. Raises DbwatchError.
-        """
-        chain = await self.chain()
-        if chain is None:
-            return None
-        at = start = frozenset(self._ground.store.state.start_heads)
-        up: dict[str, Rendered] = {}
-        for step in self._ground.runbook.steps():
-            if isinstance(step, Migrate):
-                up[step.id] = await self._up(chain, at, step.to)
-                at = _after(chain, at, up[step.id])
-        ids = tuple(r.revision for rendered in up.values() for r in rendered)
-        try:
-            back = {r.revision: r for r in await self._down(chain, at, ids)}
-        except runner.MigrationError as error:  # an env.py that cannot render: the paper says so, revision by revision
-            back = {one: RevisionSql(one, Direction.DOWN, (), str(error)) for one in ids}
-        down = {step: tuple(back[r.revision] for r in reversed(rendered)) for step, rendered in up.items()}
-        return Revisions(chain, start, up, down)
 
     # --- inside
 
@@ -273,22 +201,12 @@ class Survey:
         schema = Schema(self._ground.opening, now, self._ground.facts.version // 10_000)
         return schema, tuple(m for m in mends if m.sql or m.by_hand), tuple(d.key for d in found.not_ours), ""
 
-    def _drops(self, named: Named, created: set[str]) -> str:
-        name = f"{named.parent}.{named.name}" if named.kind == "column" else named.name
-        if named.action is not DdlAction.DROP or named.kind not in ("column", "table") or name in created:
-            return ""
-        stood = any(
-            item.kind == named.kind and item.name == named.name and (item.parent or None) == named.parent
-            for item in self._ground.opening.items.values()
-        )
-        return name if stood else ""
-
     async def _accounted(self) -> frozenset[str | None]:
         return self._accounted_at(await self.heads())
 
     def _accounted_at(self, heads: frozenset[str]) -> frozenset[str | None]:
         """The revisions of this window that are applied, and the sql steps that their own `undo` takes back."""
-        state, chain = self._ground.store.state, self._chain
+        state, chain = self._ground.store.state, self.scripts.known
         start, by_sql = frozenset(state.start_heads), undone_by_sql(state, self._ground.runbook)
         if heads == start or chain is None:
             return by_sql
@@ -297,14 +215,14 @@ class Survey:
 
     async def _real_heads(self) -> frozenset[str]:
         """The heads without those that another one of them rests on, as the version table may hold them too."""
-        heads, chain = await self.heads(), await self.chain()
+        heads, chain = await self.heads(), await self.scripts.chain()
         if heads == frozenset(self._ground.store.state.start_heads) or chain is None:
             return heads
         return way.heads_of(chain, way.closure(chain, heads))
 
     async def _downgrades(self, state: WindowState, heads: frozenset[str]) -> Mapping[str, Rendered]:
         found: dict[str, Rendered] = {}
-        at, chain = heads, self._chain
+        at, chain = heads, self.scripts.known
         for step in reversed(list(self._ground.runbook.steps())):
             known = state.step(step.id)
             if chain is None or not isinstance(step, Migrate) or not _ran(known):
@@ -312,69 +230,10 @@ class Survey:
             before = frozenset(known.heads_before)
             revisions = way.down(chain, at, before)
             if revisions:
-                found[step.id] = await self._down(chain, at, revisions)
+                found[step.id] = await self.scripts.down(at, revisions)
                 at = before
         return found
-
-    async def _up(self, chain: Chain, at: frozenset[str], to: str) -> Rendered:
-        """What a step runs; on a plain way it is cut out of the whole of it, which is rendered once."""
-        want, last = _plain(chain, to), self._last(chain)
-        if want is None or last is None or not way.linear(chain, at, last):
-            return await self._render(at, to, Direction.UP)
-        revisions = way.up(chain, at, want)
-        if not all(revision in self._ups for revision in revisions):
-            for rendered in await self._preview(at, last, Direction.UP):
-                self._ups[rendered.revision] = rendered
-        return tuple(self._ups[revision] for revision in revisions if revision in self._ups)
-
-    def _last(self, chain: Chain) -> frozenset[str] | None:
-        """Where the runbook's last migrate step leads; None where only Alembic can tell."""
-        targets = [step.to for step in self._ground.runbook.steps() if isinstance(step, Migrate)]
-        return _plain(chain, targets[-1]) if targets else None
-
-    async def _down(self, chain: Chain, at: frozenset[str], revisions: tuple[str, ...]) -> Rendered:
-        """The downgrades of *revisions*: each is rendered once, with all below it down to where the window opened.
-
-        One that had to be rendered by asking the database may have met a lock of our own running work: it is tried
-        again, now and then.
-        """
-        clock, known = self._ground.clock, [self._downs.get(revision) for revision in revisions]
-        troubled = any(one is not None and one.trouble for one in known)
-        if None in known or (troubled and clock.monotonic() > self._troubled_at + ASK_ANEW_S):
-            start = frozenset(self._ground.store.state.start_heads)
-            for rendered in await self._preview(at, start, Direction.DOWN):
-                self._downs[rendered.revision] = rendered
-            self._troubled_at = clock.monotonic()
-        return tuple(
-            self._downs.get(revision) or RevisionSql(revision, Direction.DOWN, (), "it was not rendered")
-            for revision in revisions
-        )
-
-    async def _render(self, start: frozenset[str], to: str | frozenset[str], direction: Direction) -> Rendered:
-        key = (start, to, direction)
-        if key not in self._rendered:
-            self._rendered[key] = await self._preview(start, to, direction)
-        return self._rendered[key]
-
-    async def _preview(self, start: frozenset[str], to: str | frozenset[str], direction: Direction) -> Rendered:
-        project = self._ground.project
-        if project is None:
-            raise DbwatchError("the runbook names no Alembic project")
-        return await runner.preview(project, self._ground.connector, start=start, to=to, direction=direction)
-
-
-def _plain(chain: Chain, to: str) -> frozenset[str] | None:
-    """The heads that a target names, where it is a whole revision or the only head; else None."""
-    if to in ("head", "heads") and len(chain.heads) == 1:
-        return chain.heads
-    return frozenset({to}) if any(revision.id == to for revision in chain.revisions) else None
 
 
 def _ran(known: StepState) -> bool:
     return known.status is not StepStatus.PENDING and not known.undone and known.attempt > 0
-
-
-def _after(chain: Chain, at: frozenset[str], rendered: Rendered) -> frozenset[str]:
-    for done in rendered:
-        at = (at - frozenset(chain.revision(done.revision).down)) | {done.revision}
-    return at
