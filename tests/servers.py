@@ -147,6 +147,13 @@ async def eventually(holds: Callable[[], Awaitable[bool]], *, within: float = 10
         await asyncio.sleep(0.02)
 
 
+async def lives(pid: int) -> bool:
+    """Whether a process runs; one that nobody has reaped yet does not."""
+    ps = await asyncio.create_subprocess_exec("ps", "-o", "stat=", "-p", str(pid), stdout=asyncio.subprocess.PIPE)
+    said, _ = await ps.communicate()
+    return bool(said.strip()) and not said.strip().startswith(b"Z")
+
+
 class Fleet:
     """The session's servers, started when first asked for. They live in a loop of their own, in a thread."""
 

@@ -22,7 +22,7 @@ from alembic_projects import (
     job,
     table,
 )
-from servers import Database
+from servers import Database, lives
 
 from dbwatch.migration.events import (
     Cause,
@@ -251,12 +251,12 @@ async def test_a_dead_parent_takes_child_and_backend_with_it(any_db: Database, t
         child = int(await parent.stdout.readline())
         while (line := await parent.stdout.readline()) and b"pg_sleep" not in line:
             pass
-    assert await _lives(child)
+    assert await lives(child)
     parent.send_signal(signal.SIGKILL)
     await parent.wait()
     started = time.monotonic()
     async with asyncio.timeout(5):
-        while await _lives(child):
+        while await lives(child):
             pass
         while await any_db.sql("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'dbwatch migrate%'"):
             pass
@@ -285,13 +285,6 @@ _PARENT = """
     clock, stop = SystemClock(), asyncio.Event()
     asyncio.run(run(job, Connector(sys.argv[1]), clock=clock, on_event=tell, stop=stop, spawn=watched))
 """
-
-
-async def _lives(pid: int) -> bool:
-    """Whether a process runs; one that nobody has reaped yet does not."""
-    ps = await asyncio.create_subprocess_exec("ps", "-o", "stat=", "-p", str(pid), stdout=asyncio.subprocess.PIPE)
-    said, _ = await ps.communicate()
-    return bool(said.strip()) and not said.strip().startswith(b"Z")
 
 
 async def _gone(db: Database, told: Told) -> None:

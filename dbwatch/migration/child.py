@@ -1,8 +1,8 @@
-"""The only place where other people's Alembic code runs: `python -P -m dbwatch.migration.child ANSWER_FD`.
+"""The only place where other people's Alembic code runs: in a process of its own (nursery.py).
 
-One request on standard input, events on descriptor ANSWER_FD (answers.py), and a leash on standard input after that
-(leash.py). What env.py prints or logs becomes LogLine events (output.py). `-P` keeps a project's own `alembic/` or
-`logging.py` from hiding the real ones.
+One request on standard input, events on a descriptor of their own (answers.py), and a leash on standard input after
+that (leash.py). What env.py prints or logs becomes LogLine events (output.py). A project's own `alembic/` or
+`logging.py` does not hide the real ones: the nursery runs with `-P`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -150,6 +149,3 @@ def _environment(config: Any, script: ScriptDirectory, **options: Any) -> None:
 
 
 _WORK: Mapping[str, Callable[[Ask, Answers, Hooks], object]] = {"run": _run, "inspect": _inspect, "preview": _preview}
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))

@@ -6,17 +6,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
+from dbwatch.migration.forked import Forked, Spawn, spawn
 from dbwatch.migration.request import Ask
 from dbwatch.migration.wire import Answer, decode
 from dbwatch.text import one_line
-
-Spawn = Callable[[int], Awaitable[Process]]
-"""Starts the child with standard input a pipe, standard output a pipe that takes its errors too, in a session of its
-own, and with the given descriptor (for its answers) open and named in its arguments."""
 
 _LONGEST = 64 * 1024 * 1024
 """Bytes of the longest answer: a preview's statement."""
@@ -26,22 +21,10 @@ _LEAVE_S = 1.5
 """What a child gets, whose control pipe was closed, to cancel its backends before it is killed."""
 
 
-async def spawn(answer_fd: int) -> Process:
-    """The real child: this interpreter, without the working directory on its path."""
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "dbwatch.migration.child", str(answer_fd)),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=STDOUT,
-        pass_fds=(answer_fd,),
-        start_new_session=True,
-    )
-
-
 class Child:
     """A running child. Use it as a context: leaving it ends the process, whatever state it is in, and reaps it."""
 
-    def __init__(self, process: Process, answers: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+    def __init__(self, process: Forked, answers: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
         self._process = process
         self._answers = answers
         self._transport = transport
@@ -63,14 +46,14 @@ class Child:
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb")
         )
         child = cls(process, reader, transport)
-        child._tell(ask.to_json().encode())
+        process.write(ask.to_json().encode())
         return child
 
     async def __aenter__(self) -> Child:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._leave()
+        self._process.leave()
         try:
             await asyncio.wait_for(self._process.wait(), _LEAVE_S)
         except TimeoutError:
@@ -80,6 +63,7 @@ class Child:
         with contextlib.suppress(TimeoutError):  # in an uninterruptible wait of the kernel's: nobody can reap it now
             await asyncio.wait_for(self._process.wait(), _REAP_S)
         self._transport.close()
+        self._process.close()
         self._said.cancel()
         await asyncio.wait({self._said})
 
@@ -102,11 +86,11 @@ class Child:
 
     def pull(self) -> None:
         """Tells the child to start no statement and commit nothing more."""
-        self._tell(b"stop")
+        self._process.write(b"stop")
 
     def acknowledge(self, receipt: int) -> None:
         """Tells the child that what it told under *receipt*, and all before, is kept."""
-        self._tell(b"kept %d" % receipt)
+        self._process.write(b"kept %d" % receipt)
 
     def interrupt(self) -> None:
         """SIGINT: psycopg cancels its statement, Python unwinds."""
@@ -117,21 +101,17 @@ class Child:
         """SIGKILL to the child and to whatever it started. Its backend may run on: end that first."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _tell(self, line: bytes) -> None:
-        if self._process.stdin is not None and not self._process.stdin.is_closing():
-            self._process.stdin.write(line + b"\n")
-
-    def _leave(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+                try:
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                except ProcessLookupError:  # it was born this very moment
+                    os.kill(self._process.pid, signal.SIGKILL)
 
     async def _read_said(self) -> str:
         """The last line of what came out before the child took its own output over: a broken interpreter's words."""
-        if self._process.stdout is None:
-            return ""
         last = b""
         async for line in self._process.stdout:
             last = line or last
         return one_line(last.decode(errors="replace"), 300)
+
+
+__all__ = ["Child", "Spawn", "spawn"]

@@ -10,6 +10,9 @@ from typing import Literal
 from dbwatch.journal.fence import Fence
 from dbwatch.migration.events import Direction
 
+ONE_MORE = b"."
+"""What the nursery is sent for each child, with its descriptors (nursery.py)."""
+
 Target = str | frozenset[str]
 """What Alembic takes (`head`, `heads`, `+1`, `base`, part of an id), or an exact set of heads (empty: base)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from dbwatch.journal.rows import WindowRow
 from dbwatch.journal.store import Opening, Store
 from dbwatch.migration import fingerprint
 from dbwatch.migration.fingerprint import Fingerprint
+from dbwatch.migration.forked import nursery
 from dbwatch.monitor.baseline import Baseline
 from dbwatch.monitor.poller import poll_once
 from dbwatch.postgres.facts import ServerFacts, look, require_direct, require_writable
@@ -77,6 +79,9 @@ async def enter(book: LoadedRunbook, clock: Clock, wish: Wish, tell: Tell) -> Gr
     another window), and DbwatchError where the project does not load or the schema cannot be read.
     """
     book.check_files()
+    if book.alembic is not None:
+        with contextlib.suppress(OSError):  # whoever needs it says so
+            nursery.open()  # it imports Alembic while we connect
     connector = connector_of(book)
     tell("connecting")
     session = await connector.open(Role.CONTROL)
