@@ -47,7 +47,7 @@ def test_it_is_told_in_one_clause() -> None:
 
 BOTH_WAIT = """
 SELECT count(*) = 2 FROM pg_stat_activity
-WHERE application_name = 'shop' AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '0.4 s'
+WHERE application_name = 'shop' AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '1.5 s'
 """
 
 
