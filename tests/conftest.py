@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and "any_db" in item.fixturenames:
             item.add_marker(pytest.mark.majors)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # some thousand tests stay to the end: no collection need look at them
 
 
 @pytest.fixture(scope="session")
