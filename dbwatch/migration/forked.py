@@ -144,10 +144,10 @@ class Nursery:
             finally:
                 for descriptor in (its_stdin, its_output, its_status):
                     os.close(descriptor)
-        except OSError:
+        except OSError as error:
             for descriptor in (stdin, stdout, status):
                 os.close(descriptor)
-            raise
+            raise await self._ended() from error
         forked = Forked()
         await forked.connect(stdin, stdout, status)
         forked.write(json.dumps(dict(os.environ)).encode())
@@ -158,19 +158,21 @@ class Nursery:
             raise
         if not forked.pid:
             forked.close()
-            raise OSError(f"the process that starts it ended: {await self._last_words()}")
+            raise await self._ended()
         return forked
 
-    async def _last_words(self) -> str:
+    async def _ended(self) -> OSError:
+        """That it has ended, with its last words."""
         process = self._process
         assert process is not None
         assert process.stdout is not None
         try:
             await asyncio.to_thread(process.wait, 1.0)
         except subprocess.TimeoutExpired:
-            return "it closed its end"
+            return OSError("the process that starts it does not take a request")
         lines = process.stdout.read().decode(errors="replace").splitlines()
-        return one_line(lines[-1], 300) if lines else f"exit code {process.returncode}"
+        said = one_line(lines[-1], 300) if lines else f"exit code {process.returncode}"
+        return OSError(f"the process that starts it ended: {said}")
 
 
 Spawn = Callable[[int], Awaitable[Forked]]
