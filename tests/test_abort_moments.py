@@ -21,7 +21,7 @@ from dbwatch.clock import SystemClock
 from dbwatch.errors import ConnectionLost
 from dbwatch.journal import events as ev
 from dbwatch.migration.chain import Chain
-from dbwatch.migration.process import spawn
+from dbwatch.migration.forked import spawn
 from dbwatch.migration.runner import run
 from dbwatch.postgres.kept import Kept
 from dbwatch.postgres.session import Role, Session

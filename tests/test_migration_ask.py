@@ -16,7 +16,7 @@ from dbwatch.errors import Exit
 from dbwatch.migration.chain import Body, classify
 from dbwatch.migration.events import Cause, Direction
 from dbwatch.migration.fingerprint import diff, take
-from dbwatch.migration.process import spawn
+from dbwatch.migration.forked import spawn
 from dbwatch.migration.project import url
 from dbwatch.migration.request import Project
 from dbwatch.migration.runner import MigrationError, inspect, preview

@@ -270,7 +270,7 @@ _PARENT = """
     from dbwatch.clock import SystemClock
     from dbwatch.journal.fence import Fence
     from dbwatch.migration.events import Direction
-    from dbwatch.migration.process import spawn
+    from dbwatch.migration.forked import spawn
     from dbwatch.migration.request import Job, Project
     from dbwatch.migration.runner import run
     from dbwatch.postgres.session import Connector

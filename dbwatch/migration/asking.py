@@ -9,7 +9,8 @@ from typing import Literal
 from dbwatch.errors import DbwatchError, Exit
 from dbwatch.migration.chain import Chain
 from dbwatch.migration.events import Cause, Direction, Failed, Finished, LogLine
-from dbwatch.migration.process import Child, Spawn, spawn
+from dbwatch.migration.forked import Spawn, spawn
+from dbwatch.migration.process import Child
 from dbwatch.migration.request import Ask, Job, Project, RevisionSql, Target
 from dbwatch.migration.wire import Answer, Garbled
 from dbwatch.postgres.facts import ServerFacts, look, require_direct

@@ -22,9 +22,10 @@ from dbwatch.migration.events import (
     StatementDone,
     StatementStarted,
 )
+from dbwatch.migration.forked import Spawn
 from dbwatch.migration.heads import committed_count, committed_heads
 from dbwatch.migration.keeping import Keeper, OnEvent
-from dbwatch.migration.process import Child, Spawn
+from dbwatch.migration.process import Child
 from dbwatch.migration.request import Ask
 from dbwatch.migration.stopping import Backend, Ladder, climb
 from dbwatch.migration.wire import Garbled

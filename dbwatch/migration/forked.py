@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -123,7 +124,10 @@ class Nursery:
             self._channel.close()
         if self._process is not None:
             self._process.kill()  # it holds nothing
-            self._process.communicate()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # in an uninterruptible wait of the kernel's
+                self._process.wait(1.0)
         self._process = self._channel = None
 
     async def spawn(self, answer_fd: int) -> Forked:

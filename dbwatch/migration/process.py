@@ -112,6 +112,3 @@ class Child:
         async for line in self._process.stdout:
             last = line or last
         return one_line(last.decode(errors="replace"), 300)
-
-
-__all__ = ["Child", "Spawn", "spawn"]

@@ -19,9 +19,9 @@ from dbwatch.migration.asking import MigrationError, inspect, preview, request
 from dbwatch.migration.attempt import Attempt, Surroundings, Watched, tell_committed
 from dbwatch.migration.events import Cause, Direction, Failed, Outcome, Retrying
 from dbwatch.migration.fingerprint import Fingerprint, take
+from dbwatch.migration.forked import Spawn, spawn
 from dbwatch.migration.heads import committed_count, committed_heads
 from dbwatch.migration.keeping import Journal, Keeper, OnEvent
-from dbwatch.migration.process import Spawn, spawn
 from dbwatch.migration.request import Job
 from dbwatch.migration.residue import residue
 from dbwatch.migration.retry import Seen, may_retry, pause_s
