@@ -144,6 +144,26 @@ def test_among_others_a_batch_takes_half_the_time_and_rests_and_alone_it_does_ne
     assert replace(alone, auto_duty=DUTY_AFTER_PAUSE).duty == DUTY_AFTER_PAUSE
 
 
+def test_beside_sessions_that_are_hardly_ever_idle_it_rests_as_long_as_it_works_in_short_batches() -> None:
+    pace = settled(10 * US).among(True, 0.4)
+    busy = pace.among(True, 0.6)
+    assert (busy.target_s, busy.duty) == (pytest.approx(0.025), 0.5)
+    assert busy.size == pytest.approx(pace.size / 2, rel=0.01)
+    assert busy.among(True, 0.4) == busy  # no to and fro
+    assert busy.among(True, 0.2).duty == DUTY_MOST
+    assert busy.among(True, None).duty == DUTY_MOST  # nobody comes and goes any more
+    assert replace(busy, auto_duty=DUTY_AFTER_PAUSE).duty == DUTY_AFTER_PAUSE
+    assert replace(busy, level=1).duty == pytest.approx(0.75)  # a person knows better
+
+
+def test_no_commit_is_hurried_but_where_nobody_else_is_there() -> None:
+    pace = settled(10 * US)
+    assert pace.among(False).alone
+    assert not pace.among(True).alone
+    assert not pace.among(None).alone
+    assert not replace(pace.among(False), auto_duty=DUTY_AFTER_PAUSE).alone
+
+
 def test_the_hand_stays_within_its_bounds() -> None:
     control = Control()
     for _ in range(20):

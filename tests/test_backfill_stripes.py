@@ -26,7 +26,7 @@ KEYS = {
     "uuid": ("id uuid PRIMARY KEY", "id", "SELECT md5(n::text)::uuid FROM many"),
     "text": ('id text PRIMARY KEY', "id", "SELECT 'ä%s' || n FROM many"),
     "timestamps": ("id timestamptz PRIMARY KEY", "id", "SELECT to_timestamp(n) FROM many"),
-    "every seventeenth number": ("id int PRIMARY KEY", "id", "SELECT 17 * n FROM many"),
+    "every twenty-third number": ("id int PRIMARY KEY", "id", "SELECT 23 * n FROM many"),
     "two columns alike": ("a int, b int, PRIMARY KEY (a, b)", "a, b", "SELECT n, n FROM many"),
     "few and many": ("a text, b date, PRIMARY KEY (a, b)", "a, b", "SELECT n % 7, date '2000-01-01' + n FROM many"),
 }  # fmt: skip

@@ -102,9 +102,9 @@ def test_a_sparse_stretch_teaches_nothing() -> None:
 def test_where_hardly_a_row_is_to_be_filled_a_window_has_one_pass() -> None:
     chooser = Chooser.starting(Walk.AUTO, "")
     sparse = chooser.after(10, 5000, 0.01, None, ends=True)
-    assert (chooser.passes, sparse.passes) == (8, 1)
+    assert (chooser.passes, sparse.passes) == (PASSES, 1)
     dense_again = sparse.after(5000, 5000, 0.05, 0.0, ends=True)
-    assert (dense_again.passes, dense_again.now) == (8, Walk.STRIPES)
+    assert (dense_again.passes, dense_again.now) == (PASSES, Walk.STRIPES)
 
 
 def test_the_passes_take_every_stripe_once() -> None:

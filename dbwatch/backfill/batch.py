@@ -38,9 +38,13 @@ class Timeouts:
 
     lock_ms: int
     statement_ms: int
+    lasts: bool = True
+    """Its COMMIT waits for the disk; False: only where a standby has to have it."""
 
     @classmethod
-    def of(cls, target_s: float, lock_ms: int | None = None, statement_ms: int | None = None) -> Timeouts:
+    def of(
+        cls, target_s: float, lock_ms: int | None = None, statement_ms: int | None = None, *, lasts: bool = True
+    ) -> Timeouts:
         """Those that follow from the target time, where the spec names none.
 
         Half a second for a lock: less than deadlock_timeout, so that in a deadlock it is mostly we who give way; ten
@@ -49,6 +53,7 @@ class Timeouts:
         return cls(
             lock_ms=max(500, round(3000 * target_s)) if lock_ms is None else lock_ms,
             statement_ms=max(10_000, round(50_000 * target_s)) if statement_ms is None else statement_ms,
+            lasts=lasts,
         )
 
     @property
@@ -76,8 +81,8 @@ class Part:
     """Only rows that SET will clear."""
     moves: bool = True
     """The cursor is moved past it; False: what it did is counted only, and the cursor follows later."""
-    lasts: bool = True
-    """It is on disk once it is answered; False: once a later one in the same message is, which its COMMIT waits for."""
+    ends: bool = True
+    """Its message: only there a COMMIT waits at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +187,12 @@ class BatchSession:
         """As `fill`, one of *parts* after the other, each in a transaction of its own, all in one message.
 
         Where the server refuses one, those before it are committed nevertheless, and only the row tells which. Only the
-        last COMMIT waits for the disk, which is as good: nothing is answered before it.
+        last COMMIT waits for the disk, if that one does: a server that crashes forgets rows together with the cursor's
+        move past them, and what says that all is done is committed after them, and waits.
         """
         messages = []
         for left, part in zip(reversed(range(len(parts))), parts, strict=True):
-            part = replace(part, lasts=not left)
+            part = replace(part, ends=not left)
             messages.append((self._text(part), _of(at, part, timeouts)))
             at = at.after(rows=0, keys=part.keys, cursor=part.next)
         return [self._filled(results) for results in await self._run_each(messages, timeouts)]
@@ -289,7 +295,7 @@ class BatchSession:
         if shape not in self._texts:
             if len(self._texts) >= _TEXTS:
                 self._texts.clear()
-            self._texts[shape] = self._composed(part, self._settings).as_string(None)
+            self._texts[shape] = self._composed(part, self._settings_of_batches).as_string(None)
         return self._texts[shape]
 
     def _composed(self, part: Part, settings: sql.Composable) -> sql.Composed:
@@ -360,12 +366,17 @@ class BatchSession:
             sql.SQL("pg_catalog.set_config({}, {}, true)").format(sql.Literal(name), value)
             for name, value in {**values, **limits}.items()
         )
-        commit = sql.SQL(
-            "pg_catalog.set_config('synchronous_commit',"
-            " CASE WHEN {} THEN current_setting('synchronous_commit') ELSE 'off' END, true)"
-        ).format(sql.Placeholder("lasts"))
         # One statement for all: each of its own would cost a tenth of a batch's time on our side.
-        return sql.SQL("SELECT /* dbwatch */ {}").format(sql.SQL(", ").join([*settings, commit]))
+        return sql.SQL("SELECT /* dbwatch */ {}").format(sql.SQL(", ").join(settings))
+
+    @cached_property
+    def _settings_of_batches(self) -> sql.Composable:
+        """Theirs: where a COMMIT does not wait, the server's WAL writer follows beside the next batch."""
+        return sql.SQL(
+            "{}, pg_catalog.set_config('synchronous_commit',"
+            " CASE WHEN {} AND ({} OR current_setting('synchronous_standby_names') <> '')"
+            " THEN current_setting('synchronous_commit') ELSE 'off' END, true)"
+        ).format(self._settings, sql.Placeholder("ends"), sql.Placeholder("lasts"))
 
 
 _STANDS = "b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s"
@@ -378,7 +389,9 @@ def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:
     return {
         **bound("lo", part.lo),
         **bound("hi", part.hi),
-        **_limits(timeouts, lasts=part.lasts),
+        **_limits(timeouts),
+        "ends": part.ends,
+        "lasts": timeouts.lasts,
         "first": first,
         "last": last,
         "next": part.next,
@@ -390,5 +403,5 @@ def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:
     }
 
 
-def _limits(timeouts: Timeouts, *, lasts: bool = True) -> dict[str, Any]:
-    return {"lock_ms": str(timeouts.lock_ms), "run_ms": str(timeouts.statement_ms), "lasts": lasts}
+def _limits(timeouts: Timeouts) -> dict[str, Any]:
+    return {"lock_ms": str(timeouts.lock_ms), "run_ms": str(timeouts.statement_ms)}

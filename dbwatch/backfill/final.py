@@ -51,8 +51,8 @@ class FinalScan:
 
     One look at the whole table in one snapshot tells at once where there is none, if that takes no longer than a
     transaction may last. Else it is scanned by keys, and by pages for rows without a key. The first scan fills what it
-    finds. Where it found some, a second does the same, and the last only counts; without the text of what stays pending
-    (`Fragments.stays_pending`) rows cannot be told apart, and the second one counts.
+    finds. Where it found some, another look tells, or a second scan does the same, and the last only counts; without
+    the text of what stays pending (`Fragments.stays_pending`) rows cannot be told apart, and the second one counts.
     What is in quarantine is left out; a row behind the cursor that cannot take its value either comes there.
     """
 
@@ -73,19 +73,27 @@ class FinalScan:
         """
         self._reporter.checking = True
         keyless = not self._plan.key
-        if not keyless and self._plan.rows_estimate <= GLANCE_ROWS and await self._any_left(GLANCE_MS) is False:
-            self._reporter.remaining = 0
+        if await self._clear():
             return 0, ""
         fills = SWEEPS if keyless else 2 if self._plan.statements.stays_pending is not None else 1
         swept = await self._sweep(fill=True)
         for scan in range(1, fills + 1):
             if not swept.filled:
                 break
+            if not swept.left and await self._clear():
+                return 0, ""
             swept = await self._sweep(fill=scan < fills)
         self.unfillable = swept.unfillable
         if not swept.left and (keyless or self._plan.nullable):
             return await self._stared()
         return swept.left, self._explained(swept)
+
+    async def _clear(self) -> bool:
+        """Whether a glance at the whole table proves that no row is pending; where it would take long, it is none."""
+        if not self._plan.key or self._plan.rows_estimate > GLANCE_ROWS or await self._any_left(GLANCE_MS) is not False:
+            return False
+        self._reporter.remaining = 0
+        return True
 
     async def _any_left(self, within_ms: int) -> bool | None:
         """Whether one look at the whole table sees a pending row; None where it would take longer to tell."""
@@ -144,7 +152,8 @@ class FinalScan:
         session: BatchSession,
         timeouts: Timeouts,
     ) -> _Chunk | None:
-        hi, looked_s = await session.edge(statements, lo, top, self._keys, timeouts)
+        keys = self._keys
+        hi, looked_s = await session.edge(statements, lo, top, keys, timeouts)
         if hi is None:
             return None
         pending, filled = await self._counted(statements, lo, hi, session, timeouts)
@@ -154,7 +163,7 @@ class FinalScan:
         left = pending.rows
         if fill and pending.rows > pending.unfillable:
             held = self._reporter.quarantined
-            now = await self._fill(statements, lo, hi, session, timeouts)
+            now = await self._fill(statements, lo, hi, session, timeouts, keys_each=keys / pending.rows)
             left = max(0, left - now - (self._reporter.quarantined - held))
             filled += now
         return _Chunk(hi, seconds, left, pending.unfillable, filled)
@@ -177,14 +186,21 @@ class FinalScan:
                     raise
 
     async def _fill(
-        self, statements: Statements, lo: Key | None, hi: Key, session: BatchSession, timeouts: Timeouts
+        self,
+        statements: Statements,
+        lo: Key | None,
+        hi: Key,
+        session: BatchSession,
+        timeouts: Timeouts,
+        *,
+        keys_each: float = 1.0,
     ) -> int:
-        """Fills what SET clears above *lo* up to *hi*, in batches as the pace allows."""
+        """Fills what SET clears above *lo* up to *hi*, in batches as the pace allows; one in *keys_each* is pending."""
         rows, self._hunter.hunt = 0, Hunt()
         while True:
             await self._worker.may_go()
             began, most, hunting = self._clock.monotonic(), self._worker.pace.size, self._hunter.hunt.on
-            take = min(most, self._hunter.hunt.take) if hunting else most
+            take = min(most, self._hunter.hunt.take) if hunting else round(most * keys_each)
             edge, looked_s = await session.edge(statements, lo, hi, take, timeouts)
             if edge is None:
                 return rows
@@ -197,7 +213,9 @@ class FinalScan:
                 self._hunter.tell()
                 await self._worker.rest(self._clock.monotonic() - began)
             else:
-                await self._worker.learn(Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes), began=began)
+                dense = keys_each < 2  # else it tells what a look costs, not a row
+                batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes, heaviest=dense)
+                await self._worker.learn(batch, began=began)
             if filled is not None:
                 rows += filled.rows
             if filled is not None or exact:

@@ -74,6 +74,10 @@ class Server:
     checkpoint_timeout_s: float
     identity: tuple[str, str, str]
     """System identifier, timeline (empty on a standby), and when it was started."""
+    brisk: int = 0
+    """Sessions of others that began or ended a statement within the last second."""
+    busy: int = 0
+    """Of those, the ones that work right now: not those that a long statement keeps."""
 
 
 @dataclass(frozen=True, slots=True)

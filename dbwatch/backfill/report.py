@@ -9,7 +9,7 @@ from dbwatch.backfill import eta
 from dbwatch.backfill.harm import Harm
 from dbwatch.backfill.health import Gate
 from dbwatch.backfill.heap import Heap
-from dbwatch.backfill.pace import DUTY_MOST, Batch, Pace
+from dbwatch.backfill.pace import BUSY_DUTY, DUTY_MOST, Batch, Pace
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import HISTORY, BackfillProgress, Progress, State, Worker
 from dbwatch.backfill.row import Position
@@ -179,6 +179,8 @@ def why_slow(pace: Pace, gate: Gate, overridden: Mapping[str, float]) -> str:
         reasons.append(f"{pace.most_per_s:,} rows a second at most, as it was asked for")
     if pace.auto_duty < DUTY_MOST:
         reasons.append(f"works {pace.duty:.0%} of the time" + (f": {gate.worst}" if gate.worst else " after a pause"))
+    if pace.busy and pace.auto_duty > BUSY_DUTY:
+        reasons.append("rests as long as it works: the sessions of others are hardly ever idle")
     if pace.hold:
         reasons.append("small batches for a while after one that took too long")
     return "; ".join(reasons)

@@ -88,6 +88,10 @@ class Signal:
         return self.name in WARNING
 
 
+BRISK_POLLS, BRISK_LEAST = 5, 10
+"""In so many polls it is seen how busy others are, if they saw as many sessions together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What earlier readings left: what is usual here, the counters to compare with, what began when."""
@@ -101,6 +105,8 @@ class Memory:
     """The same in the last three polls: an instant's burst is no load."""
     company: tuple[int, ...] = ()
     """Others' sessions that worked of late, in the last three polls."""
+    brisk: tuple[tuple[int, int], ...] = ()
+    """Others' sessions that came and went within a second, and how many of them worked, in the last polls."""
     connections: int = 0
     """As the first poll found them."""
     wal: tuple[tuple[float, int], ...] = ()
@@ -120,6 +126,12 @@ class Memory:
     def others(self) -> bool | None:
         """Whether others work on the server: in most of the last polls they did. None where that is not known."""
         return sorted(self.company)[(len(self.company) - 1) // 2] > 0 if self.company else None
+
+    @property
+    def busy(self) -> float | None:
+        """The share of time that others' sessions work which come and go; None where there are hardly any."""
+        sessions = sum(brisk for brisk, _ in self.brisk)
+        return sum(busy for _, busy in self.brisk) / sessions if sessions >= BRISK_LEAST else None
 
     def usual(self, thresholds: Thresholds, call_ms: float | None) -> str:
         """What was usual in the first polls, for a person; empty while that is being learnt."""
@@ -168,6 +180,7 @@ class Memory:
             active=active,
             lately=lately,
             company=company,
+            brisk=(*self.brisk, (server.brisk, server.busy))[-BRISK_POLLS:],
             connections=self.connections or server.connections,
             wal=wal,
             identity=self.server,

@@ -125,7 +125,7 @@ class Walker:
                     working_s = batch.seconds - batch.waited_s
                     self._chooser = self._chooser.after(batch.rows, one.keys, working_s, one.hot, ends=one.ends)
                 if not batch.heaviest:
-                    self._light_s = batch.seconds
+                    self._light_s = max(batch.seconds, 0.9 * self._light_s)
 
     def _told(self, passes: int) -> Walk:
         if passes > 1:

@@ -129,9 +129,10 @@ class Watch:
 
     async def _server(self, session: Session) -> Server:
         [row] = await self._ask(session, "backfill-health-server")
-        active, lately, connections, usable, wal, max_wal_size, timeout_s, *identity = row
+        active, lately, brisk, busy, connections, usable, wal, max_wal_size, timeout_s, *identity = row
         system, timeline, started = map(str, identity)
-        return Server(active, lately, connections, usable, wal, max_wal_size, timeout_s, (system, timeline, started))
+        which = (system, timeline, started)
+        return Server(active, lately, connections, usable, wal, max_wal_size, timeout_s, which, brisk, busy)
 
     async def _holds(self, session: Session) -> tuple[tuple[Slot, ...], tuple[Holder, ...]]:
         slots, holders = [], []

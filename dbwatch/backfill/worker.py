@@ -165,7 +165,8 @@ class BatchWorker:
             if not last_words:
                 await self.may_go()
             spec = self._plan.spec
-            timeouts = Timeouts.of(self.pace.target_s, spec.lock_timeout_ms, spec.statement_timeout_ms)
+            target_s, lasts = self.pace.target_s, not self.pace.alone
+            timeouts = Timeouts.of(target_s, spec.lock_timeout_ms, spec.statement_timeout_ms, lasts=lasts)
             began = self._clock.monotonic()
             try:
                 session = await self._connected()
@@ -270,7 +271,8 @@ class BatchWorker:
         reading = self._watch.reading
         self._see(reading)
         if reading is not None and reading.at != self.pace.felt_at:
-            self.pace = self.pace.feel(self._gate.load, reading.at).among(self._gate.memory.others)
+            memory = self._gate.memory
+            self.pace = self.pace.feel(self._gate.load, reading.at).among(memory.others, memory.busy)
             self._reporter.blocked = len(reading.waiters)
 
     def _see(self, reading: Reading | None) -> None:

@@ -95,7 +95,7 @@ PROMISED = (
         SEQUENTIAL,
         (DBWATCH, KEYSET, WHOLE, *LOOPS),
         tuple(Goal(Measure.SPEED, above=1.0, against=each.name) for each in LOOPS),
-        rivals_s=60,
+        rivals_s=30,
     ),
     Figure(
         "loops-load",
@@ -104,7 +104,7 @@ PROMISED = (
         (ALONE, DBWATCH, *GENTLER_LOOPS, *LOOPS, *LARGER_LOOPS),
         tuple(Goal(Measure.SPEED_AT_EQUAL_P99, above=1.0, against=each.family) for each in LOOPS),
         load=0.12,
-        rivals_s=60,
+        rivals_s=30,
     ),
     Figure(
         "long",

@@ -29,8 +29,11 @@ Text = Callable[[str], str]
 BATCHES = ("backfill-batch", "backfill-batch-undo")
 CHECKED = "AND {stands}"
 EPOCH = " AND b.epoch = %(epoch)s"
-FILLED = "WITH /* dbwatch */ filled AS (\n{update}\nRETURNING 1\n),\nmoved AS ("
-COUNTED = "(SELECT count(*) FROM filled)"
+FILLED = (
+    "WITH /* dbwatch */ filled AS (\n{update}\nRETURNING 1\n),\n"
+    "counted AS (SELECT count(*) AS filled FROM filled),\nmoved AS ("
+)
+COUNTED = "(SELECT filled FROM counted)"
 MOVED = "FROM moved;"
 SET_ASIDE = "VALUES (%(id)s, %(key)s, %(sqlstate)s, %(message)s)"
 APART = "COMMIT;\nBEGIN;\nSET LOCAL lock_timeout = '30s';\n"

@@ -14,11 +14,12 @@ WITH /* dbwatch */ filled AS (
 kept AS (
 {keep}
 ),
+counted AS (SELECT count(*) AS filled FROM filled),
 moved AS (
     UPDATE dbwatch.backfill AS b
     SET
         cursor = {next},
-        rows_done = b.rows_done + (SELECT count(*) FROM filled),
+        rows_done = b.rows_done + (SELECT filled FROM counted),
         scanned = b.scanned + %(scanned)s,
         batches = b.batches + 1,
         busy_s = b.busy_s + extract(EPOCH FROM clock_timestamp() - greatest(b.beat_at, now() - INTERVAL '1 s')),
@@ -29,7 +30,7 @@ moved AS (
     RETURNING 1
 )
 SELECT
-    (SELECT count(*) FROM filled),
+    (SELECT filled FROM counted),
     CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
 FROM moved;
 SELECT /* dbwatch */

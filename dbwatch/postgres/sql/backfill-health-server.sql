@@ -8,6 +8,10 @@ SELECT
                 WHERE a.other AND (a.state = 'active' OR a.state_change > clock_timestamp() - INTERVAL '1 s')
             )
     END,
+    count(*) FILTER (WHERE a.told AND a.other AND a.state_change > clock_timestamp() - INTERVAL '1 s'),
+    count(*) FILTER (
+        WHERE a.told AND a.other AND a.state = 'active' AND a.state_change > clock_timestamp() - INTERVAL '1 s'
+    ),
     count(*) FILTER (WHERE a.client),
     current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
         - coalesce(current_setting('reserved_connections', true), '0')::int,
