@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ledger import QUICK, WORKER_WAITS, Ledger, run_elsewhere, wait_for
 from proxy import FaultProxy
-from servers import Database
+from servers import Database, eventually
 
 from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.plan import Spec
@@ -22,6 +22,7 @@ from dbwatch.postgres.session import Connector
 
 SIDE = Spec(table="t", set="v = v + 1", where="v = 0", workers=4, batch_time_ms=10)
 ROWS = "SELECT generate_series(2, 40000, 2)"
+SIDE_BY_SIDE = pytest.mark.parametrize("side", [SIDE, replace(SIDE, walk=Walk.STRIPES)], ids=["plainly", "in stripes"])
 COUNTED = "SELECT rows_done, batches FROM dbwatch.backfill"
 
 
@@ -33,7 +34,7 @@ async def finished(ledger: Ledger, spec: Spec = SIDE, rows: int = 20_000) -> Non
     assert await ledger.database.sql(COUNTED) == [(result.rows, result.batches)]
 
 
-@pytest.mark.parametrize("walk", [Walk.AUTO, Walk.KEYSET])
+@pytest.mark.parametrize("walk", [Walk.AUTO, Walk.KEYSET, Walk.STRIPES])
 async def test_each_row_is_filled_once_by_several_at_a_time(any_db: Database, walk: Walk) -> None:
     ledger = await Ledger.make(any_db, ROWS)
     backfill, scene = await ledger.backfill(replace(SIDE, walk=walk))
@@ -64,6 +65,23 @@ async def test_they_fill_at_the_same_time(db18: Database, monkeypatch: pytest.Mo
     assert most > 1
 
 
+async def test_several_in_stripes_leave_most_rows_on_their_page(db18: Database) -> None:
+    """They do not keep each other's pages from being pruned."""
+    ledger = await Ledger.make(db18, "SELECT generate_series(1, 120000)")
+    await db18.sql("ALTER TABLE t SET (autovacuum_enabled = false)")
+    side = replace(SIDE, workers=2, batch_time_ms=50)
+    assert (await ledger.plan(side)).walk.startswith("by pages by 2 workers side by side, in stripes")
+    await finished(ledger, replace(side, walk=Walk.STRIPES), 120_000)
+
+    async def counted() -> bool:
+        [(updated, hot)] = await db18.sql(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 't'"
+        )
+        return bool(updated >= 120_000 and hot > 0.4 * updated)
+
+    await eventually(counted)
+
+
 async def test_partitions_and_what_is_kept_for_the_way_back(db18: Database) -> None:
     await db18.sql(
         "CREATE TABLE t (id int, v int NOT NULL DEFAULT 0, PRIMARY KEY (id)) PARTITION BY RANGE (id)",
@@ -78,22 +96,24 @@ async def test_partitions_and_what_is_kept_for_the_way_back(db18: Database) -> N
     assert kept == [(20_000, 0)]
 
 
-async def test_killed_and_started_again_it_goes_on(db: Database) -> None:
+@SIDE_BY_SIDE
+async def test_killed_and_started_again_it_goes_on(db: Database, side: Spec) -> None:
     ledger = await Ledger.make(db, ROWS)
     for where in (8_000, 30_000):
         holder = await db.foreign("the row it is killed at", autocommit=False)
         await holder.execute(f"SELECT FROM t WHERE id >= {where} AND v = 0 ORDER BY id LIMIT 1 FOR UPDATE".encode())
-        process = await run_elsewhere(db.dsn, SIDE)
+        process = await run_elsewhere(db.dsn, side)
         await wait_for(db, WORKER_WAITS)
         process.kill()
         await process.wait()
         await holder.rollback()
-    await finished(ledger)
+    await finished(ledger, side)
 
 
-async def test_a_worker_that_is_ended_holds_up_nobody(db: Database) -> None:
+@SIDE_BY_SIDE
+async def test_a_worker_that_is_ended_holds_up_nobody(db: Database, side: Spec) -> None:
     ledger = await Ledger.make(db, ROWS)
-    backfill, scene = await ledger.backfill(replace(SIDE, rows_per_second=8_000))
+    backfill, scene = await ledger.backfill(replace(side, rows_per_second=8_000))
     running = asyncio.create_task(backfill.run())
     for done in (0, 6_000):
         seen = await scene.until(lambda p, done=done: len(p.crew) > 1 and p.rows_done > done)
@@ -104,11 +124,12 @@ async def test_a_worker_that_is_ended_holds_up_nobody(db: Database) -> None:
     assert await db.sql(COUNTED) == [(20_000, result.batches)]
 
 
-async def test_answers_to_their_commits_are_lost(db: Database, proxy_to: FaultProxy.Factory) -> None:
+@SIDE_BY_SIDE
+async def test_answers_to_their_commits_are_lost(db: Database, proxy_to: FaultProxy.Factory, side: Spec) -> None:
     ledger = await Ledger.make(db, ROWS)
     proxy = await proxy_to(db.dsn)
     ledger.connector = Connector(proxy.dsn)
-    backfill, scene = await ledger.backfill(replace(SIDE, rows_per_second=8_000))
+    backfill, scene = await ledger.backfill(replace(side, rows_per_second=8_000))
     running = asyncio.create_task(backfill.run())
     for done in (0, 4_000, 9_000):
         await scene.until(lambda p, done=done: p.rows_done > done)
@@ -140,11 +161,12 @@ async def test_a_worker_of_before_that_wakes_up_late_is_fenced(db18: Database, m
     assert await db18.sql("SELECT count(*) FROM t WHERE v <> 0") == [(0,)]
 
 
-async def test_a_row_that_is_locked_is_waited_for(db: Database) -> None:
+@SIDE_BY_SIDE
+async def test_a_row_that_is_locked_is_waited_for(db: Database, side: Spec) -> None:
     ledger = await Ledger.make(db, ROWS)
     holder = await db.foreign("reports", autocommit=False)
     await holder.execute("SELECT FROM t WHERE id = 20000 FOR UPDATE")
-    backfill, scene = await ledger.backfill(SIDE, thresholds=QUICK)
+    backfill, scene = await ledger.backfill(side, thresholds=QUICK)
     running = asyncio.create_task(backfill.run())
     await scene.until(lambda p: p.state is State.THROTTLED)
     await holder.rollback()
@@ -152,10 +174,11 @@ async def test_a_row_that_is_locked_is_waited_for(db: Database) -> None:
     assert await ledger.violations() == []
 
 
-async def test_poison_is_set_aside_and_all_else_is_filled(db: Database) -> None:
+@SIDE_BY_SIDE
+async def test_poison_is_set_aside_and_all_else_is_filled(db: Database, side: Spec) -> None:
     ledger = await Ledger.make(db, ROWS)
     await db.sql("ALTER TABLE t ADD CONSTRAINT good CHECK (id % 9000 <> 0 OR v = 0)")
-    result = await ledger.run(SIDE)
+    result = await ledger.run(side)
     assert (result.outcome, result.rows, result.quarantined) == (State.DONE, 19_996, 4)
     assert [times for _, times, _ in await ledger.violations()] == [0] * 4
 
@@ -169,23 +192,23 @@ async def test_two_that_start_at_once_do_not_both(db18: Database) -> None:
     assert await ledger.violations() == []
 
 
-async def test_a_stop_ends_all_of_them_between_two_batches(db18: Database) -> None:
+@SIDE_BY_SIDE
+async def test_a_stop_ends_all_of_them_between_two_batches(db18: Database, side: Spec) -> None:
     ledger = await Ledger.make(db18, ROWS)
-    backfill, scene = await ledger.backfill(replace(SIDE, rows_per_second=10_000))
+    backfill, scene = await ledger.backfill(replace(side, rows_per_second=10_000))
     running = asyncio.create_task(backfill.run())
     await scene.until(lambda p: p.rows_done > 0)
     scene.control.stop()
     assert (await asyncio.wait_for(running, 5)).outcome is State.STOPPED
     [(done,)] = await db18.sql("SELECT count(*) FROM t WHERE v = 1")
     assert (await db18.sql(COUNTED))[0][0] == done
-    await finished(ledger)
+    await finished(ledger, side)
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"mode": "once", "where": "true"}, "one cursor keeps a row"),
-        ({"walk": Walk.STRIPES}, "in stripes they would keep"),
         ({"workers": 0}, "0 workers are out of range"),
         ({"workers": 17}, "17 workers are out of range"),
     ],

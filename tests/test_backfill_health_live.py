@@ -86,6 +86,29 @@ async def test_everything_is_read_on_every_major(any_db: Database) -> None:
         await any_db.sql("SELECT pg_drop_replication_slot('" + slot + "')")
 
 
+async def test_how_busy_those_are_who_come_and_go_is_seen_on_every_major(any_db: Database) -> None:
+    """One that a long statement keeps is not one of them, nor is one that does nothing."""
+    report = await any_db.foreign("report")
+    long = asyncio.create_task(report.execute("SELECT pg_sleep(6)"))
+    idle, shop = await any_db.foreign("idle"), await any_db.foreign("shop")
+    await idle.execute("SELECT 1")
+    await asyncio.sleep(1.5)
+    watch = watching(any_db)
+    short = asyncio.create_task(shop.execute("SELECT pg_sleep(0.5)"))
+    await asyncio.sleep(0.1)
+    while_it_works = (await looked(watch)).server
+    await short
+    after_it = (await looked(watch)).server
+    await end(watch)
+    assert while_it_works is not None
+    assert after_it is not None
+    assert (while_it_works.brisk, while_it_works.busy) == (1, 1)
+    assert (after_it.brisk, after_it.busy) == (1, 0)
+    assert (while_it_works.active, after_it.active) == (2, 1)
+    report.cancel()
+    await asyncio.wait({long})
+
+
 async def test_nothing_of_it_waits_for_a_lock_on_the_table(db: Database) -> None:
     await db.sql("CREATE EXTENSION pg_stat_statements", TABLE, ROWS)
     locker = await db.foreign("ddl", autocommit=False)

@@ -47,6 +47,17 @@ def table(**changes: Any) -> dict[str, Any]:
     return {"table": replace(TABLE, **changes)}
 
 
+def test_how_busy_others_are_is_the_mean_of_the_last_looks() -> None:
+    def busy(*looks: tuple[int, int]) -> float | None:
+        readings = (seen(float(at), **server(brisk=all_, busy=now)) for at, (all_, now) in enumerate(looks))
+        return after(Gate(), *readings).memory.busy
+
+    assert busy((8, 0), (8, 8)) == 0.5
+    assert busy((8, 8), *((8, 2),) * 5) == 0.25  # long ago
+    assert busy((4, 4), (4, 4)) is None  # hardly anybody: a job or two is no application
+    assert busy() is None
+
+
 PAUSES: list[tuple[str, dict[str, Any], str]] = [
     ("blocked", {"waiters": (Waiter(47, "app", 1.0),)}, "we block 47 (app) for 1.0 s"),
     ("latency", {"latency": Latency(900, 3.4, 2.0)},

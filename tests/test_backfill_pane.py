@@ -58,9 +58,9 @@ def test_what_it_costs_stands_against_what_was_foretold() -> None:
 
 
 def test_a_batch_that_is_shorter_for_others_says_so() -> None:
-    beside = shown(height=40, others=True, target_ms=50.0, history=(30.0, 40.0))
+    beside = shown(height=40, alone_ms=100.0, target_ms=50.0, history=(30.0, 40.0))
     assert "(100 while nobody else works)" in beside
-    assert "nobody else works" not in shown(height=40, others=False, target_ms=50.0, history=(30.0, 40.0))
+    assert "nobody else works" not in shown(height=40, alone_ms=50.0, target_ms=50.0, history=(30.0, 40.0))
 
 
 def test_how_it_walks_comes_with_the_reason() -> None:

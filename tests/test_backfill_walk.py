@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dbwatch.backfill.cursor import Cursor, Window
 from dbwatch.backfill.pages import Pages, last_of, page
-from dbwatch.backfill.passes import PASSES, STRIPES, share, stripes
+from dbwatch.backfill.passes import PASSES, STRIPES, share, stripes, together
 from dbwatch.backfill.walk import HOT_LEAST, LOOK_FIRST, LOOK_MOST, STRETCH, Chooser, Walk
 
 FIRST_LOOK = Chooser.starting(Walk.AUTO, "").left
@@ -124,3 +124,13 @@ def test_pages_are_passed_without_a_gap_to_the_last(first: int, more: int, rows:
     assert first <= page(edge) <= page(top)
     assert pages.edge(top, top, rows) is None
     assert pages.edge(None, top, rows) is not None
+
+
+@pytest.mark.parametrize(("windows", "hands", "at_once"), [(8, 2, 3), (8, 2, 100), (1, 4, 5), (5, 4, 1)])
+def test_several_hands_take_every_pass_over_every_window_once(windows: int, hands: int, at_once: int) -> None:
+    order = list(together(windows, PASSES, hands, at_once))
+    taken = [(number, window) for number, ones in order for window in ones]
+    assert sorted(taken) == [(number, window) for number in range(PASSES) for window in range(windows)]
+    assert [number for number, _ in order] == sorted(number for number, _ in order)  # one pass after the other
+    assert all(len(ones) == 1 for number, ones in order if number == 0)
+    assert max(len(ones) for _, ones in order) <= max(1, min(at_once, -(-windows // hands)))

@@ -197,10 +197,9 @@ class BatchSession:
             at = at.after(rows=0, keys=part.keys, cursor=part.next)
         return [self._filled(results) for results in await self._run_each(messages, timeouts)]
 
-    async def fill_beside(self, at: Position, part: Part, timeouts: Timeouts) -> Filled:
-        """As `fill`, under the epoch of *at*, but the cursor stays where it is: others fill other parts meanwhile."""
-        [filled] = await self.fill_each(at, (replace(part, moves=False),), timeouts)
-        return filled
+    async def fill_beside(self, at: Position, parts: Sequence[Part], timeouts: Timeouts) -> list[Filled]:
+        """As `fill_each`, under the epoch of *at*, but the cursor stays: others fill other parts meanwhile."""
+        return await self.fill_each(at, [replace(part, moves=False) for part in parts], timeouts)
 
     async def retry(self, at: Position, part: Part, key: str, timeouts: Timeouts) -> Filled:
         """Fills *part*, the row whose *key* is in quarantine, and takes it out of there, in one transaction.

@@ -25,12 +25,13 @@ AGAIN_AFTER_S = 30.0
 
 @dataclass(slots=True)
 class Piece:
-    """A part that was cut, and what became of it."""
+    """Parts that one connection fills in one message, and what became of them."""
 
-    part: Part
-    keys: int
-    filled: Filled | None = None
-    """None: it failed, or it is not known whether it was committed."""
+    parts: tuple[Part, ...]
+    keys: tuple[int, ...]
+    """Of each."""
+    filled: list[Filled] | None = None
+    """None: one failed, or it is not known whether they were committed."""
 
 
 Cut = Callable[[], Awaitable[Piece | None]]
@@ -47,6 +48,11 @@ class Crew:
         """When each may connect again."""
         self.changed: Callable[[], None] = lambda: None
         """Called where a connection came or went."""
+
+    @property
+    def hands(self) -> int:
+        """How many connections there may be."""
+        return len(self._hands)
 
     @property
     def workers(self) -> tuple[Worker, ...]:
@@ -74,7 +80,7 @@ class Crew:
                         return
                     pieces.append(piece)
                 try:
-                    piece.filled = await hand.fill_beside(at, piece.part, timeouts)
+                    piece.filled = await hand.fill_beside(at, piece.parts, timeouts)
                 except EXPECTED:
                     failed.set()
                     await hand.rollback()

@@ -98,14 +98,17 @@ class Pace:
     @property
     def target_s(self) -> float:
         """What a batch should take at the present manual speed, and in the present company."""
-        among = BUSY_TARGET if self.busy else AMONG_OTHERS if self.others else 1.0
-        return self.base_target_s * self._by_hand * among
+        return self.alone_s * (BUSY_TARGET if self.busy else AMONG_OTHERS if self.others else 1.0)
+
+    @property
+    def alone_s(self) -> float:
+        """The same where nobody else is there."""
+        return self.base_target_s * self._by_hand
 
     @property
     def duty(self) -> float:
         """The share of time spent working, manual speed included: all of it where nobody is there to rest for."""
-        most = 1.0 if self.alone else BUSY_DUTY if self.busy else DUTY_MOST
-        allowed = most if self.auto_duty >= DUTY_MOST else min(most, self.auto_duty)
+        allowed = 1.0 if self.alone else min(BUSY_DUTY, self.auto_duty) if self.busy else self.auto_duty
         return min(1.0, max(DUTY_LEAST, allowed * self._by_hand))
 
     @property

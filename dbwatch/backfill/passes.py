@@ -10,6 +10,8 @@ whole table takes 6.7 us a row; eight passes of seventeenths (3 + 7 x 2) 3.9 wit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 STRIPES = 23
 """A row is of one of so many, by a number of its own: a prime, so that keys with a step between them fall into all."""
 PASSES = 11
@@ -27,3 +29,14 @@ def share(of: int, number: int = 0) -> float:
     """The share of a window's rows that a pass takes; the first takes the largest."""
     first, last = stripes(of, number)
     return (last - first + 1) / STRIPES
+
+
+def together(windows: int, of: int, hands: int, at_once: int) -> Iterator[tuple[int, range]]:
+    """The order in which several *hands* take *of* passes over so many *windows*: the number of the pass, and over
+    which of them. The first, heavy one goes over one window at a time, the others over *at_once* at most."""
+    for one in range(windows):
+        yield 0, range(one, one + 1)
+    step = max(1, min(at_once, -(-windows // hands)))
+    for number in range(1, of):
+        for one in range(0, windows, step):
+            yield number, range(one, min(windows, one + step))

@@ -39,9 +39,6 @@ from dbwatch.text import count, one_line, sanitize, size
 Mode = Literal["pending", "once"]
 
 
-SIDE_BY_SIDE = "in stripes they would keep each other's pages from being pruned"
-
-
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What is asked for. SET, WHERE and the rest are the DBA's SQL."""
@@ -129,15 +126,14 @@ class Plan:
     @property
     def walk(self) -> str:
         """How the table is walked, for a person."""
+        side = f" by {self.spec.workers} workers side by side" if self.spec.workers > 1 else ""
         if self.spec.walk is not Walk.AUTO:
-            side = f" by {self.spec.workers} workers" if self.spec.workers > 1 else ""
             return f"{self.spec.walk}{side}, as it was asked for"
         by = "pages" if self.by_pages else "keys"
         of = f", {len(self.legs):,} partitions one after the other" if self.legs[0].partition else ""
         if self.why_plain:
-            side = f" by {self.spec.workers} workers side by side" if self.spec.workers > 1 else ""
             return f"plainly, by {by}{side}{of}: {self.why_plain}"
-        return f"by {by}, in stripes in windows of {WINDOW_MOST:,} rows at most, or plainly: both are timed{of}"
+        return f"by {by}{side}, in stripes in windows of {WINDOW_MOST:,} rows at most, or plainly: both are timed{of}"
 
     @property
     def unheeded(self) -> tuple[str, ...]:
@@ -186,12 +182,6 @@ async def plan(
             "several workers cannot fill in mode once",
             why="only one cursor keeps a row from being set twice",
             next="choose one worker, or mode pending",
-        )
-    if spec.workers > 1 and spec.walk is Walk.STRIPES:
-        raise UsageError(
-            "several workers cannot walk in stripes",
-            why=SIDE_BY_SIDE,
-            next="choose one worker, or leave --walk out",
         )
     if spec.quarantine < 0:
         raise UsageError("there is no quarantine of fewer than 0 rows", next="0 ends it at the first row")
@@ -268,7 +258,7 @@ def _route(
     divided: bool,
 ) -> tuple[bool, str]:
     """Whether it is walked by pages, and why stripes cannot pay; the latter is empty where they can."""
-    why = SIDE_BY_SIDE if spec.workers > 1 else why_plain(target, facts, sizes.rows)
+    why = why_plain(target, facts, sizes.rows)
     if not key:
         return True, why or ("" if version >= 140_000 else "up to 13 the server reads a range of pages row by row")
     can = divided and spec.mode == "pending" and version >= 140_000

@@ -74,8 +74,8 @@ class BackfillProgress:
     """The same without them: as planned, or as a person set it since."""
     duty: float = 1.0
     """The share of time spent working, 0 to 1; the rest is slept."""
-    others: bool | None = None
-    """Whether others were seen to work on the server of late: then a batch takes half the time. None: nobody knows."""
+    alone_ms: float = 0.0
+    """What one should take while nobody else works on the server: more than *target_ms* while others do."""
     batches: int = 0
     level: int = 0
     """Manual speed: 0 as planned, below gentler, above faster."""

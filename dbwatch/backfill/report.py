@@ -98,7 +98,7 @@ class Reporter:
             target_ms=pace.target_s * 1000,
             base_target_ms=pace.base_target_s * 1000,
             duty=pace.duty,
-            others=pace.others,
+            alone_ms=pace.alone_s * 1000,
             batches=at.batches,
             level=pace.level,
             checking=self.checking,

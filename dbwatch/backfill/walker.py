@@ -1,19 +1,18 @@
 """Walks a table to its end, leg by leg and window by window, each batch the next from where the cursor stands.
 
-Several workers walk plainly, without windows, each piece the next one that nobody has (`crew.py`)."""
+Several workers are given pieces (`together.py`) of which each takes the next one that nobody has (`crew.py`)."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 import psycopg
 
 from dbwatch.backfill import row
 from dbwatch.backfill.batch import BatchSession, Part, Timeouts
-from dbwatch.backfill.crew import Crew, Piece
+from dbwatch.backfill.crew import Crew
 from dbwatch.backfill.cursor import Cursor, Window
 from dbwatch.backfill.hunt import Hunter
 from dbwatch.backfill.keys import Key
@@ -24,7 +23,8 @@ from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.statements import Statements
-from dbwatch.backfill.walk import WINDOW_MOST, Chooser, Walk
+from dbwatch.backfill.together import WINDOWS_EACH, Cutter
+from dbwatch.backfill.walk import STRETCH, WINDOW_MOST, Chooser, Walk
 from dbwatch.backfill.worker import BatchWorker
 from dbwatch.clock import Clock
 
@@ -74,8 +74,8 @@ class _Stand:
         return self.place.window
 
 
-TOGETHER_S = 1.0
-"""How long several workers fill until the cursor follows, and somebody looks whether they may go on."""
+FORGETS = 0.9
+"""How much of the longest pass is remembered at each further one: a third after the passes of a window."""
 _ALL_BUT = 0.8
 """A pass is split where it is that much larger than a batch may be."""
 
@@ -92,7 +92,7 @@ class Walker:
         self._chooser = Chooser.starting(plan.spec.walk, plan.why_plain)
         self._tops: dict[str, Key | None] = {}
         self._light_s = 0.0
-        """What the last pass of a window took that was not its first; 0: there was none yet."""
+        """What a pass takes that is not the first of its window: the longest of late; 0: there was none yet."""
         self._singly: Key | None = None
         """The end of the window in which one of several passes failed: there they go one by one."""
         self._unsure = False
@@ -105,7 +105,7 @@ class Walker:
     async def run(self) -> None:
         """Walks from where the cursor stands to the end. Raises as `BatchWorker.carry_out` does."""
         while not self._worker.position.walked:
-            passes = self._chooser.passes
+            passes, now = self._chooser.passes, self._chooser.now
             most = round(WINDOW_MOST * share(passes)) if passes > 1 else MOST
             self._worker.pace = self._worker.pace.at_most(most)
             self._reporter.walk = self._told(passes)
@@ -121,11 +121,11 @@ class Walker:
             batches = (one.batch for one in walked.walked)
             learned = await self._worker.learn(*batches, began=began, worked_s=walked.beside_s)
             for one, batch in zip(walked.walked, learned, strict=True):
-                if (one.of > 1) == (passes > 1):
+                if (one.of > 1) == (passes > 1) and self._chooser.now is now:
                     working_s = batch.seconds - batch.waited_s
                     self._chooser = self._chooser.after(batch.rows, one.keys, working_s, one.hot, ends=one.ends)
                 if not batch.heaviest:
-                    self._light_s = max(batch.seconds, 0.9 * self._light_s)
+                    self._light_s = max(batch.seconds, FORGETS * self._light_s)
 
     def _told(self, passes: int) -> Walk:
         if passes > 1:
@@ -273,7 +273,7 @@ class Walker:
 
     async def _fill_together(
         self, session: BatchSession, crew: Crew, at: Position, timeouts: Timeouts
-    ) -> _Stretch | None:
+    ) -> _Stretch | _Otherwise | None:
         """What the crew fills above the cursor for TOGETHER_S; None where it could not begin.
 
         The cursor moves past all that is filled without a gap. Where a piece failed we go alone as far as they went,
@@ -282,47 +282,49 @@ class Walker:
         legs, place = resumed(self._plan.legs, self._place(at))
         if not legs or place.window is not None:
             return None
-        leg, began, lo = legs[0], self._clock.monotonic(), place.lo
+        leg, began, passes = legs[0], self._clock.monotonic(), self._chooser.passes
         top, ends = await self._top(session, leg, timeouts)
-        left = self._worker.pace.most_per_s or sys.maxsize
-
-        async def cut() -> Piece | None:
-            nonlocal lo, left
-            if ends or left <= 0 or not self._worker.goes_on or self._clock.monotonic() - began >= TOGETHER_S:
-                return None
-            keys = min(left, self._worker.pace.size)
-            hi, _ = await session.edge(leg.statements, lo, top, keys, timeouts)
-            if hi is None:
-                return None
-            piece = Piece(Part(leg.statements, lo, hi, 0, None), leg.pages.rows_of(lo, hi) if leg.by_pages else keys)
-            lo, left = hi, left - piece.keys
-            return piece
-
-        self._unsure = True
-        pieces = await crew.fill(at, cut, session.images, timeouts)
-        done = [(piece, piece.filled) for piece in pieces if piece.filled is not None]
-        whole = len(list(takewhile(lambda piece: piece.filled is not None, pieces)))
-        self._alone = len(pieces) - whole
-        self._unsure = len(done) < len(pieces)
-        if not whole:
+        if ends:
             return None
-        edge = Cursor(pieces[whole - 1].part.hi, leg=leg.name)
-        passed = max(0, min(sum(piece.keys for piece in pieces[:whole]), self._plan.rows_estimate - at.scanned))
-        await row.move(session.session, at, edge.to_text(), passed)
-        rows, batches = at.rows_done + sum(filled.rows for _, filled in done), at.batches + len(done)
+        light_s, hands = self._light_s, crew.hands
+        cutter = Cutter(
+            session, self._worker, self._clock, timeouts, leg,
+            lo=place.lo, top=top, passes=passes, light_s=light_s, hands=hands, most=self._rounds(passes, hands),
+        )  # fmt: skip
+        self._unsure = True
+        pieces = await crew.fill(at, cutter.cut, session.images, timeouts)
+        took_s, passed, done = self._clock.monotonic() - began, cutter.passed(), cutter.done()
+        failed = any(piece.filled is None for piece in pieces)
+        rest = sum(len(piece.parts) for piece in pieces) - sum(len(p.parts) for each in passed for p in each.pieces)
+        self._alone = rest if failed else 0
+        self._unsure = rest > 0
+        if not passed:
+            return _Otherwise(took_s) if pieces else None
+        edge, keys = Cursor(passed[-1].hi, leg=leg.name), sum(each.keys for each in passed)
+        scanned = max(0, min(keys, self._plan.rows_estimate - at.scanned))
+        await row.move(session.session, at, edge.to_text(), scanned)
+        rows, batches = at.rows_done + sum(filled.rows for *_, filled in done), at.batches + len(done)
         self._worker.position = replace(
-            at, cursor=edge.to_text(), scanned=at.scanned + passed, rows_done=rows, batches=batches
+            at, cursor=edge.to_text(), scanned=at.scanned + scanned, rows_done=rows, batches=batches
         )
         self._ahead = edge.to_text(), edge
-        took_s = self._clock.monotonic() - began
-        beside = min(1.0, took_s / max(1e-9, sum(filled.seconds for _, filled in done)))
+        beside = min(1.0, took_s / max(1e-9, sum(filled.seconds for *_, filled in done)))
         walked = [  # the WAL of them all is in the figure of each
             _Walked(
-                Batch(filled.rows, filled.seconds, round(filled.wal_bytes * beside)), piece.keys, filled.hot, 1, True
+                Batch(one.rows, one.seconds, round(one.wal_bytes * beside), heaviest=part.number == 0),
+                keys, one.hot, part.of, part.number == part.of - 1,
             )
-            for piece, filled in done
-        ]
+            for part, keys, one in done
+        ]  # fmt: skip
         return _Stretch(walked, took_s)
+
+    def _rounds(self, passes: int, hands: int) -> int:
+        """How many rounds a stretch may have at most: few where something is to be learnt from it."""
+        if self._chooser.looking:
+            return STRETCH if passes == 1 else 1
+        if len(self._worker.pace.recent) < hands * WINDOWS_EACH:
+            return hands if passes == 1 else 1
+        return sys.maxsize
 
     def _place(self, at: Position) -> Cursor:
         """Where we stand; after a failover it may be where we were before."""

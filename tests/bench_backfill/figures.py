@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench_backfill.values import Contender, Figure, Goal, Kind, Measure, Table
 
 DBWATCH = Contender("dbwatch", Kind.TOOL)
+TWO = Contender("dbwatch, 2 workers", Kind.TOOL, ("--workers", "2"))
 KEYSET = Contender("dbwatch, keyset", Kind.TOOL, ("--walk", "keyset"))
 FOUR = Contender("dbwatch, 4 workers", Kind.TOOL, ("--workers", "4"))
 UNDO = Contender("dbwatch, undo", Kind.TOOL, ("--undo",))
@@ -27,9 +30,14 @@ ON = {"autovacuum": "on", "autovacuum_naptime": "5s"}
 """Else it is off."""
 
 
-def faster(times: float, against: Contender = WHOLE) -> Goal:
+def faster(times: float, against: Contender = WHOLE, of: Contender = DBWATCH) -> Goal:
     """At least so many times as fast."""
-    return Goal(Measure.SPEED, at_least=times, against=against.name)
+    return Goal(Measure.SPEED, at_least=times, against=against.name, of=of.name)
+
+
+def both(*goals: Goal) -> tuple[Goal, ...]:
+    """What is asked of one worker, and the same of two."""
+    return (*goals, *(replace(goal, of=TWO.name) for goal in goals))
 
 
 def served(p99: float) -> tuple[Goal, ...]:
@@ -44,40 +52,53 @@ GENTLE_AND_LEAN = (
     Goal(Measure.WAL, at_most=0.8, against=WHOLE.name),
     Goal(Measure.HEAP, at_most=1.25),
 )
-THREE = (DBWATCH, KEYSET, WHOLE)
+SIDE_BY_SIDE = (DBWATCH, TWO, WHOLE)
 
 PROMISED = (
-    Figure("sequential", "sequential key, autovacuum off", SEQUENTIAL, THREE, (faster(1.5), *GENTLE_AND_LEAN, CPU)),
+    Figure(
+        "sequential",
+        "sequential key, autovacuum off",
+        SEQUENTIAL,
+        SIDE_BY_SIDE,
+        both(faster(1.5), *GENTLE_AND_LEAN, CPU),
+    ),
     Figure(
         "sequential-autovacuum",
         "sequential key, autovacuum on",
         SEQUENTIAL,
-        THREE,
-        (faster(1.3), *GENTLE_AND_LEAN),
+        SIDE_BY_SIDE,
+        both(faster(1.3), *GENTLE_AND_LEAN),
         settings=ON,
     ),
     Figure(
         "fillfactor",
         "fillfactor 85",
         Table("fillfactor", fillfactor=85),
-        THREE,
-        (faster(2.0), Goal(Measure.HEAP, at_most=1.06)),
+        SIDE_BY_SIDE,
+        both(faster(2.0), Goal(Measure.HEAP, at_most=1.06)),
     ),
-    Figure("random", "random bigint key", Table("random", key="random"), THREE, (faster(1.5),)),
-    Figure("uuid", "uuid v4 key", Table("uuid", key="uuid"), THREE, (faster(1.3),)),
+    Figure("random", "random bigint key", Table("random", key="random"), SIDE_BY_SIDE, both(faster(1.5))),
+    Figure("uuid", "uuid v4 key", Table("uuid", key="uuid"), SIDE_BY_SIDE, both(faster(1.3))),
     Figure(
         "indexed",
         "SET column indexed",
         Table("indexed", also=("CREATE INDEX users_phone ON users (phone)",)),
-        THREE,
+        (DBWATCH, WHOLE),
         (faster(0.70),),
     ),
-    Figure("xmin", "an old xmin held all the while", SEQUENTIAL, THREE, (faster(0.95, KEYSET),), old_xmin=True),
+    Figure(
+        "xmin",
+        "an old xmin held all the while",
+        SEQUENTIAL,
+        (DBWATCH, KEYSET, WHOLE),
+        (faster(0.95, KEYSET),),
+        old_xmin=True,
+    ),
     Figure(
         "load-12",
         "application at 12 % load",
         SEQUENTIAL,
-        (ALONE, DBWATCH, KEYSET, WHOLE),
+        (ALONE, DBWATCH, WHOLE),
         (*served(4), Goal(Measure.APP_MAX_MS, at_most=60), faster(1.0)),
         load=0.12,
     ),
@@ -85,7 +106,7 @@ PROMISED = (
         "load-50",
         "application at 50 % load, default throttle",
         SEQUENTIAL,
-        (ALONE, DBWATCH, KEYSET, WHOLE),
+        (ALONE, DBWATCH, WHOLE),
         (*served(8), faster(0.3)),
         load=0.50,
     ),
@@ -93,9 +114,9 @@ PROMISED = (
         "loops",
         "against the published loop, pgroll's and GitLab's, without their sleeps",
         SEQUENTIAL,
-        (DBWATCH, KEYSET, WHOLE, *LOOPS),
+        (DBWATCH, WHOLE, *LOOPS),
         tuple(Goal(Measure.SPEED, above=1.0, against=each.name) for each in LOOPS),
-        rivals_s=30,
+        rivals_s=25,
     ),
     Figure(
         "loops-load",
@@ -104,7 +125,7 @@ PROMISED = (
         (ALONE, DBWATCH, *GENTLER_LOOPS, *LOOPS, *LARGER_LOOPS),
         tuple(Goal(Measure.SPEED_AT_EQUAL_P99, above=1.0, against=each.family) for each in LOOPS),
         load=0.12,
-        rivals_s=30,
+        rivals_s=25,
     ),
     Figure(
         "long",
@@ -128,7 +149,7 @@ _TOAST = (
 )
 
 MEASURED = (
-    Figure("trigger", "a BEFORE UPDATE trigger", Table("trigger", also=(_TRIGGER,)), THREE),
+    Figure("trigger", "a BEFORE UPDATE trigger", Table("trigger", also=(_TRIGGER,)), (DBWATCH, WHOLE)),
     Figure(
         "two-indexes",
         "two indexes on other columns",
@@ -136,11 +157,11 @@ MEASURED = (
             "two_indexes",
             also=("CREATE INDEX ON users (legacy_phone)", "CREATE INDEX ON users (created_at)"),
         ),
-        THREE,
+        (DBWATCH, WHOLE),
     ),
-    Figure("toast", "a TOASTed value of 3 kB in each row", Table("toast", also=_TOAST, share=0.2), THREE),
-    Figure("checkpoint", "a checkpoint in mid-run", SEQUENTIAL, THREE, checkpoint=True),
-    Figure("workers", "four workers side by side", SEQUENTIAL, (DBWATCH, KEYSET, FOUR, WHOLE)),
+    Figure("toast", "a TOASTed value of 3 kB in each row", Table("toast", also=_TOAST, share=0.2), (DBWATCH, WHOLE)),
+    Figure("checkpoint", "a checkpoint in mid-run", SEQUENTIAL, (DBWATCH, WHOLE), checkpoint=True),
+    Figure("workers", "four workers side by side", SEQUENTIAL, (DBWATCH, TWO, FOUR, WHOLE)),
     Figure("undo", "with what it overwrites kept", SEQUENTIAL, (DBWATCH, UNDO, WHOLE)),
 )
 

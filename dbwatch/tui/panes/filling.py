@@ -120,7 +120,8 @@ def _alarms(progress: BackfillProgress) -> Iterator[Content]:
 def _batch(progress: BackfillProgress, history: str) -> Content:
     slow = progress.target_ms > 0 and progress.batch_ms > 1.5 * progress.target_ms
     share = bar(progress.batch_ms / (2 * progress.target_ms) if progress.target_ms else 0.0, 12)
-    alone = f" ({2 * progress.target_ms:.0f} while nobody else works)" if progress.others and not history else ""
+    shorter = progress.target_ms < progress.alone_ms and not history
+    alone = f" ({progress.alone_ms:.0f} while nobody else works)" if shorter else ""
     took = f"▕{share}▏ {progress.batch_ms:.0f} ms of {progress.target_ms:.0f} ms{'!' if slow else ''}{alone} "
     return line("batch", Content.assemble((took, WARN if slow else ""), (history, FAINT)))
 
