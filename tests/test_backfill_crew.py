@@ -199,9 +199,10 @@ async def test_a_stop_ends_all_of_them_between_two_batches(db18: Database, side:
     running = asyncio.create_task(backfill.run())
     await scene.until(lambda p: p.rows_done > 0)
     scene.control.stop()
-    assert (await asyncio.wait_for(running, 5)).outcome is State.STOPPED
+    result = await asyncio.wait_for(running, 5)
     [(done,)] = await db18.sql("SELECT count(*) FROM t WHERE v = 1")
-    assert (await db18.sql(COUNTED))[0][0] == done
+    assert (result.outcome, result.rows) == (State.STOPPED, done)
+    assert await db18.sql(COUNTED) == [(done, result.batches)]
     await finished(ledger, side)
 
 

@@ -519,6 +519,8 @@ async def test_the_screen_follows_its_terminal_to_every_size(seat: Seat) -> None
 
 
 async def test_without_a_screen_it_stops_where_a_person_is_needed(seat: Seat) -> None:
+    signed = await seat.run("run", str(seat.shop.runbook), "--sign", "preview=read")
+    assert (signed.code, "--sign and --confirm need --headless" in signed.err) == (2, True)
     first = await seat.run("run", str(seat.shop.runbook), "--headless")
     assert first.code == 4
     assert "preview is a person's step" in first.err

@@ -11,7 +11,7 @@ import pytest
 from dbwatch.backfill.progress import State
 from dbwatch.monitor.rates import Rates
 from dbwatch.monitor.samples import Replication, Snapshot, Status, View
-from dbwatch.tui.footline import LINGERS_S, Said, last_line
+from dbwatch.tui.footline import GLIMPSE_S, LINGERS_S, Said, last_line, last_seq
 from dbwatch.tui.header import bar, meter, server_line, window_line
 from dbwatch.tui.keys import PANES
 from dbwatch.tui.tabs import marks, narrow_tabs, wide_tabs
@@ -216,9 +216,17 @@ def test_a_tab_tells_how_far_the_backfill_is_only_while_it_goes_on() -> None:
 
 
 def test_the_last_line_is_the_answer_for_a_while_and_then_the_journal() -> None:
-    frame, good = FRAMES["migrating"], Said("add started", at=100.0)
+    frame = FRAMES["migrating"]
+    good = Said("add started", at=100.0, seq=last_seq(frame))
     assert last_line(good, frame, 100.0 + LINGERS_S - 1, 80).plain == " › add started"
     assert last_line(good, frame, 100.0 + LINGERS_S, 80).plain == " 21:05:10 add started"
+
+
+def test_the_answer_gives_way_to_what_has_happened_since() -> None:
+    frame = FRAMES["migrating"]
+    good = Said("add started", at=100.0, seq=last_seq(frame) - 1)
+    assert last_line(good, frame, 100.0 + GLIMPSE_S - 1, 80).plain == " › add started"
+    assert last_line(good, frame, 100.0 + GLIMPSE_S, 80).plain == " 21:05:10 add started"
 
 
 def test_what_went_wrong_does_not_vanish_by_itself() -> None:

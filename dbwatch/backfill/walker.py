@@ -298,16 +298,16 @@ class Walker:
         rest = sum(len(piece.parts) for piece in pieces) - sum(len(p.parts) for each in passed for p in each.pieces)
         self._alone = rest if failed else 0
         self._unsure = rest > 0
-        if not passed:
+        if not done:
             return _Otherwise(took_s) if pieces else None
-        edge, keys = Cursor(passed[-1].hi, leg=leg.name), sum(each.keys for each in passed)
-        scanned = max(0, min(keys, self._plan.rows_estimate - at.scanned))
-        await row.move(session.session, at, edge.to_text(), scanned)
         rows, batches = at.rows_done + sum(filled.rows for *_, filled in done), at.batches + len(done)
-        self._worker.position = replace(
-            at, cursor=edge.to_text(), scanned=at.scanned + scanned, rows_done=rows, batches=batches
-        )
-        self._ahead = edge.to_text(), edge
+        self._worker.position = replace(at, rows_done=rows, batches=batches)
+        if passed:
+            edge, keys = Cursor(passed[-1].hi, leg=leg.name), sum(each.keys for each in passed)
+            scanned = max(0, min(keys, self._plan.rows_estimate - at.scanned))
+            await row.move(session.session, at, edge.to_text(), scanned)
+            self._worker.position = replace(self._worker.position, cursor=edge.to_text(), scanned=at.scanned + scanned)
+            self._ahead = edge.to_text(), edge
         beside = min(1.0, took_s / max(1e-9, sum(filled.seconds for *_, filled in done)))
         walked = [  # the WAL of them all is in the figure of each
             _Walked(

@@ -79,6 +79,8 @@ def run(
             actor=actor,
             folder=state_dir,
         )
+    if sign or confirm:
+        raise UsageError("--sign and --confirm need --headless", next="on the screen, sign off and confirm by its keys")
     from dbwatch.cli import run as door
 
     return door.main(runbook, amend=amend, take_over=take_over, actor=actor, folder=state_dir)

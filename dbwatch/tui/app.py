@@ -28,7 +28,7 @@ from dbwatch.tui.dialogs.abort import AbortDialog
 from dbwatch.tui.dialogs.dialog import Dialog
 from dbwatch.tui.dialogs.palette import Palette
 from dbwatch.tui.dialogs.reading import Detail, Help
-from dbwatch.tui.footline import Said
+from dbwatch.tui.footline import Said, last_seq
 from dbwatch.tui.livetable import LiveTable
 from dbwatch.tui.panes.backfill import BackfillPane
 from dbwatch.tui.terminal import TooSmall, appearance, too_small
@@ -174,7 +174,7 @@ class DbwatchApp(App[None]):
 
     def say(self, text: str, *, wrong: bool = False) -> None:
         """Tells the person at this screen something, on the message line."""
-        self._said = Said(text, self._clock.monotonic(), wrong)
+        self._said = Said(text, self._clock.monotonic(), wrong, last_seq(self._latest))
         self._show()
 
     @property

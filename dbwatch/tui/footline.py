@@ -17,7 +17,7 @@ from dbwatch.window.feed import Frame
 LINGERS_S = 15.0
 """So long a good answer stands; what went wrong stands until the next key."""
 GLIMPSE_S = 4.0
-"""So long where something presses waits behind it."""
+"""So long where something waits behind it: what presses, or what has happened since."""
 STYLES = {"": "", "strong": "bold", "dim": FAINT, "good": GOOD, "warn": WARN, "bad": f"bold {BAD}", "own": "bold"}
 
 
@@ -29,12 +29,20 @@ class Said:
     at: float
     """The monotonic clock."""
     wrong: bool = False
+    seq: int = 0
+    """Of the window's last event then."""
+
+
+def last_seq(frame: Frame | None) -> int:
+    """The number of the window's last event; 0 without one."""
+    return frame.window.events[-1].seq if frame is not None and frame.window is not None and frame.window.events else 0
 
 
 def last_line(said: Said | None, frame: Frame | None, now: float, width: int) -> Content:
     """What was said to the person here, as long as it stands; else what presses; else the last event."""
     pressing = alert(frame.window) if frame is not None else None
-    stands = GLIMPSE_S if pressing is not None else LINGERS_S
+    waits = pressing is not None or (said is not None and last_seq(frame) > said.seq)
+    stands = GLIMPSE_S if waits else LINGERS_S
     if said is not None and (said.wrong or now - said.at < stands):
         line = Content.assemble((f" {'✗' if said.wrong else '›'} ", f"bold {BAD}" if said.wrong else "bold"), said.text)
     elif frame is None:

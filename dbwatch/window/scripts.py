@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 
 from dbwatch.errors import DbwatchError
 from dbwatch.migration import grammar, runner, way
@@ -22,43 +23,51 @@ ASK_ANEW_S = 3.0
 Rendered = tuple[RevisionSql, ...]
 
 
+@dataclass(slots=True)
+class _Known:
+    """What was asked so far. Who asked before the runbook was amended writes into the one of before."""
+
+    chain: Chain | None = None
+    rendered: dict[tuple[frozenset[str], str], Rendered] = field(default_factory=dict)
+    downs: dict[str, RevisionSql] = field(default_factory=dict)
+    ups: dict[str, RevisionSql] = field(default_factory=dict)
+    troubled_at: float = float("-inf")
+    no_return: tuple[str, str] | None = None
+    looked_ahead: bool = False
+
+
 class Scripts:
     """The revision scripts of one window. Each question starts a process that imports Alembic, half a second or more:
     so who asks what somebody else is asking just now waits for that answer."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._chain = ground.chain
         self._asking = asyncio.Lock()
-        self._rendered: dict[tuple[frozenset[str], str], Rendered] = {}
-        self._downs: dict[str, RevisionSql] = {}
-        self._ups: dict[str, RevisionSql] = {}
-        self._troubled_at = float("-inf")
-        self._no_return: tuple[str, str] | None = None
-        self._looked_ahead = False
+        self._known = _Known(ground.chain)
 
     async def chain(self) -> Chain | None:
         """The Alembic project; None where the runbook has none. Raises DbwatchError where it does not load."""
-        if self._chain is None and self._ground.project is not None:
+        known = self._known
+        if known.chain is None and self._ground.project is not None:
             async with self._asking:
-                if self._chain is None:
-                    self._chain = await runner.inspect(self._ground.project, self._ground.connector)
-        return self._chain
+                if known.chain is None:
+                    known.chain = await runner.inspect(self._ground.project, self._ground.connector)
+        return known.chain
 
     @property
     def known(self) -> Chain | None:
         """The project as far as it was asked."""
-        return self._chain
+        return self._known.chain
 
     def forget(self) -> None:
         """The runbook was amended: what was found out ahead does not hold any more."""
-        self._chain, self._rendered, self._downs, self._ups = None, {}, {}, {}
-        self._no_return, self._looked_ahead = None, False
+        self._known = _Known()
 
     async def no_return(self) -> tuple[str, str] | None:
         """The first step past which there is no whole way back, and why. Raises DbwatchError."""
-        if self._looked_ahead:
-            return self._no_return
+        known = self._known
+        if known.looked_ahead:
+            return known.no_return
         chain = await self.chain()
         upgrades: dict[str, Rendered] = {}
         drops: dict[str, str] = {}
@@ -75,9 +84,9 @@ class Scripts:
                     if lost := self._drops(named, created):
                         drops.setdefault(step.id, lost)
             at = _after(chain, at, upgrades[step.id])
-        self._no_return = wayback.point_of_no_return(self._ground.runbook, upgrades, chain, drops, frozenset(created))
-        self._looked_ahead = True
-        return self._no_return
+        known.no_return = wayback.point_of_no_return(self._ground.runbook, upgrades, chain, drops, frozenset(created))
+        known.looked_ahead = True
+        return known.no_return
 
     async def revisions(self) -> Revisions | None:
         """All that the runbook's migrate steps run, and what takes it back; None where there is no Alembic project.
@@ -108,23 +117,24 @@ class Scripts:
         One that had to be rendered by asking the database may have met a lock of our own running work: it is tried
         again, now and then.
         """
+        known = self._known
         async with self._asking:
-            if self._lacking(revisions):
+            if self._lacking(known, revisions):
                 start = frozenset(self._ground.store.state.start_heads)
                 for rendered in await self._preview(at, start, Direction.DOWN):
-                    self._downs[rendered.revision] = rendered
-                self._troubled_at = self._ground.clock.monotonic()
+                    known.downs[rendered.revision] = rendered
+                known.troubled_at = self._ground.clock.monotonic()
         return tuple(
-            self._downs.get(revision) or RevisionSql(revision, Direction.DOWN, (), "it was not rendered")
+            known.downs.get(revision) or RevisionSql(revision, Direction.DOWN, (), "it was not rendered")
             for revision in revisions
         )
 
     # --- inside
 
-    def _lacking(self, downs: tuple[str, ...]) -> bool:
-        known = [self._downs.get(revision) for revision in downs]
-        troubled = any(one is not None and one.trouble for one in known)
-        return None in known or (troubled and self._ground.clock.monotonic() > self._troubled_at + ASK_ANEW_S)
+    def _lacking(self, known: _Known, downs: tuple[str, ...]) -> bool:
+        found = [known.downs.get(revision) for revision in downs]
+        troubled = any(one is not None and one.trouble for one in found)
+        return None in found or (troubled and self._ground.clock.monotonic() > known.troubled_at + ASK_ANEW_S)
 
     def _drops(self, named: Named, created: set[str]) -> str:
         name = f"{named.parent}.{named.name}" if named.kind == "column" else named.name
@@ -138,17 +148,17 @@ class Scripts:
 
     async def _up(self, chain: Chain, at: frozenset[str], to: str) -> Rendered:
         """What a step runs; on a plain way it is cut out of the whole of it, which is rendered once."""
-        want, last = _plain(chain, to), self._last(chain)
+        want, last, known = _plain(chain, to), self._last(chain), self._known
         async with self._asking:
             if want is None or last is None or not way.linear(chain, at, last):
-                if (at, to) not in self._rendered:
-                    self._rendered[at, to] = await self._preview(at, to, Direction.UP)
-                return self._rendered[at, to]
+                if (at, to) not in known.rendered:
+                    known.rendered[at, to] = await self._preview(at, to, Direction.UP)
+                return known.rendered[at, to]
             revisions = way.up(chain, at, want)
-            if not all(revision in self._ups for revision in revisions):
+            if not all(revision in known.ups for revision in revisions):
                 for rendered in await self._preview(at, last, Direction.UP):
-                    self._ups[rendered.revision] = rendered
-        return tuple(self._ups[revision] for revision in revisions if revision in self._ups)
+                    known.ups[rendered.revision] = rendered
+        return tuple(known.ups[revision] for revision in revisions if revision in known.ups)
 
     def _last(self, chain: Chain) -> frozenset[str] | None:
         """Where the runbook's last migrate step leads; None where only Alembic can tell."""

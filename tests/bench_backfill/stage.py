@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, LiteralString
@@ -111,7 +112,8 @@ class Stage:
         self._bases.clear()
 
     async def fresh(self, table: Table, rows: int) -> None:
-        """The run's database with the table as it was made, vacuumed, analysed and checkpointed."""
+        """The run's database with the table as it was made, vacuumed, analysed, checkpointed and on disk: what the
+        system still writes from before would have the first runs wait."""
         base = await self._base(table, rows)
         await self._drop(RUN)
         async with self.connected("postgres") as connection:
@@ -123,6 +125,7 @@ class Stage:
         async with self.connected() as connection:
             await connection.execute("VACUUM (ANALYZE) users")
             await connection.execute("CHECKPOINT")
+        await asyncio.to_thread(os.sync)
 
     async def end_sessions(self) -> None:
         """Ends every session in the run's database, and returns once none is left."""
