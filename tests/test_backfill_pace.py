@@ -136,22 +136,24 @@ def test_gentler_shrinks_the_very_next_batch_and_faster_lets_it_grow() -> None:
 
 def test_among_others_a_batch_takes_half_the_time_and_rests_and_alone_it_does_neither() -> None:
     pace = settled(10 * US).among(None)
-    beside, alone = pace.among(True), pace.among(False)
+    beside, alone = pace.among(True, 0.0), pace.among(False, 0.0)
     assert (beside.target_s, beside.duty) == (pytest.approx(0.05), DUTY_MOST)
     assert beside.size == pytest.approx(pace.size / 2, rel=0.01)
     assert (alone.target_s, alone.duty, alone.size) == (pytest.approx(0.1), 1.0, pace.size)
-    assert beside.among(False).size == beside.size  # it grows as it learns
+    assert beside.among(False, 0.0).size == beside.size  # it grows as it learns
     assert replace(alone, auto_duty=DUTY_AFTER_PAUSE).duty == DUTY_AFTER_PAUSE
 
 
 def test_beside_sessions_that_are_hardly_ever_idle_it_rests_as_long_as_it_works_in_short_batches() -> None:
-    pace = settled(10 * US).among(True, 0.4)
+    pace = settled(10 * US).among(True, 0.1)
     busy = pace.among(True, 0.6)
     assert (busy.target_s, busy.duty) == (pytest.approx(0.025), 0.5)
     assert busy.size == pytest.approx(pace.size / 2, rel=0.01)
     assert busy.among(True, 0.4) == busy  # no to and fro
-    assert busy.among(True, 0.2).duty == DUTY_MOST
-    assert busy.among(True, None).duty == DUTY_MOST  # nobody comes and goes any more
+    assert busy.among(True, 0.1).duty == DUTY_MOST
+    assert pace.among(True, 0.4) == pace
+    assert settled(10 * US).among(True).duty == 0.5  # until it is known
+    assert busy.among(False, 0.0).duty == 1.0
     assert replace(busy, auto_duty=DUTY_AFTER_PAUSE).duty == DUTY_AFTER_PAUSE
     assert replace(busy, level=1).duty == pytest.approx(0.75)  # a person knows better
 

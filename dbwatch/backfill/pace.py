@@ -37,8 +37,9 @@ BUSY_DUTY, BUSY_TARGET = 0.5, 0.25
 """Shares of the time that it works at most, and that a batch may take, while the others' sessions are hardly ever idle:
 what is asked of them queues up for as long as a batch takes, where no view shows it. Measured at 12,000 tps on 2 cores:
 as much rest as work held the application's 99 %."""
-BUSY_FROM, BUSY_TO = 0.5, 0.3
-"""Share of their time that they work: from there on they are, and below they are not any more."""
+BUSY_FROM, BUSY_TO = 0.5, 0.15
+"""Share of their time that they work: from there on they are hardly ever idle, and below they are again. At half of
+what the server can do they work for a third of their time beside our half, and for all of it beside our whole."""
 GENTLER, FASTER = 0.7, 1.5
 """What one level of manual speed does to the target time and to the duty."""
 
@@ -85,8 +86,8 @@ class Pace:
     """Manual speed."""
     others: bool | None = None
     """Whether others work on the server; None where that is not known."""
-    busy: bool = False
-    """The others' sessions are hardly ever idle."""
+    busy: bool | None = None
+    """The others' sessions are hardly ever idle; None while that is not known."""
     most_per_s: int | None = None
     """Rows that may be changed in a second; None: as many as there is time for."""
 
@@ -98,7 +99,7 @@ class Pace:
     @property
     def target_s(self) -> float:
         """What a batch should take at the present manual speed, and in the present company."""
-        return self.alone_s * (BUSY_TARGET if self.busy else AMONG_OTHERS if self.others else 1.0)
+        return self.alone_s * (BUSY_TARGET if self.careful else AMONG_OTHERS if self.others else 1.0)
 
     @property
     def alone_s(self) -> float:
@@ -108,8 +109,13 @@ class Pace:
     @property
     def duty(self) -> float:
         """The share of time spent working, manual speed included: all of it where nobody is there to rest for."""
-        allowed = 1.0 if self.alone else min(BUSY_DUTY, self.auto_duty) if self.busy else self.auto_duty
+        allowed = 1.0 if self.alone else min(BUSY_DUTY, self.auto_duty) if self.careful else self.auto_duty
         return min(1.0, max(DUTY_LEAST, allowed * self._by_hand))
+
+    @property
+    def careful(self) -> bool:
+        """The others have no time to spare, or nobody knows yet whether they have."""
+        return bool(self.others) if self.busy is None else self.busy
 
     @property
     def alone(self) -> bool:
@@ -136,7 +142,7 @@ class Pace:
     def among(self, others: bool | None, busy: float | None = None) -> Pace:
         """The same while *others* work on the server, or none do, their sessions *busy* such a share of their time;
         None: nobody knows."""
-        is_busy = busy is not None and busy > (BUSY_TO if self.busy else BUSY_FROM)
+        is_busy = self.busy if busy is None else busy > (BUSY_FROM if self.busy is False else BUSY_TO)
         same = (others, is_busy) == (self.others, self.busy)
         return self if same else self._aimed(replace(self, others=others, busy=is_busy))
 

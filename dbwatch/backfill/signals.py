@@ -88,8 +88,9 @@ class Signal:
         return self.name in WARNING
 
 
-BRISK_POLLS, BRISK_LEAST = 5, 10
-"""In so many polls it is seen how busy others are, if they saw as many sessions together."""
+BRISK_POLLS, BRISK_KNOWN, BRISK_LEAST = 8, 3, 2
+"""By the last so many polls it is judged how busy others are, once there were so many, and where so many sessions were
+seen in the mean: fewer are a job, and no application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,11 @@ class Memory:
 
     @property
     def busy(self) -> float | None:
-        """The share of time that others' sessions work which come and go; None where there are hardly any."""
+        """The share of time that others' sessions work which come and go; None while that is not known."""
+        if len(self.brisk) < BRISK_KNOWN:
+            return None
         sessions = sum(brisk for brisk, _ in self.brisk)
-        return sum(busy for _, busy in self.brisk) / sessions if sessions >= BRISK_LEAST else None
+        return sum(busy for _, busy in self.brisk) / sessions if sessions >= BRISK_LEAST * len(self.brisk) else 0.0
 
     def usual(self, thresholds: Thresholds, call_ms: float | None) -> str:
         """What was usual in the first polls, for a person; empty while that is being learnt."""

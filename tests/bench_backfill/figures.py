@@ -116,7 +116,7 @@ PROMISED = (
         SEQUENTIAL,
         (DBWATCH, WHOLE, *LOOPS),
         tuple(Goal(Measure.SPEED, above=1.0, against=each.name) for each in LOOPS),
-        rivals_s=25,
+        rivals_s=15,
     ),
     Figure(
         "loops-load",
@@ -125,7 +125,7 @@ PROMISED = (
         (ALONE, DBWATCH, *GENTLER_LOOPS, *LOOPS, *LARGER_LOOPS),
         tuple(Goal(Measure.SPEED_AT_EQUAL_P99, above=1.0, against=each.family) for each in LOOPS),
         load=0.12,
-        rivals_s=25,
+        rivals_s=15,
     ),
     Figure(
         "long",
