@@ -55,7 +55,7 @@ def test_how_busy_others_are_is_the_mean_of_the_last_looks() -> None:
     assert busy((8, 0), (8, 8), (8, 4)) == 0.5
     assert busy((8, 8), *((8, 2),) * 8) == 0.25  # long ago
     assert busy((1, 1), (2, 2), (1, 1)) == 0.0  # a job, and no application
-    assert busy((8, 0), (8, 8)) is None
+    assert busy() is None
 
 
 PAUSES: list[tuple[str, dict[str, Any], str]] = [

@@ -152,7 +152,8 @@ def test_beside_sessions_that_are_hardly_ever_idle_it_rests_as_long_as_it_works_
     assert busy.among(True, 0.4) == busy  # no to and fro
     assert busy.among(True, 0.1).duty == DUTY_MOST
     assert pace.among(True, 0.4) == pace
-    assert settled(10 * US).among(True).duty == 0.5  # until it is known
+    assert settled(10 * US).among(True, 0.4).duty == 0.5  # to begin with a little is enough
+    assert settled(10 * US).among(True).duty == DUTY_MOST
     assert busy.among(False, 0.0).duty == 1.0
     assert replace(busy, auto_duty=DUTY_AFTER_PAUSE).duty == DUTY_AFTER_PAUSE
     assert replace(busy, level=1).duty == pytest.approx(0.75)  # a person knows better

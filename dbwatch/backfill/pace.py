@@ -87,7 +87,7 @@ class Pace:
     others: bool | None = None
     """Whether others work on the server; None where that is not known."""
     busy: bool | None = None
-    """The others' sessions are hardly ever idle; None while that is not known."""
+    """The others' sessions are hardly ever idle; None while that is not known: then a little is enough to say so."""
     most_per_s: int | None = None
     """Rows that may be changed in a second; None: as many as there is time for."""
 
@@ -99,7 +99,7 @@ class Pace:
     @property
     def target_s(self) -> float:
         """What a batch should take at the present manual speed, and in the present company."""
-        return self.alone_s * (BUSY_TARGET if self.careful else AMONG_OTHERS if self.others else 1.0)
+        return self.alone_s * (BUSY_TARGET if self.busy else AMONG_OTHERS if self.others else 1.0)
 
     @property
     def alone_s(self) -> float:
@@ -109,13 +109,8 @@ class Pace:
     @property
     def duty(self) -> float:
         """The share of time spent working, manual speed included: all of it where nobody is there to rest for."""
-        allowed = 1.0 if self.alone else min(BUSY_DUTY, self.auto_duty) if self.careful else self.auto_duty
+        allowed = 1.0 if self.alone else min(BUSY_DUTY, self.auto_duty) if self.busy else self.auto_duty
         return min(1.0, max(DUTY_LEAST, allowed * self._by_hand))
-
-    @property
-    def careful(self) -> bool:
-        """The others have no time to spare, or nobody knows yet whether they have."""
-        return bool(self.others) if self.busy is None else self.busy
 
     @property
     def alone(self) -> bool:

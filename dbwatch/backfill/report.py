@@ -169,12 +169,6 @@ def why_so(plan: Plan, walk: Walk | None) -> str:
     return f"{other} timed against it now and then"
 
 
-_CAREFUL = {
-    True: "rests as long as it works: the sessions of others are hardly ever idle",
-    None: "rests as long as it works until it has seen how busy others are",
-}
-
-
 def why_slow(pace: Pace, gate: Gate, overridden: Mapping[str, float]) -> str:
     """Why a running backfill is not at full speed, and what it does not look at, in plain words; empty where neither
     is so."""
@@ -185,8 +179,8 @@ def why_slow(pace: Pace, gate: Gate, overridden: Mapping[str, float]) -> str:
         reasons.append(f"{pace.most_per_s:,} rows a second at most, as it was asked for")
     if pace.auto_duty < DUTY_MOST:
         reasons.append(f"works {pace.duty:.0%} of the time" + (f": {gate.worst}" if gate.worst else " after a pause"))
-    if pace.careful and pace.auto_duty > BUSY_DUTY:
-        reasons.append(_CAREFUL[pace.busy])
+    if pace.busy and pace.auto_duty > BUSY_DUTY:
+        reasons.append("rests as long as it works: the sessions of others are hardly ever idle")
     if pace.hold:
         reasons.append("small batches for a while after one that took too long")
     return "; ".join(reasons)

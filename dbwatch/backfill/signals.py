@@ -88,9 +88,9 @@ class Signal:
         return self.name in WARNING
 
 
-BRISK_POLLS, BRISK_KNOWN, BRISK_LEAST = 8, 3, 2
-"""By the last so many polls it is judged how busy others are, once there were so many, and where so many sessions were
-seen in the mean: fewer are a job, and no application."""
+BRISK_POLLS, BRISK_LEAST = 8, 2
+"""By the last so many polls it is judged how busy others are, where so many sessions were seen in the mean: fewer are a
+job, and no application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Memory:
     @property
     def busy(self) -> float | None:
         """The share of time that others' sessions work which come and go; None while that is not known."""
-        if len(self.brisk) < BRISK_KNOWN:
+        if not self.brisk:
             return None
         sessions = sum(brisk for brisk, _ in self.brisk)
         return sum(busy for _, busy in self.brisk) / sessions if sessions >= BRISK_LEAST * len(self.brisk) else 0.0
