@@ -12,7 +12,7 @@ import pytest
 from ledger import Ledger, planned
 from servers import Database
 
-from dbwatch.backfill import quarantine
+from dbwatch.backfill import final, quarantine
 from dbwatch.backfill.cursor import Cursor
 from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
@@ -46,6 +46,17 @@ async def test_a_table_without_a_key_is_filled_to_the_last_row(any_db: Database)
     await complete(any_db, result)
     assert result.rows == 20_000
     assert (await ledger.run(FILL)).already
+
+
+async def test_the_final_scan_tells_that_it_goes_on(db18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(final, "GLANCE_ROWS", 0)  # as for a large table: it is scanned by keys, chunk by chunk
+    ledger = await table(db18, "a int PRIMARY KEY", "INSERT INTO u (a) SELECT generate_series(1, 20000)")
+    backfill, scene = await ledger.backfill(FILL)
+    await complete(db18, await backfill.run())
+    told = [p.remaining for p in scene.told if p.checking and p.state is State.RUNNING]
+    assert told[0] is None
+    assert len(told) > 2
+    assert set(told[1:]) == {0}
 
 
 async def test_it_is_so_while_rows_are_moved_removed_and_added(db: Database) -> None:

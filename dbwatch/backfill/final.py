@@ -72,6 +72,7 @@ class FinalScan:
         Raises as `BatchWorker.carry_out` does.
         """
         self._reporter.checking = True
+        self._hunter.tell()
         keyless = not self._plan.key
         if await self._clear():
             return 0, ""
@@ -141,6 +142,7 @@ class FinalScan:
             lo = chunk.hi
             swept = _Sweep(swept.left + chunk.left, swept.unfillable + chunk.unfillable, swept.filled + chunk.filled)
             self._reporter.remaining = swept.left
+            self._hunter.tell()
             await self._worker.rest(chunk.seconds)
 
     async def _chunk(
