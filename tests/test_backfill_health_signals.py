@@ -54,7 +54,7 @@ def test_how_busy_others_are_is_the_mean_of_the_last_looks() -> None:
 
     assert busy((8, 0), (8, 8), (8, 4)) == 0.5
     assert busy((8, 8), *((8, 2),) * 8) == 0.25  # long ago
-    assert busy((1, 1), (2, 2), (1, 1)) == 0.0  # a job, and no application
+    assert busy((3, 3), (4, 4), (3, 3)) == 0.0  # jobs, and no application
     assert busy() is None
 
 

@@ -88,9 +88,9 @@ class Signal:
         return self.name in WARNING
 
 
-BRISK_POLLS, BRISK_LEAST = 8, 2
-"""By the last so many polls it is judged how busy others are, where so many sessions were seen in the mean: fewer are a
-job, and no application."""
+BRISK_POLLS, BRISK_LEAST = 8, 4
+"""By the last so many polls it is judged how busy others are, where so many sessions were seen in the mean: fewer are
+jobs and people, and no application."""
 
 
 @dataclass(frozen=True, slots=True)
