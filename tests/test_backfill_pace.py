@@ -9,6 +9,7 @@ import pytest
 from dbwatch.backfill.control import FASTEST, SLOWEST, Control
 from dbwatch.backfill.health import Gate, Reading, Replica, Thresholds, Waiter, signals
 from dbwatch.backfill.pace import DUTY_AFTER_PAUSE, DUTY_LEAST, DUTY_MOST, FIRST, HOLD, LEAST, MOST, Batch, Pace
+from dbwatch.backfill.report import why_slow
 
 US = 1e-6
 
@@ -157,6 +158,13 @@ def test_beside_sessions_that_are_hardly_ever_idle_it_rests_as_long_as_it_works_
     assert busy.among(False, 0.0).duty == 1.0
     assert replace(busy, auto_duty=DUTY_AFTER_PAUSE).duty == DUTY_AFTER_PAUSE
     assert replace(busy, level=1).duty == pytest.approx(0.75)  # a person knows better
+
+
+def test_why_it_rests_is_told_with_the_share_that_holds() -> None:
+    busy = settled(10 * US).among(True, 0.6)
+    assert why_slow(busy, Gate(), {}) == "works 50% of the time: the sessions of others are hardly ever idle"
+    assert "works 75% of the time" in why_slow(busy.at_level(1), Gate(), {})
+    assert why_slow(replace(busy, auto_duty=DUTY_AFTER_PAUSE), Gate(), {}) == "works 25% of the time after a pause"
 
 
 def test_no_commit_is_hurried_but_where_nobody_else_is_there() -> None:

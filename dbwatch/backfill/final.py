@@ -90,7 +90,7 @@ class FinalScan:
         return swept.left, self._explained(swept)
 
     async def _clear(self) -> bool:
-        """Whether a glance at the whole table proves that no row is pending; where it would take long, it is none."""
+        """Whether a glance at the whole table proves that no row is pending; False, too, where it takes too long."""
         if not self._plan.key or self._plan.rows_estimate > GLANCE_ROWS or await self._any_left(GLANCE_MS) is not False:
             return False
         self._reporter.remaining = 0

@@ -22,7 +22,7 @@ ROW_WAL = 60
 """Bytes of a heap record beside the row itself."""
 INDEX_WAL = 125
 """Bytes of an index entry's record, its share of page images included."""
-HOT_IN_STRIPES = 0.78
+HOT_IN_STRIPES = 0.81
 """Share of HOT updates that stripes reach on pages that are full."""
 
 

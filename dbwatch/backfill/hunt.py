@@ -9,7 +9,6 @@ import psycopg
 from dbwatch.backfill import quarantine
 from dbwatch.backfill.batch import BatchSession, Filled, Part, Timeouts
 from dbwatch.backfill.plan import Plan
-from dbwatch.backfill.progress import State
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.trouble import Poison, poisonous
 from dbwatch.backfill.worker import BatchWorker
@@ -111,7 +110,7 @@ class Hunter:
 
     def tell(self) -> None:
         """Hands on what is being done."""
-        self._worker.tell(State.RUNNING, self._because)
+        self._worker.tell_running(self._because)
 
     async def _met(
         self, error: psycopg.Error, session: BatchSession, part: Part, keys: int, timeouts: Timeouts

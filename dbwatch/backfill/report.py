@@ -177,10 +177,10 @@ def why_slow(pace: Pace, gate: Gate, overridden: Mapping[str, float]) -> str:
         reasons.append(f"{'faster' if pace.level > 0 else 'gentler'} by hand ({pace.level:+d})")
     if pace.most_per_s:
         reasons.append(f"{pace.most_per_s:,} rows a second at most, as it was asked for")
-    if pace.auto_duty < DUTY_MOST:
-        reasons.append(f"works {pace.duty:.0%} of the time" + (f": {gate.worst}" if gate.worst else " after a pause"))
     if pace.busy and pace.auto_duty > BUSY_DUTY:
-        reasons.append("rests as long as it works: the sessions of others are hardly ever idle")
+        reasons.append(f"works {pace.duty:.0%} of the time: the sessions of others are hardly ever idle")
+    elif pace.auto_duty < DUTY_MOST:
+        reasons.append(f"works {pace.duty:.0%} of the time" + (f": {gate.worst}" if gate.worst else " after a pause"))
     if pace.hold:
         reasons.append("small batches for a while after one that took too long")
     return "; ".join(reasons)

@@ -74,7 +74,7 @@ class _Stand:
         return self.place.window
 
 
-FORGETS = 0.9
+REMEMBERS = 0.9
 """How much of the longest pass is remembered at each further one: a third after the passes of a window."""
 _ALL_BUT = 0.8
 """A pass is split where it is that much larger than a batch may be."""
@@ -125,7 +125,7 @@ class Walker:
                     working_s = batch.seconds - batch.waited_s
                     self._chooser = self._chooser.after(batch.rows, one.keys, working_s, one.hot, ends=one.ends)
                 if not batch.heaviest:
-                    self._light_s = max(batch.seconds, FORGETS * self._light_s)
+                    self._light_s = max(batch.seconds, REMEMBERS * self._light_s)
 
     def _told(self, passes: int) -> Walk:
         if passes > 1:

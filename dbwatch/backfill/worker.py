@@ -202,7 +202,7 @@ class BatchWorker:
             self.pace = self.pace.after(batch)
             self._reporter.batch(batch)
         self._beat_at = self._clock.monotonic()
-        self.tell(State.RUNNING, why_slow(self.pace, self._gate, self._reporter.overridden))
+        self.tell_running()
         took_s = sum(batch.seconds for batch in batches) if worked_s is None else worked_s
         await self.rest(took_s, sum(batch.rows for batch in batches))
         return batches
@@ -219,6 +219,10 @@ class BatchWorker:
     def tell(self, state: State, reason: str, was: str = "") -> None:
         """Hands on how it stands now; *was* is how the reason is told once it is over."""
         self._reporter.tell(state, reason, self.position, self.pace, was)
+
+    def tell_running(self, because: str = "") -> None:
+        """Hands on that it goes on: what it is about, or else why not faster."""
+        self.tell(State.RUNNING, because or why_slow(self.pace, self._gate, self._reporter.overridden))
 
     async def part(self, status: str, note: str) -> None:
         """Writes into the row how it ended, if that can be done at once; else the row shows an owner that is gone."""
