@@ -16,6 +16,7 @@ from dbwatch.postgres.embedded import EmbeddedServer
 
 def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started us in the background
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some hundred processes would compile dbwatch anew, each
     config.addinivalue_line("markers", "majors: runs on every major from 13 to 18 (`make matrix`)")
 
