@@ -54,7 +54,7 @@ WHERE application_name = 'shop' AND wait_event_type = 'Lock' AND clock_timestamp
 async def test_whom_a_backfill_delayed_and_for_how_long_is_told_to_its_end(db: Database) -> None:
     ledger = await Ledger.make(db)
     holder = await db.foreign("report", autocommit=False)
-    await holder.execute("SELECT FROM t WHERE id = 400 FOR UPDATE")
+    await holder.execute("SELECT FROM t WHERE id = 200 FOR UPDATE")
     spec = replace(ONCE, lock_timeout_ms=30_000)
     backfill, scene = await ledger.backfill(spec, thresholds=replace(QUICK, blocked_s=60))
     running = asyncio.create_task(backfill.run())

@@ -31,7 +31,7 @@ async def test_a_session_that_we_block_pauses_us_and_is_named(db: Database) -> N
     """Our batch waits for a row and holds those before it, which the application wants."""
     ledger = await Ledger.make(db)
     holder = await db.foreign("report", autocommit=False)
-    await holder.execute("SELECT FROM t WHERE id = 400 FOR UPDATE")
+    await holder.execute("SELECT FROM t WHERE id = 200 FOR UPDATE")
     thresholds = replace(QUICK, blocked_s=0.5)
     backfill, scene = await ledger.backfill(PATIENT, thresholds=thresholds)
     running = asyncio.create_task(backfill.run())

@@ -143,7 +143,7 @@ async def test_a_batch_that_harms_far_too_much_is_cancelled_and_goes_on_when_it_
     """Our batch waits for a row for half a minute, and the application for those that it holds already."""
     ledger = await Ledger.make(db)
     holder = await db.foreign("report", autocommit=False)
-    await holder.execute("SELECT FROM t WHERE id = 400 FOR UPDATE")
+    await holder.execute("SELECT FROM t WHERE id = 200 FOR UPDATE")
     patient = replace(ONCE, lock_timeout_ms=30_000)
     backfill, scene = await ledger.backfill(patient, thresholds=replace(QUICK, blocked_s=0.2))
     running = asyncio.create_task(backfill.run())

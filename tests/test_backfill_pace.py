@@ -135,11 +135,11 @@ def test_gentler_shrinks_the_very_next_batch_and_faster_lets_it_grow() -> None:
     assert settled(10 * US, pace=pace.at_level(2)).size == pytest.approx(pace.size * 2.25, rel=0.02)
 
 
-def test_among_others_a_batch_takes_half_the_time_and_rests_and_alone_it_does_neither() -> None:
+def test_among_others_a_batch_takes_a_third_of_the_time_and_rests_and_alone_it_does_neither() -> None:
     pace = settled(10 * US).among(None)
     beside, alone = pace.among(True, 0.0), pace.among(False, 0.0)
-    assert (beside.target_s, beside.duty) == (pytest.approx(0.05), DUTY_MOST)
-    assert beside.size == pytest.approx(pace.size / 2, rel=0.01)
+    assert (beside.target_s, beside.duty) == (pytest.approx(0.033), DUTY_MOST)
+    assert beside.size == pytest.approx(pace.size * 0.33, rel=0.01)
     assert (alone.target_s, alone.duty, alone.size) == (pytest.approx(0.1), 1.0, pace.size)
     assert beside.among(False, 0.0).size == beside.size  # it grows as it learns
     assert replace(alone, auto_duty=DUTY_AFTER_PAUSE).duty == DUTY_AFTER_PAUSE
@@ -149,7 +149,7 @@ def test_beside_sessions_that_are_hardly_ever_idle_it_rests_as_long_as_it_works_
     pace = settled(10 * US).among(True, 0.1)
     busy = pace.among(True, 0.6)
     assert (busy.target_s, busy.duty) == (pytest.approx(0.025), 0.5)
-    assert busy.size == pytest.approx(pace.size / 2, rel=0.01)
+    assert busy.size == pytest.approx(pace.size * 0.25 / 0.33, rel=0.01)
     assert busy.among(True, 0.4) == busy  # no to and fro
     assert busy.among(True, 0.1).duty == DUTY_MOST
     assert pace.among(True, 0.4) == pace

@@ -59,6 +59,29 @@ async def test_the_final_scan_tells_that_it_goes_on(db18: Database, monkeypatch:
     assert set(told[1:]) == {0}
 
 
+async def test_the_few_rows_that_it_was_moved_past_are_filled_where_a_glance_sees_them(
+    any_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scanned(*_: object, **__: object) -> None:
+        raise AssertionError("the whole table was scanned by keys")
+
+    monkeypatch.setattr(final.FinalScan, "_sweep", scanned)
+    ledger = await table(
+        any_db,
+        "a int PRIMARY KEY",
+        "INSERT INTO u (a) SELECT generate_series(1, 60000)",
+        "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN UPDATE u SET v = NULL WHERE a IN (5, 70, 9000); RETURN NEW; END $$",
+        "CREATE TRIGGER again AFTER UPDATE ON u FOR EACH ROW WHEN (NEW.a = 59999) EXECUTE FUNCTION again()",
+    )
+    spec = replace(FILL, walk=Walk.STRIPES) if any_db.server.binaries.major >= 14 else FILL
+    if not (await ledger.plan(spec)).by_pages:
+        pytest.skip("up to 13 a table with a key is not walked by pages")
+    result = await ledger.run(spec)
+    await complete(any_db, result)
+    assert result.rows == 60_003
+
+
 async def test_it_is_so_while_rows_are_moved_removed_and_added(db: Database) -> None:
     """Each update of the application moves a row to another page, ahead of the walk and behind it."""
     ledger = await table(db, "a int", "INSERT INTO u (a) SELECT generate_series(1, 30000)", "CREATE INDEX ON u (a)")

@@ -81,8 +81,6 @@ class Part:
     """Only rows that SET will clear."""
     moves: bool = True
     """The cursor is moved past it; False: what it did is counted only, and the cursor follows later."""
-    ends: bool = True
-    """Its message: only there a COMMIT waits at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +190,7 @@ class BatchSession:
         """
         messages = []
         for left, part in zip(reversed(range(len(parts))), parts, strict=True):
-            part = replace(part, ends=not left)
-            messages.append((self._text(part), _of(at, part, timeouts)))
+            messages.append((self._text(part), _of(at, part, timeouts, ends=not left)))
             at = at.after(rows=0, keys=part.keys, cursor=part.next)
         return [self._filled(results) for results in await self._run_each(messages, timeouts)]
 
@@ -276,10 +273,10 @@ class BatchSession:
         [(rows, unfillable)], seconds = await self._look(statements.count(after=lo is not None), parameters, timeouts)
         return Pending(rows, unfillable, seconds)
 
-    async def any_left(self, statements: Statements, timeouts: Timeouts) -> bool:
-        """Whether any row of the table is pending, in one look. Raises as `fill` does."""
-        [(any_left,)], _ = await self._look(statements.any_left(), {}, timeouts)
-        return bool(any_left)
+    async def found(self, statements: Statements, n: int, timeouts: Timeouts) -> list[str]:
+        """The places of *n* pending rows, or of all, in one look at the whole table. Raises as `fill` does."""
+        rows, _ = await self._look(statements.found(), {"n": n}, timeouts)
+        return [place for (place,) in rows]
 
     async def rollback(self) -> None:
         """Ends a failed transaction; where even that is not answered, the connection is closed."""
@@ -382,14 +379,15 @@ _STANDS = "b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s"
 """The backfill's row is as we left it."""
 
 
-def _of(at: Position, part: Part, timeouts: Timeouts) -> dict[str, Any]:
-    """The parameters of what moves the cursor from *at* past *part*."""
+def _of(at: Position, part: Part, timeouts: Timeouts, *, ends: bool = True) -> dict[str, Any]:
+    """The parameters of what moves the cursor from *at* past *part*; *ends*: its message, and only there a COMMIT waits
+    at all."""
     first, last = stripes(part.of, part.number)
     return {
         **bound("lo", part.lo),
         **bound("hi", part.hi),
         **_limits(timeouts),
-        "ends": part.ends,
+        "ends": ends,
         "lasts": timeouts.lasts,
         "first": first,
         "last": last,

@@ -8,7 +8,7 @@ from functools import partial
 import psycopg
 
 from dbwatch.backfill import quarantine
-from dbwatch.backfill.batch import BatchSession, Part, Pending, Timeouts
+from dbwatch.backfill.batch import BatchSession, Filled, Part, Pending, Timeouts
 from dbwatch.backfill.hunt import Hunt, Hunter
 from dbwatch.backfill.keys import Key, from_text
 from dbwatch.backfill.pace import Batch
@@ -23,6 +23,11 @@ FIRST_KEYS, LEAST_KEYS, MOST_KEYS = 2_000, 200, 200_000
 """Keys that one question of the scan covers: the first one, and the bounds; between them the target time decides."""
 GLANCE_MS, GLANCE_ROWS = 2_000, 5_000_000
 """How long one look at a whole table may hold its snapshot, and the rows up to which that is worth a try."""
+GLANCES = 3
+"""So many in a row, the rows that one sees being filled before the next."""
+FOUND_MOST, SCATTERED = 10_000, 1_000
+"""Rows that are filled where a glance sees them, more of them are scanned for; and at a time: each is on a page of its
+own."""
 STARE_MS = 30_000
 """The same for a table without a key, which nothing else proves complete."""
 SWEEPS = 10
@@ -50,7 +55,8 @@ class FinalScan:
     """Rows may be pending behind the cursor: written there since, moved past a walk by pages, or left so by SET itself.
 
     One look at the whole table in one snapshot tells at once where there is none, if that takes no longer than a
-    transaction may last. Else it is scanned by keys, and by pages for rows without a key. The first scan fills what it
+    transaction may last. The few that a walk by pages was moved past are filled where the look sees them, and another
+    one follows. Else the table is scanned by keys, and by pages for rows without a key. The first scan fills what it
     finds. Where it found some, another look tells, or a second scan does the same, and the last only counts; without
     the text of what stays pending (`Fragments.stays_pending`) rows cannot be told apart, and the second one counts.
     What is in quarantine is left out; a row behind the cursor that cannot take its value either comes there.
@@ -90,19 +96,27 @@ class FinalScan:
         return swept.left, self._explained(swept)
 
     async def _clear(self) -> bool:
-        """Whether a glance at the whole table proves that no row is pending; False, too, where it takes too long."""
-        if not self._plan.key or self._plan.rows_estimate > GLANCE_ROWS or await self._any_left(GLANCE_MS) is not False:
+        """Whether glances at the whole table prove that no row is pending, where a few were, once those are filled;
+        False, too, where one takes too long."""
+        if not self._plan.key or self._plan.rows_estimate > GLANCE_ROWS:
             return False
-        self._reporter.remaining = 0
-        return True
+        fills = self._plan.by_pages and self._plan.statements.stays_pending is not None
+        for _ in range(GLANCES):
+            found = await self._seen(GLANCE_MS, FOUND_MOST + 1 if fills else 1)
+            if found == []:
+                self._reporter.remaining = 0
+                return True
+            if found is None or not fills or len(found) > FOUND_MOST or not await self._fill_found(found):
+                return False
+        return False
 
-    async def _any_left(self, within_ms: int) -> bool | None:
-        """Whether one look at the whole table sees a pending row; None where it would take longer to tell."""
+    async def _seen(self, within_ms: int, most: int) -> list[str] | None:
+        """The places of *most* pending rows that one look at the whole table sees; None where it would take longer."""
         statements = self._plan.statements.sparing(self._hunter.spared_by)
 
-        async def looked(session: BatchSession, timeouts: Timeouts) -> bool | None:
+        async def looked(session: BatchSession, timeouts: Timeouts) -> list[str] | None:
             try:
-                return await session.any_left(statements, Timeouts(timeouts.lock_ms, within_ms))
+                return await session.found(statements, most, Timeouts(timeouts.lock_ms, within_ms))
             except psycopg.Error as error:
                 if not isinstance(error, psycopg.errors.QueryCanceled) and not poisonous(error):
                     raise
@@ -111,15 +125,40 @@ class FinalScan:
 
         return await self._worker.carry_out(looked)
 
+    async def _fill_found(self, places: list[str]) -> bool:
+        """Fills what is still pending in *places*; False where one cannot take its value, or SET left all so."""
+        rows = 0
+        while places:
+            began, size = self._clock.monotonic(), min(SCATTERED, self._worker.pace.size)
+            filled = await self._worker.carry_out(partial(self._fill_at, places[:size]))
+            if filled is None:
+                return False
+            rows, places = rows + filled.rows, places[size:]
+            batch = Batch(filled.rows, filled.seconds, filled.wal_bytes, heaviest=False)
+            await self._worker.learn(batch, began=began)
+        return rows > 0
+
+    async def _fill_at(self, places: list[str], session: BatchSession, timeouts: Timeouts) -> Filled | None:
+        at, statements = self._worker.position, self._plan.statements.sparing(self._hunter.spared_by)
+        part = Part(statements.at(places), None, (), 0, at.cursor, fillable=True)
+        try:
+            filled = await session.fill(at, part, timeouts)
+        except psycopg.Error as error:
+            if not self._hunter.deals_with(error):
+                raise
+            await session.rollback()  # the scan by keys finds the row, and sets it aside
+            return None
+        self._worker.position = at.after(rows=filled.rows, keys=0, cursor=part.next)
+        return filled
+
     async def _stared(self) -> tuple[int, str]:
         """What a look at the whole table says, after scans by pages found nothing, which may miss a row."""
-        match await self._any_left(STARE_MS):
-            case True:
-                return 1, "at least one row is pending again: the application writes such rows; run it again"
-            case None:
-                return 0, "rows without a key that were moved while they were looked for may have been missed"
-            case _:
-                return 0, ""
+        seen = await self._seen(STARE_MS, 1)
+        if seen is None:
+            return 0, "rows without a key that were moved while they were looked for may have been missed"
+        if seen:
+            return 1, "at least one row is pending again: the application writes such rows; run it again"
+        return 0, ""
 
     async def _sweep(self, *, fill: bool) -> _Sweep:
         swept = _Sweep()

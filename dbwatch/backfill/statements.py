@@ -43,6 +43,8 @@ class Statements:
     """The bounds are pages of the heap; None: keys."""
     without_key: bool = False
     """Only rows with a NULL in their key, which no walk by keys meets."""
+    places: tuple[str, ...] = ()
+    """Rows are named by their places, whatever the bounds say."""
     exact: bool = False
     """`lo` itself belongs to the range: with `lo` and `hi` alike it is one key."""
     spared_by: int | None = None
@@ -51,6 +53,10 @@ class Statements:
     def alone(self) -> Statements:
         """The same where `lo` and `hi` are one key, and mean it."""
         return replace(self, exact=True)
+
+    def at(self, places: Sequence[str]) -> Statements:
+        """The same of the rows in so many *places*, as `found` names them."""
+        return replace(self, places=tuple(places))
 
     def sparing(self, id: int | None) -> Statements:
         """The same without what the backfill of that *id* holds in quarantine; None: with all."""
@@ -100,10 +106,10 @@ class Statements:
             keys=self._order(" DESC"),
         )
 
-    def any_left(self) -> str:
-        """Whether any row is still pending, by one look at the whole table."""
+    def found(self) -> str:
+        """The places of `n` rows that are still pending, by one look at the whole table."""
         return self._question(
-            "SELECT EXISTS (\n    SELECT FROM {table}\n    WHERE {condition}\n)", condition=self._condition(stays=None)
+            "SELECT ctid::text\nFROM {table}\nWHERE {condition}\nLIMIT %(n)s", condition=self._condition(stays=None)
         )
 
     def count(self, *, after: bool) -> str:
@@ -163,6 +169,8 @@ class Statements:
         return sql.SQL("({})").format(sql.SQL(" # ").join(hashes))
 
     def _range(self, *, after: bool, upto: str | None) -> sql.Composable:
+        if self.places:
+            return sql.SQL("ctid = ANY(CAST({} AS tid[]))").format(sql.Literal(list(self.places)))
         if self.pages is not None:
             return self.pages.range(bounds([sql.Identifier("ctid")], CTID, after=after, upto=upto), after=after)
         columns = [ordered(column, name(column.name)) for column in self.key]

@@ -123,7 +123,10 @@ class Walker:
             for one, batch in zip(walked.walked, learned, strict=True):
                 if (one.of > 1) == (passes > 1) and self._chooser.now is now:
                     working_s = batch.seconds - batch.waited_s
-                    self._chooser = self._chooser.after(batch.rows, one.keys, working_s, one.hot, ends=one.ends)
+                    first = one.of > 1 and batch.heaviest
+                    self._chooser = self._chooser.after(
+                        batch.rows, one.keys, working_s, one.hot, ends=one.ends, first=first
+                    )
                 if not batch.heaviest:
                     self._light_s = max(batch.seconds, REMEMBERS * self._light_s)
 
@@ -242,14 +245,15 @@ class Walker:
     ) -> _Stretch | _Otherwise:
         """The next *count* passes over the present window in one message, each committed by itself: a pass is short,
         and our side would take longer between two of them than it may."""
-        at, place, scanned = self._worker.position, stand.place, self._worker.position.scanned
+        at, place, statements = self._worker.position, stand.place, stand.leg.statements
+        scanned = at.scanned
         parts: list[Part] = []
         ends: list[tuple[int, bool]] = []
         for _ in range(count):
             window = place.window
             assert window is not None
             after = place.passed(window.hi)
-            part, keys = self._part(scanned, stand.leg.statements, place.lo, window.hi, window.keys, window, after)
+            part, keys = self._part(scanned, statements, place.lo, window.hi, window.keys, window, after)
             parts.append(part)
             ends.append((keys, after.window is None))
             place, scanned = after, scanned + part.keys

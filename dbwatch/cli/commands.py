@@ -122,7 +122,7 @@ def backfill(
     mode: Annotated[Literal["pending", "once"], Parameter(help="pending: SET makes WHERE untrue.")] = "pending",
     batch_time: Annotated[
         str,
-        Parameter(help="What a batch should take; half of it among others, a quarter while those hardly ever idle."),
+        Parameter(help="What a batch should take; a third of it among others, a quarter while those hardly ever idle."),
     ] = "100ms",
     rows_per_second: Annotated[int | None, Parameter(help="Fill no more than so many.")] = None,
     json: Annotated[bool, Parameter(help="JSON lines instead of a progress bar.")] = False,

@@ -146,7 +146,7 @@ class Backfill(_Step):
     mode: Literal["pending", "once"] = "pending"
     """`pending`: a changed row no longer meets `where`. `once`: it still does; each row is changed exactly once."""
     batch_time: BatchTime = 0.1
-    """How long a batch should take; half of it among others, a quarter while those hardly ever idle."""
+    """How long a batch should take; a third of it among others, a quarter while those hardly ever idle."""
     rows_per_second: int | None = Field(default=None, ge=1, examples=[5000])
     """It fills no more than so many; otherwise it goes as fast as the server's health allows."""
     workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
