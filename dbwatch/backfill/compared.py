@@ -14,9 +14,10 @@ from typing import Protocol, TypeVar
 
 import psycopg
 
-from dbwatch.backfill.batch import BatchSession, Timeouts
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.keys import Key
+from dbwatch.backfill.part import Timeouts
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.same import Limits, Look, Questions, Size, Tally

@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from dbwatch.backfill.batch import BatchSession, Filled, Part, Timeouts
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.images import Images
+from dbwatch.backfill.part import Filled, Part, Timeouts
 from dbwatch.backfill.progress import Worker
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.trouble import EXPECTED

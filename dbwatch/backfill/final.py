@@ -8,10 +8,11 @@ from functools import partial
 import psycopg
 
 from dbwatch.backfill import quarantine
-from dbwatch.backfill.batch import BatchSession, Filled, Part, Pending, Timeouts
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.hunt import Hunt, Hunter
 from dbwatch.backfill.keys import Key, from_text
 from dbwatch.backfill.pace import Batch
+from dbwatch.backfill.part import Filled, Part, Pending, Timeouts
 from dbwatch.backfill.plan import Plan, extra_condition
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.statements import Statements

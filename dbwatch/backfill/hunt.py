@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import psycopg
 
 from dbwatch.backfill import quarantine
-from dbwatch.backfill.batch import BatchSession, Filled, Part, Timeouts
+from dbwatch.backfill.batch import BatchSession
+from dbwatch.backfill.part import Filled, Part, Timeouts
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.trouble import Poison, poisonous

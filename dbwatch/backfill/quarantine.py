@@ -19,9 +19,10 @@ from psycopg import sql
 from sqlalchemy import func, select, update
 
 from dbwatch.backfill import claim, fragments, row
-from dbwatch.backfill.batch import BatchSession, Part, Timeouts
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.images import Images
 from dbwatch.backfill.keys import from_text, to_text
+from dbwatch.backfill.part import Part, Timeouts
 from dbwatch.backfill.row import RESTORED, RESTORING, Position, Row
 from dbwatch.backfill.statements import Statements
 from dbwatch.backfill.target import describe_table, unique_indexes

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from dbwatch.backfill import claim, kept, row
-from dbwatch.backfill.batch import BatchSession, Timeouts
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.claim import Claimed, Finished
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.health import Thresholds
@@ -21,6 +21,7 @@ from dbwatch.backfill.keys import to_text
 from dbwatch.backfill.legs import legs
 from dbwatch.backfill.pace import Batch
 from dbwatch.backfill.pages import Pages
+from dbwatch.backfill.part import Timeouts
 from dbwatch.backfill.plan import Plan, Spec
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter

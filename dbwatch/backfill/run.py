@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from dbwatch.backfill import claim, quarantine, row
-from dbwatch.backfill.batch import BatchSession, Timeouts
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.claim import Claimed, Finished
 from dbwatch.backfill.compared import Compared, anew, whole
 from dbwatch.backfill.comparing import comparing
@@ -17,6 +17,7 @@ from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.hunt import Hunter
 from dbwatch.backfill.orders import Orders
 from dbwatch.backfill.pace import Pace
+from dbwatch.backfill.part import Timeouts
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter

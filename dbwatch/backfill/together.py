@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from dbwatch.backfill.batch import BatchSession, Filled, Part, Timeouts
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.crew import Piece
 from dbwatch.backfill.cursor import Window
 from dbwatch.backfill.keys import Key
 from dbwatch.backfill.legs import Leg
 from dbwatch.backfill.pace import FULL
+from dbwatch.backfill.part import Filled, Part, Timeouts
 from dbwatch.backfill.passes import share, together
 from dbwatch.backfill.worker import BatchWorker
 from dbwatch.clock import Clock

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dbwatch.backfill.batch import BatchSession, Part, Timeouts
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.pace import FIRST
+from dbwatch.backfill.part import Part, Timeouts
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.trouble import EXPECTED, sentence
 from dbwatch.postgres.session import Connector

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 import psycopg
 
 from dbwatch.backfill import row
-from dbwatch.backfill.batch import BatchSession, Part, Timeouts
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.crew import Crew
 from dbwatch.backfill.cursor import Cursor, Window
 from dbwatch.backfill.hunt import Hunter
 from dbwatch.backfill.keys import Key
 from dbwatch.backfill.legs import Leg, resumed
 from dbwatch.backfill.pace import FULL, MOST, Batch
+from dbwatch.backfill.part import Part, Timeouts
 from dbwatch.backfill.passes import share
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter

@@ -14,7 +14,7 @@ import psycopg
 
 from dbwatch.backfill import row
 from dbwatch.backfill.answer import answer
-from dbwatch.backfill.batch import BatchSession, Timeouts
+from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.claim import Claimed
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.crew import Crew
@@ -22,6 +22,7 @@ from dbwatch.backfill.health import Gate, Reading, Thresholds
 from dbwatch.backfill.images import Images
 from dbwatch.backfill.orders import LOOK_EVERY_S, Orders
 from dbwatch.backfill.pace import Batch, Pace
+from dbwatch.backfill.part import Timeouts
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.report import Reporter, why_slow

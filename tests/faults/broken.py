@@ -18,6 +18,7 @@ import psycopg
 from dbwatch import backfill
 from dbwatch.backfill import batch, claim
 from dbwatch.backfill.keys import UniqueIndex
+from dbwatch.backfill.part import Timeouts
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.statements import Statements
 from dbwatch.backfill.worker import BatchWorker
@@ -180,8 +181,8 @@ def _highest_text(patch: Patch) -> None:
 
 def _no_lock_timeout(patch: Patch) -> None:
     """It waits for a lock as long as it takes, with all that it has locked already."""
-    usual = batch.Timeouts.of
-    patch(batch.Timeouts, "of", staticmethod(lambda *a, **k: replace(usual(*a, **k), lock_ms=60_000)))
+    usual = Timeouts.of
+    patch(Timeouts, "of", staticmethod(lambda *a, **k: replace(usual(*a, **k), lock_ms=60_000)))
 
 
 def _locking(patch: Patch) -> None:
