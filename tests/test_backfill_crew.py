@@ -7,11 +7,13 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 from ledger import QUICK, WORKER_WAITS, Ledger, run_elsewhere, wait_for
 from proxy import FaultProxy
 from servers import Database, eventually
 
+from dbwatch.backfill import walker
 from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
@@ -63,6 +65,34 @@ async def test_they_fill_at_the_same_time(db18: Database, monkeypatch: pytest.Mo
     monkeypatch.setattr(BatchSession, "fill_beside", watched)
     await finished(await Ledger.make(db18, ROWS))
     assert most > 1
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "among others"])
+async def test_where_nobody_said_how_many_a_second_one_helps_while_nobody_else_works(
+    db18: Database, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    monkeypatch.setattr(walker, "HELP_AFTER_S", 0.0)
+    ledger = await Ledger.make(db18, "SELECT generate_series(1, 120000)")
+    report = await db18.foreign("report")
+    reading = asyncio.create_task(report.execute("SELECT pg_sleep(60)")) if others else None
+    backfill, scene = await ledger.backfill(replace(SIDE, workers=None), thresholds=QUICK)
+    result = await backfill.run()
+    assert (result.outcome, result.rows, result.pending) == (State.DONE, 120_000, 0)
+    assert await ledger.violations() == []
+    assert max(len(p.crew) for p in scene.told) == (0 if others else 2)
+    if reading is not None:
+        report.cancel()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            await reading
+
+
+async def test_none_helps_in_mode_once_at_a_set_rate_or_where_stripes_cannot_pay(db18: Database) -> None:
+    ledger = await Ledger.make(db18, "SELECT generate_series(1, 120000)")
+    auto = replace(SIDE, workers=None)
+    plans = [await ledger.plan(spec) for spec in (auto, replace(auto, mode="once"), replace(auto, rows_per_second=9))]
+    assert [plan.hands for plan in plans] == [2, 1, 1]
+    await db18.sql("CREATE INDEX ON t (v)")
+    assert (await ledger.plan(auto)).hands == 1
 
 
 async def test_several_in_stripes_leave_most_rows_on_their_page(db18: Database) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dbwatch.backfill.cursor import Cursor, Window
 from dbwatch.backfill.pages import Pages, last_of, page
-from dbwatch.backfill.passes import PASSES, PASSES_WITH_ROOM, STRIPES, share, stripes, together
+from dbwatch.backfill.passes import PASSES, PASSES_WITH_ROOM, STRIPES, Light, share, stripes, together
 from dbwatch.backfill.walk import HOT_LEAST, LOOK_FIRST, LOOK_MOST, STRETCH, Chooser, Walk
 
 FIRST_LOOK = Chooser.starting(Walk.AUTO, "").left
@@ -114,6 +114,19 @@ def test_where_pages_have_room_from_the_beginning_fewer_passes_do() -> None:
     assert roomy.after(5000, 5000, 0.02, 0.5, ends=True).passes == PASSES_WITH_ROOM  # a later pass says nothing of it
     assert roomy.after(10, 5000, 0.02, 0.1, ends=False, first=True).roomy  # nor does one that hardly wrote
     assert roomy.after(5000, 5000, 0.02, 0.1, ends=False, first=True).passes == PASSES
+
+
+def test_as_many_light_passes_go_together_as_fit_where_one_of_them_may_be_the_longest() -> None:
+    assert Light().fit(0.08, 1000) == 0
+    light = Light().after(0.01, 1000)
+    assert light.fit(0.08, 1000) == 8
+    assert light.fit(0.08, 2000) == 4
+    slow = light.after(0.05, 1000)
+    assert slow.fit(0.08, 1000) == 2
+    assert slow.fit(0.02, 1000) == 1
+    for _ in range(40):
+        slow = slow.after(0.01, 1000)
+    assert slow.fit(0.08, 1000) in (7, 8)
 
 
 def test_the_passes_take_every_stripe_once() -> None:

@@ -63,8 +63,9 @@ class Spec:
     """Health signals, by their short names, that it does not look at."""
     quarantine: int = 100
     """How many rows that cannot take their value may be set aside before it ends; 0: the first one ends it."""
-    workers: int = 1
-    """Connections that fill side by side, each a part of the table; more than one only in mode pending."""
+    workers: int | None = None
+    """Connections that fill side by side, each a part of the table; more than one only in mode pending. None: one, and
+    in stripes a second one while nobody else works on the server."""
     same: str | None = None
     """What has to hold for every row that WHERE does not take any more, `phone IS NOT DISTINCT FROM legacy_phone`:
     looked at while it runs, and for the whole table in the end; None: nothing."""
@@ -126,7 +127,11 @@ class Plan:
     @property
     def walk(self) -> str:
         """How the table is walked, for a person."""
-        side = f" by {self.spec.workers} workers side by side" if self.spec.workers > 1 else ""
+        side = ""
+        if self.hands > 1:
+            side = " by two workers while nobody else works there"
+        if (self.spec.workers or 1) > 1:
+            side = f" by {self.spec.workers} workers side by side"
         if self.spec.walk is not Walk.AUTO:
             return f"{self.spec.walk}{side}, as it was asked for"
         by = "pages" if self.by_pages else "keys"
@@ -134,6 +139,15 @@ class Plan:
         if self.why_plain:
             return f"plainly, by {by}{side}{of}: {self.why_plain}"
         return f"by {by}{side}, in stripes in windows of {WINDOW_MOST:,} rows at most, or plainly: both are timed{of}"
+
+    @property
+    def hands(self) -> int:
+        """Connections that may fill side by side, at most."""
+        if self.spec.workers is not None:
+            return self.spec.workers
+        spec = self.spec
+        striped = spec.walk in (Walk.AUTO, Walk.STRIPES) and not self.why_plain
+        return 2 if striped and spec.mode == "pending" and spec.rows_per_second is None else 1
 
     @property
     def unheeded(self) -> tuple[str, ...]:
@@ -175,9 +189,9 @@ async def plan(
         raise UsageError(f"a batch time of {spec.batch_time_ms} ms is out of range", next="choose 10 ms to 10 s")
     if spec.rows_per_second is not None and spec.rows_per_second < 1:
         raise UsageError("nothing can be filled at fewer than 1 row a second", next="say 1 or more, or leave it out")
-    if not 1 <= spec.workers <= MOST_WORKERS:
+    if spec.workers is not None and not 1 <= spec.workers <= MOST_WORKERS:
         raise UsageError(f"{spec.workers} workers are out of range", next=f"choose 1 to {MOST_WORKERS}")
-    if spec.workers > 1 and spec.mode == "once":
+    if spec.workers is not None and spec.workers > 1 and spec.mode == "once":
         raise UsageError(
             "several workers cannot fill in mode once",
             why="only one cursor keeps a row from being set twice",
@@ -268,7 +282,7 @@ def _route(
             why="that needs mode pending, PostgreSQL 14, and partitions that are ours to change",
             next="leave --walk out",
         )
-    auto = spec.walk is Walk.AUTO and (spec.workers > 1 or not why)
+    auto = spec.walk is Walk.AUTO and ((spec.workers or 1) > 1 or not why)
     if can and (auto or spec.walk in (Walk.PAGES, Walk.STRIPES)):
         return True, why
     return False, why or why_not_by_keys(facts, key[0].name)

@@ -18,8 +18,8 @@ from dbwatch.backfill.hunt import Hunter
 from dbwatch.backfill.keys import Key
 from dbwatch.backfill.legs import Leg, resumed
 from dbwatch.backfill.pace import FULL, MOST, Batch
-from dbwatch.backfill.part import Part, Timeouts
-from dbwatch.backfill.passes import share
+from dbwatch.backfill.part import Filled, Part, Timeouts
+from dbwatch.backfill.passes import PASSES_WITH_ROOM, Light, share
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.row import Position
@@ -75,8 +75,9 @@ class _Stand:
         return self.place.window
 
 
-REMEMBERS = 0.9
-"""How much of the longest pass is remembered at each further one: a third after the passes of a window."""
+HELP_AFTER_S = 1.0
+"""How long one worker fills alone before another one helps: by then it is seen whether others work on the server, and a
+small table is done."""
 _ALL_BUT = 0.8
 """A pass is split where it is that much larger than a batch may be."""
 
@@ -92,8 +93,8 @@ class Walker:
         self._clock = clock
         self._chooser = Chooser.starting(plan.spec.walk, plan.why_plain)
         self._tops: dict[str, Key | None] = {}
-        self._light_s = 0.0
-        """What a pass takes that is not the first of its window: the longest of late; 0: there was none yet."""
+        self._light = Light()
+        self._began = clock.monotonic()
         self._singly: Key | None = None
         """The end of the window in which one of several passes failed: there they go one by one."""
         self._unsure = False
@@ -129,7 +130,7 @@ class Walker:
                         batch.rows, one.keys, working_s, one.hot, ends=one.ends, first=first
                     )
                 if not batch.heaviest:
-                    self._light_s = max(batch.seconds, REMEMBERS * self._light_s)
+                    self._light = self._light.after(batch.seconds, one.keys)
 
     def _told(self, passes: int) -> Walk:
         if passes > 1:
@@ -138,15 +139,16 @@ class Walker:
 
     async def _batch(self, session: BatchSession, timeouts: Timeouts) -> _Stretch | _Otherwise | None:
         """The next batch from where the cursor stands, or several; None where nothing is above it."""
+        if self._unsure:
+            await self._worker.stand_again(session)
+            self._unsure = False
         at = self._worker.position
         if at.walked:
             return None
-        if self._worker.crew is not None and not self._hunter.hunt.on:
-            if self._unsure:
-                await self._worker.stand_again(session)
-                self._unsure, at = False, self._worker.position
+        crew = self._crew()
+        if crew is not None and not self._hunter.hunt.on:
             if not self._alone:
-                together = await self._fill_together(session, self._worker.crew, at, timeouts)
+                together = await self._fill_together(session, crew, at, timeouts)
                 if together is not None:
                     return together
             self._alone = max(0, self._alone - 1)
@@ -161,6 +163,15 @@ class Walker:
         if lights > 1:
             return await self._fill_lights(session, stand, lights, timeouts)
         return await self._fill_one(session, stand, timeouts)
+
+    def _crew(self) -> Crew | None:
+        """Those who fill beside us now. Where nobody said how many, one does in stripes, while nobody else works there
+        and no person has made it slower."""
+        if self._worker.crew is None or self._plan.spec.workers is not None:
+            return self._worker.crew
+        pace, filled_s = self._worker.pace, self._clock.monotonic() - self._began
+        helps = pace.alone and pace.level >= 0 and filled_s >= HELP_AFTER_S and self._chooser.passes > 1
+        return self._worker.crew if helps else None
 
     async def _stand(self, session: BatchSession, at: Position, timeouts: Timeouts) -> _Stand | _Otherwise | None:
         """Where the walk goes on, with a window that is open; past the end of a leg there is none yet, and None where
@@ -216,7 +227,7 @@ class Walker:
         if filled is None or hunting:
             return _Otherwise(self._clock.monotonic() - began + stand.looked_s)
         self._ahead = part.next, after
-        batch = Batch(filled.rows, filled.seconds + looked_s, filled.wal_bytes, heaviest=window.number == 0)
+        batch = _batch(part, filled, looked_s=looked_s)
         return _Stretch([_Walked(batch, keys, filled.hot, window.of, after.window is None)])
 
     def _part(
@@ -231,14 +242,15 @@ class Walker:
         return Part(statements, lo, hi, told, after.to_text(), window.number, window.of), keys
 
     def _lights(self, stand: _Stand) -> int:
-        """How many of the light passes over the present window fit into the time of a batch; 0 before the first, and
-        where it is not passed over as a whole."""
+        """How many of the light passes over the present window fit into the time of a batch; 0 before the first, unless
+        that is as light, and where it is not passed over as a whole."""
         window = stand.window
-        if window.number == 0 or window.at is not None or not self._light_s:
+        heavy = window.number == 0 and window.of != PASSES_WITH_ROOM
+        if heavy or window.at is not None:
             return 0
         if self._singly == window.hi or self._taken(stand) is not None:
             return 0
-        fit = int(FULL * self._worker.pace.target_s / self._light_s)
+        fit = self._light.fit(FULL * self._worker.pace.target_s, window.keys * share(window.of, window.of - 1))
         return min(fit, window.of - window.number)
 
     async def _fill_lights(
@@ -271,7 +283,7 @@ class Walker:
             self._worker.position = self._worker.position.after(rows=one.rows, keys=part.keys, cursor=part.next)
         self._ahead = parts[-1].next, place
         walked = [
-            _Walked(Batch(one.rows, one.seconds, one.wal_bytes, heaviest=False), keys, one.hot, part.of, over)
+            _Walked(_batch(part, one), keys, one.hot, part.of, over)
             for part, one, (keys, over) in zip(parts, filled, ends, strict=True)
         ]
         return _Stretch(walked)
@@ -291,10 +303,10 @@ class Walker:
         top, ends = await self._top(session, leg, timeouts)
         if ends:
             return None
-        light_s, hands = self._light_s, crew.hands
+        hands = crew.hands
         cutter = Cutter(
             session, self._worker, self._clock, timeouts, leg,
-            lo=place.lo, top=top, passes=passes, light_s=light_s, hands=hands, most=self._rounds(passes, hands),
+            lo=place.lo, top=top, passes=passes, light=self._light, hands=hands, most=self._rounds(passes, hands),
         )  # fmt: skip
         self._unsure = True
         pieces = await crew.fill(at, cutter.cut, session.images, timeouts)
@@ -315,12 +327,9 @@ class Walker:
             self._ahead = edge.to_text(), edge
         beside = min(1.0, took_s / max(1e-9, sum(filled.seconds for *_, filled in done)))
         walked = [  # the WAL of them all is in the figure of each
-            _Walked(
-                Batch(one.rows, one.seconds, round(one.wal_bytes * beside), heaviest=part.number == 0),
-                keys, one.hot, part.of, part.number == part.of - 1,
-            )
+            _Walked(_batch(part, one, beside=beside), keys, one.hot, part.of, part.number == part.of - 1)
             for part, keys, one in done
-        ]  # fmt: skip
+        ]
         return _Stretch(walked, took_s)
 
     def _rounds(self, passes: int, hands: int) -> int:
@@ -362,3 +371,9 @@ class Walker:
             return top, top is None
         top = self._worker.position.top(leg.name)
         return top, top is None and self._plan.spec.mode == "once"
+
+
+def _batch(part: Part, filled: Filled, *, looked_s: float = 0.0, beside: float = 1.0) -> Batch:
+    """What the pace learns of *part*; *beside*: that share of the WAL figure is its own."""
+    wal = round(filled.wal_bytes * beside)
+    return Batch(filled.rows, filled.seconds + looked_s, wal, heaviest=part.number == 0)

@@ -128,7 +128,7 @@ class BatchWorker:
         self._orders = orders
         self._images = images
         self._stands = stands
-        self.crew = Crew(connector, clock, plan.spec.workers) if plan.spec.workers > 1 else None
+        self.crew = Crew(connector, clock, plan.hands) if plan.hands > 1 else None
         """Those who fill beside us; None: we are alone."""
         self.pace = Pace.starting(plan.spec.batch_time_ms / 1000, plan.spec.rows_per_second)
         self._connector = connector

@@ -136,9 +136,12 @@ def backfill(
     ] = False,
     again: Annotated[bool, Parameter(help="Do it again though it was finished before.")] = False,
     workers: Annotated[
-        int,
-        Parameter(help="Connections that fill side by side, in mode pending; a server with idle cores gains by it."),
-    ] = 1,
+        int | None,
+        Parameter(
+            help="Connections that fill side by side, in mode pending; left out: one, and in stripes a second one while"
+            " nobody else works on the server."
+        ),
+    ] = None,
     walk: Annotated[
         Literal["auto", "keyset", "pages", "stripes"],
         Parameter(help="How to walk the table: plainly by keys or by pages, or in stripes; auto times what can pay."),

@@ -149,8 +149,8 @@ class Backfill(_Step):
     """How long a batch should take; a third of it among others, a quarter while those hardly ever idle."""
     rows_per_second: int | None = Field(default=None, ge=1, examples=[5000])
     """It fills no more than so many; otherwise it goes as fast as the server's health allows."""
-    workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
-    """Connections that fill side by side, in mode `pending`; a server with idle cores gains by it."""
+    workers: int | None = Field(default=None, ge=1, le=MOST_WORKERS, examples=[1])
+    """Connections that fill side by side, in mode `pending`; left out: one, and two while nobody else works."""
     undo: bool = Field(default=False, examples=[True])
     """Keep what is overwritten, so that an abort brings it back; a column that the window makes needs none of that."""
     quarantine: int = Field(default=100, ge=0, le=1_000_000)
@@ -168,7 +168,7 @@ class Backfill(_Step):
                 'leave it out, or choose mode = "pending"',
                 at="same",
             )
-        if self.workers > 1 and self.mode == "once":
+        if (self.workers or 1) > 1 and self.mode == "once":
             raise refuse(
                 'in mode "once" only one cursor keeps a row from being set twice, so that one worker has to do',
                 'leave "workers" out, or choose mode = "pending"',
