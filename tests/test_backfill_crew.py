@@ -80,6 +80,7 @@ async def test_where_nobody_said_how_many_a_second_one_helps_while_nobody_else_w
     assert (result.outcome, result.rows, result.pending) == (State.DONE, 120_000, 0)
     assert await ledger.violations() == []
     assert max(len(p.crew) for p in scene.told) == (0 if others else 2)
+    assert not any(p.crew for p in scene.told if p.checking)
     if reading is not None:
         report.cancel()
         with pytest.raises(psycopg.errors.QueryCanceled):

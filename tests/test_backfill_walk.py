@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dbwatch.backfill.cursor import Cursor, Window
 from dbwatch.backfill.pages import Pages, last_of, page
-from dbwatch.backfill.passes import PASSES, PASSES_WITH_ROOM, STRIPES, Light, share, stripes, together
+from dbwatch.backfill.passes import PASSES, STRIPES, Light, share, stripes, together
 from dbwatch.backfill.walk import HOT_LEAST, LOOK_FIRST, LOOK_MOST, STRETCH, Chooser, Walk
 
 FIRST_LOOK = Chooser.starting(Walk.AUTO, "").left
@@ -107,15 +107,6 @@ def test_where_hardly_a_row_is_to_be_filled_a_window_has_one_pass() -> None:
     assert (dense_again.passes, dense_again.now) == (PASSES, Walk.STRIPES)
 
 
-def test_where_pages_have_room_from_the_beginning_fewer_passes_do() -> None:
-    chooser = Chooser.starting(Walk.AUTO, "")
-    roomy = chooser.after(5000, 5000, 0.02, 0.97, ends=False, first=True)
-    assert roomy.passes == PASSES_WITH_ROOM
-    assert roomy.after(5000, 5000, 0.02, 0.5, ends=True).passes == PASSES_WITH_ROOM  # a later pass says nothing of it
-    assert roomy.after(10, 5000, 0.02, 0.1, ends=False, first=True).roomy  # nor does one that hardly wrote
-    assert roomy.after(5000, 5000, 0.02, 0.1, ends=False, first=True).passes == PASSES
-
-
 def test_as_many_light_passes_go_together_as_fit_where_one_of_them_may_be_the_longest() -> None:
     assert Light().fit(0.08, 1000) == 0
     light = Light().after(0.01, 1000)
@@ -130,7 +121,7 @@ def test_as_many_light_passes_go_together_as_fit_where_one_of_them_may_be_the_lo
 
 
 def test_the_passes_take_every_stripe_once() -> None:
-    for of in (1, PASSES, PASSES_WITH_ROOM):
+    for of in (1, PASSES):
         bounds = [stripes(of, number) for number in range(of)]
         assert [n for first, last in bounds for n in range(first, last + 1)] == list(range(STRIPES))
         assert sum(share(of, number) for number in range(of)) == pytest.approx(1)

@@ -39,7 +39,7 @@ Cut = Callable[[], Awaitable[Piece | None]]
 
 
 class Crew:
-    """The connections, opened when they are first needed; ended by `disband`."""
+    """The connections, opened when they are needed; ended by `disband`."""
 
     def __init__(self, connector: Connector, clock: Clock, hands: int) -> None:
         self._connector = connector
@@ -110,11 +110,14 @@ class Crew:
                 hand.session.sever()
 
     async def disband(self) -> None:
-        """Ends the connections."""
-        for number, hand in enumerate(self._hands):
-            self._hands[number] = None
-            if hand is not None:
-                await hand.session.close()
+        """Ends the connections; `fill` opens them again."""
+        ended = [hand for hand in self._hands if hand is not None]
+        if not ended:
+            return
+        self._hands = [None] * len(self._hands)
+        for hand in ended:
+            await hand.session.close()
+        self.changed()
 
     async def _hand(self, number: int) -> BatchSession | None:
         hand = self._hands[number]

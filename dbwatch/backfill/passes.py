@@ -2,14 +2,11 @@
 
 The first pass frees room on every page; once it is committed, what it left behind is pruned, and each later pass finds
 room for its rows on their own page: HOT updates, which write no index entry and hardly any new page. A row mostly grows
-by being filled, and a page has now one row more of a stripe and now one less: so the first pass takes half as much
-again as the others, and theirs fit. Measured on 18 (1 M rows, 41 a page, COMMITs that do not wait): one UPDATE of the
-whole table takes 6.7 us a row; eight passes of seventeenths (3 + 7 x 2) 3.9 with a heap of 1.23; these eleven 3.7 to
-4.2 with 1.20; more and smaller ones (5 + 18 x 2 of 41) 4.3 to 4.5 with 1.16: each looks at every row of the window.
-
-Where pages have room from the beginning, by a fillfactor or because rows went, already the first pass is HOT, and fewer
-and larger ones do. Measured likewise with fillfactor 85 (one UPDATE: 5.5 us): eleven passes 2.8 with 1.02, eight
-(8 x 3) 2.5 with 1.05, which was 1.064 once a plain stretch had been timed too, six (4 of 23 each) 2.5 with 1.10.
+by being filled, so that the room on a page dwindles, and a page has now one row more of a stripe and now one less: so
+the passes become smaller and smaller. Measured on 18 (1 M rows, 41 a page, COMMITs that do not wait): one UPDATE of the
+whole table takes 6.0 us a row; 11 passes (3 stripes of 23, then 2 each) 3.5 to 3.7 with a heap of 1.20; these nine 3.3
+to 3.5 with 1.20; eight (5, 4, 3, 3, 2, 2, 2, 2) 3.6 with 1.25. With fillfactor 85 (one UPDATE: 5.5 us): 11 passes 2.5
+with 1.02, these nine 2.4 with 1.04, nine in the opposite order 2.6 with 1.07.
 """
 
 from __future__ import annotations
@@ -19,23 +16,16 @@ from dataclasses import dataclass
 
 STRIPES = 23
 """A row is of one of so many, by a number of its own: a prime, so that keys with a step between them fall into all."""
-PASSES = 11
-"""Over a window that is walked in stripes."""
-PASSES_WITH_ROOM = 9
-"""The same where pages have room from the beginning: then the first costs no more than the others."""
-_FIRST = 3
-"""Stripes of the first pass."""
+SHAPE = (4, 3, 3, 3, 2, 2, 2, 2, 2)
+"""How many of them each pass over a window takes that is walked in stripes."""
+PASSES = len(SHAPE)
 
 
 def stripes(of: int, number: int) -> tuple[int, int]:
-    """The first and the last stripe that pass *number* (from 0) of so many takes: three, and what is left is shared
-    out among the others."""
-    if of == 1:
-        return 0, STRIPES - 1
-    if number == 0:
-        return 0, _FIRST - 1
-    left, others = STRIPES - _FIRST, of - 1
-    return _FIRST + left * (number - 1) // others, _FIRST + left * number // others - 1
+    """The first and the last stripe that pass *number* (from 0) of so many takes."""
+    shape = SHAPE if of == PASSES else (STRIPES,)
+    first = sum(shape[:number])
+    return first, first + shape[number] - 1
 
 
 def share(of: int, number: int = 0) -> float:

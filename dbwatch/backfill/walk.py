@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from dbwatch.backfill.passes import PASSES, PASSES_WITH_ROOM
+from dbwatch.backfill.passes import PASSES
 from dbwatch.backfill.target import Target, WalkFacts
 from dbwatch.text import one_line
 
@@ -28,8 +28,8 @@ ROWS_LEAST = WINDOW_MOST
 """Rows of a table below which it is not worth a thought."""
 HOT_LEAST = 0.5
 """Share of HOT updates below which stripes are given up: something keeps pages from being pruned, or fills them."""
-ROOM = 0.8
-"""Share of HOT updates in the first pass over a window from which on its pages had room for them."""
+CLEARLY = 1.25
+"""Where a plain walk costs so many times the stripes it is timed again only after twice as many windows."""
 STRETCH = 3
 """Batches of a plain walk that are timed together."""
 LOOK_FIRST, LOOK_MOST = 16, 128
@@ -126,15 +126,11 @@ class Chooser:
     """The present walk is the other one, for one window."""
     sparse: bool = False
     """The last batch found hardly a row to fill."""
-    roomy: bool = False
-    """The pages of the last window had room before anything was pruned there."""
 
     @property
     def passes(self) -> int:
         """Over the next window."""
-        if self.now is not Walk.STRIPES or (self.sparse and not self.fixed):
-            return 1
-        return PASSES_WITH_ROOM if self.roomy else PASSES
+        return PASSES if self.now is Walk.STRIPES and (self.fixed or not self.sparse) else 1
 
     @classmethod
     def starting(cls, wanted: Walk, why_not: str) -> Chooser:
@@ -143,13 +139,9 @@ class Chooser:
             return cls(Walk.STRIPES if wanted is Walk.STRIPES else Walk.KEYSET, fixed=True)
         return cls(Walk.KEYSET, fixed=True) if why_not else cls(Walk.STRIPES)
 
-    def after(
-        self, rows: int, keys: int, seconds: float, hot: float | None, *, ends: bool, first: bool = False
-    ) -> Chooser:
-        """What a committed batch teaches, which changed *rows* of its *keys*; *ends*: a window ends with it, *first*:
-        it is the first of several passes over one."""
-        roomy = hot >= ROOM if first and hot is not None and rows >= keys / 2 else self.roomy
-        now = replace(self, sparse=rows < SPARSE * keys, roomy=roomy)
+    def after(self, rows: int, keys: int, seconds: float, hot: float | None, *, ends: bool) -> Chooser:
+        """What a committed batch teaches, which changed *rows* of its *keys*; *ends*: a window ends with it."""
+        now = replace(self, sparse=rows < SPARSE * keys)
         if rows < keys / 2 or now.sparse != self.sparse:
             # a sparse stretch tells of what is skipped, not of what is written, and one window of its end of neither
             return replace(now, stretch=Timed()) if ends else now
@@ -163,7 +155,9 @@ class Chooser:
         if self.looking:
             best = self._cheaper()
             least = LOOK_SOON if self._held else LOOK_FIRST
-            between = LOOK_FIRST if best is self.now else min(LOOK_MOST, max(least, 2 * self.between))
+            clear = best is Walk.STRIPES and CLEARLY * self.costs[Walk.STRIPES] <= self.costs[Walk.KEYSET]
+            longer = (4 if clear else 2) * self.between
+            between = LOOK_FIRST if best is self.now else min(LOOK_MOST, max(least, longer))
             return replace(self, now=best, looking=False, left=between, between=between)
         if self._held:
             return replace(self, now=Walk.KEYSET, left=LOOK_SOON, between=LOOK_SOON)

@@ -19,7 +19,7 @@ from dbwatch.backfill.keys import Key
 from dbwatch.backfill.legs import Leg, resumed
 from dbwatch.backfill.pace import FULL, MOST, Batch
 from dbwatch.backfill.part import Filled, Part, Timeouts
-from dbwatch.backfill.passes import PASSES_WITH_ROOM, Light, share
+from dbwatch.backfill.passes import Light, share
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.row import Position
@@ -115,7 +115,7 @@ class Walker:
             began = self._clock.monotonic()
             walked = await self._worker.carry_out(self._batch)
             if walked is None:
-                return
+                break
             if isinstance(walked, _Otherwise):
                 self._hunter.tell()
                 await self._worker.rest(walked.seconds)
@@ -125,12 +125,11 @@ class Walker:
             for one, batch in zip(walked.walked, learned, strict=True):
                 if (one.of > 1) == (passes > 1) and self._chooser.now is now:
                     working_s = batch.seconds - batch.waited_s
-                    first = one.of > 1 and batch.heaviest
-                    self._chooser = self._chooser.after(
-                        batch.rows, one.keys, working_s, one.hot, ends=one.ends, first=first
-                    )
+                    self._chooser = self._chooser.after(batch.rows, one.keys, working_s, one.hot, ends=one.ends)
                 if not batch.heaviest:
                     self._light = self._light.after(batch.seconds, one.keys)
+        if self._worker.crew is not None:
+            await self._worker.crew.disband()
 
     def _told(self, passes: int) -> Walk:
         if passes > 1:
@@ -145,7 +144,7 @@ class Walker:
         at = self._worker.position
         if at.walked:
             return None
-        crew = self._crew()
+        crew = await self._crew()
         if crew is not None and not self._hunter.hunt.on:
             if not self._alone:
                 together = await self._fill_together(session, crew, at, timeouts)
@@ -164,14 +163,16 @@ class Walker:
             return await self._fill_lights(session, stand, lights, timeouts)
         return await self._fill_one(session, stand, timeouts)
 
-    def _crew(self) -> Crew | None:
+    async def _crew(self) -> Crew | None:
         """Those who fill beside us now. Where nobody said how many, one does in stripes, while nobody else works there
         and no person has made it slower."""
         if self._worker.crew is None or self._plan.spec.workers is not None:
             return self._worker.crew
         pace, filled_s = self._worker.pace, self._clock.monotonic() - self._began
-        helps = pace.alone and pace.level >= 0 and filled_s >= HELP_AFTER_S and self._chooser.passes > 1
-        return self._worker.crew if helps else None
+        if pace.alone and pace.level >= 0 and filled_s >= HELP_AFTER_S:
+            return self._worker.crew if self._chooser.passes > 1 else None
+        await self._worker.crew.disband()
+        return None
 
     async def _stand(self, session: BatchSession, at: Position, timeouts: Timeouts) -> _Stand | _Otherwise | None:
         """Where the walk goes on, with a window that is open; past the end of a leg there is none yet, and None where
@@ -242,15 +243,14 @@ class Walker:
         return Part(statements, lo, hi, told, after.to_text(), window.number, window.of), keys
 
     def _lights(self, stand: _Stand) -> int:
-        """How many of the light passes over the present window fit into the time of a batch; 0 before the first, unless
-        that is as light, and where it is not passed over as a whole."""
+        """How many of the light passes over the present window fit into the time of a batch; 0 before the first, and
+        where it is not passed over as a whole."""
         window = stand.window
-        heavy = window.number == 0 and window.of != PASSES_WITH_ROOM
-        if heavy or window.at is not None:
+        if window.number == 0 or window.at is not None:
             return 0
         if self._singly == window.hi or self._taken(stand) is not None:
             return 0
-        fit = self._light.fit(FULL * self._worker.pace.target_s, window.keys * share(window.of, window.of - 1))
+        fit = self._light.fit(FULL * self._worker.pace.target_s, window.keys * share(window.of, window.number))
         return min(fit, window.of - window.number)
 
     async def _fill_lights(
