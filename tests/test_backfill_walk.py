@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dbwatch.backfill.cursor import Cursor, Window
 from dbwatch.backfill.pages import Pages, last_of, page
-from dbwatch.backfill.passes import PASSES, STRIPES, Light, share, stripes, together
+from dbwatch.backfill.passes import PASSES, PASSES_AMONG_OTHERS, STRIPES, Light, share, stripes, together
 from dbwatch.backfill.walk import HOT_LEAST, LOOK_FIRST, LOOK_MOST, STRETCH, Chooser, Walk
 
 FIRST_LOOK = Chooser.starting(Walk.AUTO, "").left
@@ -121,7 +121,7 @@ def test_as_many_light_passes_go_together_as_fit_where_one_of_them_may_be_the_lo
 
 
 def test_the_passes_take_every_stripe_once() -> None:
-    for of in (1, PASSES):
+    for of in (1, PASSES, PASSES_AMONG_OTHERS):
         bounds = [stripes(of, number) for number in range(of)]
         assert [n for first, last in bounds for n in range(first, last + 1)] == list(range(STRIPES))
         assert sum(share(of, number) for number in range(of)) == pytest.approx(1)

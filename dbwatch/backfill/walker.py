@@ -19,7 +19,7 @@ from dbwatch.backfill.keys import Key
 from dbwatch.backfill.legs import Leg, resumed
 from dbwatch.backfill.pace import FULL, MOST, Batch
 from dbwatch.backfill.part import Filled, Part, Timeouts
-from dbwatch.backfill.passes import Light, share
+from dbwatch.backfill.passes import PASSES_AMONG_OTHERS, Light, share
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.row import Position
@@ -107,7 +107,7 @@ class Walker:
     async def run(self) -> None:
         """Walks from where the cursor stands to the end. Raises as `BatchWorker.carry_out` does."""
         while not self._worker.position.walked:
-            passes, now = self._chooser.passes, self._chooser.now
+            passes, now = self._passes, self._chooser.now
             most = round(WINDOW_MOST * share(passes)) if passes > 1 else MOST
             self._worker.pace = self._worker.pace.at_most(most)
             self._reporter.walk = self._told(passes)
@@ -130,6 +130,12 @@ class Walker:
                     self._light = self._light.after(batch.seconds, one.keys)
         if self._worker.crew is not None:
             await self._worker.crew.disband()
+
+    @property
+    def _passes(self) -> int:
+        """Over the next window."""
+        passes = self._chooser.passes
+        return passes if passes == 1 or self._worker.pace.alone else PASSES_AMONG_OTHERS
 
     def _told(self, passes: int) -> Walk:
         if passes > 1:
@@ -299,7 +305,7 @@ class Walker:
         legs, place = resumed(self._plan.legs, self._place(at))
         if not legs or place.window is not None:
             return None
-        leg, began, passes = legs[0], self._clock.monotonic(), self._chooser.passes
+        leg, began, passes = legs[0], self._clock.monotonic(), self._passes
         top, ends = await self._top(session, leg, timeouts)
         if ends:
             return None
@@ -350,7 +356,7 @@ class Walker:
         self, session: BatchSession, leg: Leg, place: Cursor, timeouts: Timeouts
     ) -> tuple[Cursor | None, float]:
         """*place* with the next window of *leg*, as large as a batch may be, and the seconds; None: the leg is done."""
-        passes = self._chooser.passes
+        passes = self._passes
         keys = round(self._worker.pace.size / share(passes))
         top, ends = await self._top(session, leg, timeouts)
         if ends:
