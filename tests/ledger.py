@@ -18,9 +18,10 @@ from servers import Database
 
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.health import Thresholds
-from dbwatch.backfill.plan import Plan, Spec, plan
+from dbwatch.backfill.plan import Plan, plan
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill, Result
+from dbwatch.backfill.spec import Spec
 from dbwatch.clock import SystemClock
 from dbwatch.journal import schema
 from dbwatch.postgres.session import Connector, Role
@@ -166,7 +167,7 @@ _ELSEWHERE = """
 import asyncio, json, sys
 from faults import broken
 from ledger import planned
-from dbwatch.backfill.plan import Spec
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.run import Backfill
 from dbwatch.clock import SystemClock
 from dbwatch.postgres.session import Connector

@@ -9,8 +9,8 @@ import psycopg
 from ledger import ONCE, Ledger, wait_for
 from servers import Database, OwnServers
 
-from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.walk import Walk
 
 SAID = (

@@ -15,8 +15,8 @@ from servers import Database, eventually
 
 from dbwatch.backfill import walker
 from dbwatch.backfill.batch import BatchSession
-from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.walk import Walk
 from dbwatch.errors import Fenced, Refused, UsageError
 from dbwatch.journal import schema

@@ -23,9 +23,9 @@ from proxy import FaultProxy
 from servers import Database, Fleet, OwnServers, new_database
 
 from dbwatch.backfill.batch import BatchSession
-from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.run import Result
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.walk import Walk
 from dbwatch.backfill.worker import BatchWorker
 from dbwatch.errors import Refused

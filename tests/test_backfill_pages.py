@@ -14,9 +14,9 @@ from servers import Database
 
 from dbwatch.backfill import final, quarantine
 from dbwatch.backfill.cursor import Cursor
-from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.run import Result
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.walk import Walk
 from dbwatch.errors import DbwatchError, Refused
 from dbwatch.journal import schema

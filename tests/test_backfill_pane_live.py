@@ -13,7 +13,8 @@ from windows import Shop, attended, driven, small_shop, step, steps_before, unti
 from dbwatch.backfill import heap
 from dbwatch.backfill.explain import explained
 from dbwatch.backfill.heap import Heap
-from dbwatch.backfill.plan import Spec, plan
+from dbwatch.backfill.plan import plan
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.walk import Walk
 from dbwatch.errors import DbwatchError
 from dbwatch.journal import events as ev

@@ -10,9 +10,9 @@ import pytest
 from ledger import QUICK, Scene, planned
 from servers import Database
 
-from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.run import Backfill, Result
+from dbwatch.backfill.spec import Spec
 from dbwatch.clock import SystemClock
 from dbwatch.errors import DbwatchError
 from dbwatch.journal import schema

@@ -11,7 +11,7 @@ from ledger import planned
 from servers import Database, OwnServers
 
 from dbwatch.backfill.fragments import read, read_key
-from dbwatch.backfill.plan import Spec
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.statements import bound
 from dbwatch.backfill.walk import Walk
 from dbwatch.errors import Refused, UsageError
@@ -151,6 +151,17 @@ REFUSED = [
         "CREATE TABLE g (id int GENERATED ALWAYS AS IDENTITY, k int PRIMARY KEY)",
         {"table": "g", "set": "id = 1", "where": "id IS NULL"},
         "GENERATED ALWAYS",
+    ),
+    (
+        "CREATE TABLE e (k int, x int) PARTITION BY RANGE (x)",
+        {"table": "e", "set": "x = 1", "where": "x IS NULL"},
+        "partitioned by x, which SET changes",
+    ),
+    (
+        "CREATE TABLE e (k int, x int) PARTITION BY LIST (k);"
+        " CREATE TABLE e1 PARTITION OF e FOR VALUES IN (1) PARTITION BY HASH (x)",
+        {"table": "e", "set": "x = 1", "where": "x IS NULL"},
+        "partitioned by x, which SET changes",
     ),
 ]
 

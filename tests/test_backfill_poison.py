@@ -19,8 +19,8 @@ from servers import Database
 
 from dbwatch.backfill import batch, quarantine
 from dbwatch.backfill.hunt import Hunt
-from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.walk import Walk
 from dbwatch.errors import DbwatchError
 from dbwatch.journal import schema

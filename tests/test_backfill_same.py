@@ -16,10 +16,10 @@ from windows import PATIENCE_S, Shop, driven
 
 from dbwatch.backfill import certificate, comparing
 from dbwatch.backfill.comparing import Comparing, watched
-from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.same import Look, Tally
+from dbwatch.backfill.spec import Spec
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Exit, UsageError
 from dbwatch.journal import events as ev

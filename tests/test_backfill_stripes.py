@@ -10,8 +10,8 @@ from ledger import ONCE, Ledger, planned
 from servers import Database
 
 from dbwatch.backfill.cursor import Cursor
-from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import BackfillProgress, State
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.walk import Walk
 from dbwatch.journal import schema
 

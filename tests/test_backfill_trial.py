@@ -10,7 +10,7 @@ from servers import Database
 
 from dbwatch.backfill import trial
 from dbwatch.backfill.forecast import Table, forecast
-from dbwatch.backfill.plan import Spec
+from dbwatch.backfill.spec import Spec
 from dbwatch.cli import backfill as door
 from dbwatch.errors import DbwatchError
 

@@ -13,10 +13,10 @@ from servers import Database
 
 from dbwatch.backfill import kept
 from dbwatch.backfill.kept import Kept
-from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.restore import Restore, Returned
 from dbwatch.backfill.run import Backfill, Result
+from dbwatch.backfill.spec import Spec
 from dbwatch.clock import SystemClock
 from dbwatch.journal import schema
 from dbwatch.journal.fence import Fence

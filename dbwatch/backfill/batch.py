@@ -24,6 +24,7 @@ from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connection, Connector, Role, Session
 
+_NOTHING = sql.SQL("")
 _TEXTS = 8
 """Messages that are remembered: a leg has a few, the first of it and the others, striped and plain."""
 
@@ -118,10 +119,10 @@ class BatchSession:
 
         Raises as `fill` does; MISSING is in the server's words where it is not in quarantine any more.
         """
-        out = sql.SQL(self._file("backfill-quarantine-out"))
-        text = self._composed(part, sql.SQL(";\n").join([self._settings, out])).as_string(None)
-        _out, *results = await self._run(text, _of(at, part, timeouts) | {"key": key}, timeouts)
-        return self._filled(results)
+        out = sql.SQL(self._file("backfill-quarantine-out") + ";\n")
+        text = self._composed(part, self._settings, beforehand=out).as_string(None)
+        set_, _out, *results = await self._run(text, _of(at, part, timeouts) | {"key": key}, timeouts)
+        return self._filled([set_, *results])
 
     async def set_aside(self, at: Position, part: Part, poison: Poison, timeouts: Timeouts) -> None:
         """Puts the row of *part* into quarantine, and commits, together with the cursor's move past it from *at*.
@@ -132,7 +133,7 @@ class BatchSession:
         await self._run(text.as_string(None), _of(at, part, timeouts) | asdict(poison), timeouts)
 
     def _filled(self, results: Results) -> Filled:
-        [(began, lsn, *before)], [(rows, _moved)], [after], [(ended, lsn_after)] = results
+        [(_set, began, lsn, *before)], [(rows, *after, _moved)], [(ended, lsn_after)] = results
         updates, hot = (now - then for now, then in zip(after, before, strict=True))
         share = hot / updates if updates else None
         return Filled(rows, (ended - began).total_seconds(), int(lsn_after - lsn), share)
@@ -148,7 +149,7 @@ class BatchSession:
             settings=self._settings, relation=sql.Literal(statements.relation), update=sql.SQL(update)
         )
         parameters = {**bound("lo", part.lo), **bound("hi", part.hi), **_limits(timeouts)}
-        [before], [(explained,)], [after] = await self._run(text.as_string(None), parameters, timeouts)
+        _set, [before], [(explained,)], [after] = await self._run(text.as_string(None), parameters, timeouts)
         updates, hot = (now - then for now, then in zip(after, before, strict=True))
         return explained[0], updates, hot
 
@@ -179,7 +180,7 @@ class BatchSession:
             "cursor": at.cursor,
         }
         results = await self._run(text.as_string(None), parameters, timeouts)
-        [[(began, lsn)], [(rows, seen, _moved)], [(ended, lsn_after)]] = results
+        [_set, [(began, lsn)], [(rows, seen, _moved)], [(ended, lsn_after)]] = results
         return Restored(rows, seen, (ended - began).total_seconds(), int(lsn_after - lsn))
 
     async def count(self, statements: Statements, lo: Key | None, hi: Key, timeouts: Timeouts) -> Pending:
@@ -209,13 +210,15 @@ class BatchSession:
             self._texts[shape] = self._composed(part, self._settings_of_batches).as_string(None)
         return self._texts[shape]
 
-    def _composed(self, part: Part, settings: sql.Composable) -> sql.Composed:
-        """The message of a batch that begins with *settings*; with images it keeps what it overwrites."""
+    def _composed(self, part: Part, settings: sql.Composable, *, beforehand: sql.Composable = _NOTHING) -> sql.Composed:
+        """The message of a batch that begins with *settings*, and with what is to be done *beforehand* in the same
+        transaction; with images it keeps what it overwrites."""
         images, statements = self.images, part.statements
         after, fillable, striped = part.lo is not None, part.fillable, part.of > 1
         update = statements.update(after=after, fillable=fillable, striped=striped)
         known = {
             "settings": settings,
+            "beforehand": beforehand,
             "relation": sql.Literal(statements.relation),
             "next": sql.SQL("%(next)s" if part.moves else "b.cursor"),
             "stands": sql.SQL(_STANDS if part.moves else "true"),
@@ -237,11 +240,13 @@ class BatchSession:
         self, question: str, parameters: dict[str, Any], timeouts: Timeouts
     ) -> tuple[list[tuple[Any, ...]], float]:
         text = sql.SQL(self._file("backfill-look")).format(settings=self._settings, question=sql.SQL(question))
-        [[(began,)], rows, [(ended,)]] = await self._run(text.as_string(None), parameters | _limits(timeouts), timeouts)
+        [_set, [(began,)], rows, [(ended,)]] = await self._run(
+            text.as_string(None), parameters | _limits(timeouts), timeouts
+        )
         return rows, (ended - began).total_seconds()
 
     async def _run(self, text: str, parameters: dict[str, Any], timeouts: Timeouts) -> Results:
-        """The result sets of *text*, its parameters bound on our side; without that of the settings, which is first."""
+        """The result sets of *text*, that of the settings first; its parameters are bound on our side."""
         [results] = await self._run_each([(text, parameters)], timeouts)
         return results
 
@@ -261,33 +266,45 @@ class BatchSession:
 
         results = await self.session.call(work, within=len(texts) * timeouts.within_s)
         each = len(results) // len(texts)
-        return [results[first + 1 : first + each] for first in range(0, len(results), each)]
+        return [results[first : first + each] for first in range(0, len(results), each)]
 
     def _file(self, name: str) -> str:
         return query(name, self.session.server_version).decode()
 
     @cached_property
-    def _settings(self) -> sql.Composable:
+    def _kept_to(self) -> tuple[sql.Composable, ...]:
+        """What sets what every transaction keeps to."""
         texts = {**PINNED, "row_security": "off", "idle_in_transaction_session_timeout": "5s"}
         if self.session.server_version >= 140_000:
             texts["client_connection_check_interval"] = "500ms"
-        values = {name: sql.Literal(value) for name, value in texts.items()}
-        limits = {"lock_timeout": sql.Placeholder("lock_ms"), "statement_timeout": sql.Placeholder("run_ms")}
-        settings = (
-            sql.SQL("pg_catalog.set_config({}, {}, true)").format(sql.Literal(name), value)
-            for name, value in {**values, **limits}.items()
+        limits = {"lock_timeout": "lock_ms", "statement_timeout": "run_ms"}
+        return (
+            *(_setting(name, sql.Literal(value)) for name, value in texts.items()),
+            *(_setting(name, sql.Placeholder(value)) for name, value in limits.items()),
         )
-        # One statement for all: each of its own would cost a tenth of a batch's time on our side.
-        return sql.SQL("SELECT /* dbwatch */ {}").format(sql.SQL(", ").join(settings))
+
+    @cached_property
+    def _settings(self) -> sql.Composable:
+        return _set(self._kept_to)
 
     @cached_property
     def _settings_of_batches(self) -> sql.Composable:
         """Theirs: where a COMMIT does not wait, the server's WAL writer follows beside the next batch."""
-        return sql.SQL(
-            "{}, pg_catalog.set_config('synchronous_commit',"
-            " CASE WHEN {} AND ({} OR current_setting('synchronous_standby_names') <> '')"
-            " THEN current_setting('synchronous_commit') ELSE 'off' END, true)"
-        ).format(self._settings, sql.Placeholder("ends"), sql.Placeholder("lasts"))
+        waits = sql.SQL(
+            "CASE WHEN {} AND ({} OR current_setting('synchronous_standby_names') <> '')"
+            " THEN current_setting('synchronous_commit') ELSE 'off' END"
+        ).format(sql.Placeholder("ends"), sql.Placeholder("lasts"))
+        return _set((*self._kept_to, _setting("synchronous_commit", waits)))
+
+
+def _setting(name: str, value: sql.Composable) -> sql.Composable:
+    return sql.SQL("pg_catalog.set_config({}, {}, true)").format(sql.Literal(name), value)
+
+
+def _set(settings: Sequence[sql.Composable]) -> sql.Composable:
+    """A SELECT of one column that makes all of *settings*; more may follow. Each statement and each column more costs
+    our side a part of a batch's time."""
+    return sql.SQL("SELECT /* dbwatch */ pg_catalog.num_nulls({})").format(sql.SQL(", ").join(settings))
 
 
 _STANDS = "b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s"

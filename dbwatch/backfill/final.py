@@ -11,9 +11,10 @@ from dbwatch.backfill import quarantine
 from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.hunt import Hunt, Hunter
 from dbwatch.backfill.keys import Key, from_text
+from dbwatch.backfill.notes import extra_condition
 from dbwatch.backfill.pace import Batch
 from dbwatch.backfill.part import Filled, Part, Pending, Timeouts
-from dbwatch.backfill.plan import Plan, extra_condition
+from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.statements import Statements
 from dbwatch.backfill.trouble import poisonous

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from dbwatch.backfill import fragments, same, sight
+from dbwatch.backfill import fragments, notes, same, sight
 from dbwatch.backfill.estimate import Estimator, Sizes, estimate
 from dbwatch.backfill.forecast import Forecast, Table, forecast
 from dbwatch.backfill.keys import KeyColumn, UniqueIndex, choose
 from dbwatch.backfill.legs import Leg, divisible, legs
 from dbwatch.backfill.pages import Pages
 from dbwatch.backfill.sight import Sight
-from dbwatch.backfill.signals import Thresholds
+from dbwatch.backfill.spec import Spec, require_possible
 from dbwatch.backfill.statements import Statements, shown
 from dbwatch.backfill.target import (
     Column,
@@ -31,48 +30,8 @@ from dbwatch.backfill.target import (
 )
 from dbwatch.backfill.walk import WINDOW_MOST, Walk, why_not_by_keys, why_plain
 from dbwatch.errors import Refused, UsageError
-from dbwatch.journal.tables import SCHEMA
 from dbwatch.postgres.session import Session
-from dbwatch.runbook.values import MOST_WORKERS
-from dbwatch.text import count, one_line, sanitize, size
-
-Mode = Literal["pending", "once"]
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What is asked for. SET, WHERE and the rest are the DBA's SQL."""
-
-    table: str
-    set: str
-    where: str
-    key: str | None = None
-    """The columns to walk by, `id` or `shop, number`; None chooses."""
-    mode: Mode = "pending"
-    """pending: SET makes WHERE untrue, so that a row done twice is harmless, and in the end none is left.
-    once: WHERE stays true, and only the cursor keeps a row from being set twice."""
-    batch_time_ms: int = 100
-    """What a batch should take."""
-    rows_per_second: int | None = None
-    """It fills no more than so many; None: as fast as the health of the server allows."""
-    walk: Walk = Walk.AUTO
-    """How to walk the table; AUTO decides by the catalogue, and by timing both."""
-    undo: bool = False
-    """Keep what is overwritten, so that it can be brought back."""
-    without: tuple[str, ...] = ()
-    """Health signals, by their short names, that it does not look at."""
-    quarantine: int = 100
-    """How many rows that cannot take their value may be set aside before it ends; 0: the first one ends it."""
-    workers: int | None = None
-    """Connections that fill side by side, each a part of the table; more than one only in mode pending. None: one, and
-    in stripes a second one while nobody else works on the server."""
-    same: str | None = None
-    """What has to hold for every row that WHERE does not take any more, `phone IS NOT DISTINCT FROM legacy_phone`:
-    looked at while it runs, and for the whole table in the end; None: nothing."""
-    lock_timeout_ms: int | None = None
-    """How long a batch may wait for a row; None derives it from batch_time_ms."""
-    statement_timeout_ms: int | None = None
-    """How long a statement of ours may take; None derives it from batch_time_ms."""
+from dbwatch.text import one_line, sanitize
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,26 +144,7 @@ async def plan(
     Raises UsageError where the fragments cannot be run as they are written, Refused where the table, our role or the
     server does not allow it, with the way out, and as `Session.call` does.
     """
-    if not 10 <= spec.batch_time_ms <= 10_000:
-        raise UsageError(f"a batch time of {spec.batch_time_ms} ms is out of range", next="choose 10 ms to 10 s")
-    if spec.rows_per_second is not None and spec.rows_per_second < 1:
-        raise UsageError("nothing can be filled at fewer than 1 row a second", next="say 1 or more, or leave it out")
-    if spec.workers is not None and not 1 <= spec.workers <= MOST_WORKERS:
-        raise UsageError(f"{spec.workers} workers are out of range", next=f"choose 1 to {MOST_WORKERS}")
-    if spec.workers is not None and spec.workers > 1 and spec.mode == "once":
-        raise UsageError(
-            "several workers cannot fill in mode once",
-            why="only one cursor keeps a row from being set twice",
-            next="choose one worker, or mode pending",
-        )
-    if spec.quarantine < 0:
-        raise UsageError("there is no quarantine of fewer than 0 rows", next="0 ends it at the first row")
-    if spec.same is not None and spec.mode == "once":
-        raise UsageError(
-            "nothing can be held to be the same in mode once",
-            why="nothing in a row tells whether it was filled",
-            next="leave it out, or choose mode pending",
-        )
+    require_possible(spec)
     sight.require_known(spec.without)
     read = fragments.read(spec.table, spec.set, spec.where)
     if spec.same is not None:
@@ -233,7 +173,7 @@ async def plan(
     version = session.server_version
     by_pages, why = _route(spec, target, facts, sizes, key, version, divided=target.kind == "r" or divisible(parts))
     spec_json = _canonical(spec, target, index)
-    undo_notes = tuple(_undo_notes(spec, target, makers, sizes))
+    undo_notes = tuple(notes.of_undo(spec, target, makers, sizes))
     seen = seen or await sight.look(session, within=within)
     costs = _forecast(spec, facts, sizes, why)
     pages = Pages(_rows_each(sizes, facts), ranges=version >= 140_000, octets=facts.block_bytes)
@@ -252,7 +192,11 @@ async def plan(
         estimated_by=sizes.by,
         forecast=costs,
         why_plain=why,
-        notes=(*_notes(spec, read, target, columns, sizes), *_health_notes(spec, session, seen, costs), *undo_notes),
+        notes=(
+            *notes.of_rows(spec, read, target, columns, sizes),
+            *notes.of_health(spec, session, seen, costs),
+            *undo_notes,
+        ),
         undo_notes=undo_notes,
         never_hot=bool(facts.indexes),
         unseen=seen.missing(spec.without),
@@ -353,63 +297,16 @@ def _check_targets(spec: Spec, read: fragments.Fragments, target: Target, column
                 why="an UPDATE may set it to DEFAULT only",
                 next="leave it out of SET",
             )
+    moving = [column for column in read.targets if column in target.divided_by]
+    if moving:
+        raise Refused(
+            f"{target.display} is partitioned by {', '.join(map(one_line, moving))}, which SET changes",
+            why="its rows would have to move to other partitions, and each is filled by itself",
+            next="change that column by an UPDATE of the whole table, in a step of kind sql",
+        )
     if spec.mode == "pending" and not {*read.targets, "*"} & read.where_columns:
         raise Refused(
             f"WHERE does not look at {', '.join(read.targets)}",
             why="rows would stay pending for ever",
             next="add a condition that SET makes untrue, or choose mode once",
         )
-
-
-def _notes(
-    spec: Spec, read: fragments.Fragments, target: Target, columns: Mapping[str, Column], sizes: Sizes
-) -> Iterator[str]:
-    if target.update_triggers:
-        yield f"each row fires: {', '.join(map(one_line, target.update_triggers))}"
-    if sizes.unfillable:
-        yield (
-            f"about {sizes.unfillable} rows stay pending, since SET leaves them so; if that is meant, add to WHERE: "
-            f"{extra_condition(read.stays_pending)}"
-        )
-    named = read.set_columns | read.where_columns | set(read.targets)
-    if any(c.type == "timestamp with time zone" for c in columns.values() if c.name in named or "*" in named):
-        yield "batches run with TimeZone UTC and DateStyle ISO: casts of timestamps in SET and WHERE follow them"
-    if spec.same is not None:
-        yield f"while it runs, and for all rows in the end, it is looked whether {one_line(spec.same, 200)}"
-    if spec.mode == "once":
-        yield "only the cursor keeps a row from being set twice; rows above the highest key at the start stay out"
-
-
-def _health_notes(spec: Spec, session: Session, seen: Sight, costs: Forecast) -> Iterator[str]:
-    yield from seen.notes(spec.without)
-    if session.pooled and "blocked" not in spec.without:
-        yield "behind a pooler nobody sees whom our batches block: give the server's own address"
-    if "wal" not in spec.without and costs.wal_bytes > Thresholds().wal_share * seen.max_wal_size:
-        yield (
-            f"about {size(costs.wal_bytes)} of WAL to a max_wal_size of {size(seen.max_wal_size)}: it pauses so that"
-            " checkpoints do not come early; raise max_wal_size, or leave out the signal wal"
-        )
-
-
-def _undo_notes(spec: Spec, target: Target, makers: Mapping[str, str], sizes: Sizes) -> Iterator[str]:
-    if not spec.undo:
-        return
-    for column, maker in makers.items():
-        if maker:
-            name = one_line(f"{target.display}.{column}")
-            yield f"undo: {name} was made by {maker} and goes with it, so that no before-images of it are needed"
-    if sizes.images_bytes is not None:
-        kept = ", ".join(one_line(column) for column, maker in makers.items() if not maker)
-        fires = ("; bringing it back fires the same triggers",) if target.update_triggers else ()
-        yield "".join(
-            (
-                f"undo: what {kept} held before is kept in schema {SCHEMA}, ",
-                f"about {size(sizes.images_bytes)} for {count(sizes.pending)} rows",
-                *fires,
-            )
-        )
-
-
-def extra_condition(stays_pending: str | None) -> str:
-    """What to add to WHERE so that it takes only rows that SET clears; empty where that cannot be told."""
-    return f"AND ({stays_pending}) IS NOT TRUE" if stays_pending else ""

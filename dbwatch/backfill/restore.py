@@ -22,10 +22,11 @@ from dbwatch.backfill.legs import legs
 from dbwatch.backfill.pace import Batch
 from dbwatch.backfill.pages import Pages
 from dbwatch.backfill.part import Timeouts
-from dbwatch.backfill.plan import Plan, Spec
+from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.row import RESTORED, RESTORING
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.worker import BatchWorker, StopRequested, at_work
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced

@@ -40,6 +40,8 @@ class Target:
     hides_rows: bool
     """Row-level security would hide rows from our role."""
     update_triggers: list[str]
+    divided_by: list[str]
+    """The columns by which it, or a partition of it, is partitioned; an expression's are not known."""
     in_recovery: bool
     read_only: bool
     role: str

@@ -18,7 +18,8 @@ from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.claim import Claimed
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.crew import Crew
-from dbwatch.backfill.health import Gate, Reading, Thresholds
+from dbwatch.backfill.feeling import Feeling
+from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.images import Images
 from dbwatch.backfill.orders import LOOK_EVERY_S, Orders
 from dbwatch.backfill.pace import Batch, Pace
@@ -138,19 +139,13 @@ class BatchWorker:
         self._reporter = reporter
         self._watch = watch
         self._watching = watching
-        self._gate = Gate(thresholds)
+        self._felt = Feeling(watch, thresholds, clock, control, reporter, self._cancel)
         self._reclaim = reclaim
         self._beat_at = clock.monotonic()
         self._trouble_since: float | None = None
         self._session: BatchSession | None = None
-        self._under_way = False
-        self._cancelling: asyncio.Task[None] | None = None
-        self._cancelled_because = ""
         self._owed_s = 0.0
         """Rest that the duty asked for, and that was not taken yet."""
-        self._seen: tuple[object, ...] = ()
-        """What the gate was last asked about, and when."""
-        watch.heard = self._hear
         if self.crew is not None:
             self.crew.changed = self._told_who
         self._use(session)
@@ -171,7 +166,7 @@ class BatchWorker:
             began = self._clock.monotonic()
             try:
                 session = await self._connected()
-                self._under_way, self._cancelled_because = not last_words, ""
+                self._felt.begin(cancellable=not last_words)
                 result = await work(session, timeouts)
             except EXPECTED as error:
                 failures += 1
@@ -184,13 +179,12 @@ class BatchWorker:
                 self._trouble_since = None
                 return result
             finally:
-                self._under_way = False
+                self._felt.under_way = False
 
     @property
     def goes_on(self) -> bool:
         """Whether a further batch may begin, as far as is known at this instant."""
-        held = self._control.stopping or self._control.paused_because is not None or self._cancelled_because
-        return self._gate.open and not held
+        return self._felt.allows and not self._control.stopping and self._control.paused_because is None
 
     async def learn(self, *batches: Batch, began: float, worked_s: float | None = None) -> tuple[Batch, ...]:
         """Takes committed batches into the pace, tells of them, and rests as the duty asks; each with what it
@@ -223,7 +217,7 @@ class BatchWorker:
 
     def tell_running(self, because: str = "") -> None:
         """Hands on that it goes on: what it is about, or else why not faster."""
-        self.tell(State.RUNNING, because or why_slow(self.pace, self._gate, self._reporter.overridden))
+        self.tell(State.RUNNING, because or why_slow(self.pace, self._felt.gate, self._reporter.overridden))
 
     async def part(self, status: str, note: str) -> None:
         """Writes into the row how it ended, if that can be done at once; else the row shows an owner that is gone."""
@@ -234,9 +228,7 @@ class BatchWorker:
 
     async def disconnect(self) -> None:
         """Ends the worker's connection."""
-        if self._cancelling is not None:
-            self._cancelling.cancel()
-            await asyncio.wait({self._cancelling}, timeout=1.0)
+        await self._felt.end()
         if self.crew is not None:
             await self.crew.disband()
         if self._session is not None:
@@ -257,10 +249,11 @@ class BatchWorker:
             if self._control.paused_because is not None:
                 self.tell(State.PAUSED, self._control.paused_because)
                 await self._control.rest(self._clock, 1.0)
-            elif not self._gate.open:
-                was_hurt = was_hurt or bool(self._gate.hurt_because)
-                self.tell(State.THROTTLED, self._gate.closed_because, self._gate.closed_was)
-                await self._control.rest(self._clock, self._gate.thresholds.poll_s / 2)
+            elif not self._felt.gate.open:
+                gate = self._felt.gate
+                was_hurt = was_hurt or bool(gate.hurt_because)
+                self.tell(State.THROTTLED, gate.closed_because, gate.closed_was)
+                await self._control.rest(self._clock, gate.thresholds.poll_s / 2)
             else:
                 if was_hurt:
                     self.pace = self.pace.after_pause()
@@ -273,34 +266,7 @@ class BatchWorker:
         target_s = self._control.target_s
         if target_s is not None and target_s != self.pace.base_target_s:
             self.pace = self.pace.aiming_at(target_s)
-        reading = self._watch.reading
-        self._see(reading)
-        if reading is not None and reading.at != self.pace.felt_at:
-            memory = self._gate.memory
-            self.pace = self.pace.feel(self._gate.load, reading.at).among(memory.others, memory.busy)
-            self._reporter.blocked = len(reading.waiters)
-
-    def _see(self, reading: Reading | None) -> None:
-        """Asks the gate, where there is something new to ask: a reading, a person's word, or its age."""
-        now = self._clock.monotonic()
-        overridden = self._control.overridden(now)
-        seen = (reading and reading.at, *overridden, now // (self._gate.thresholds.poll_s / 4))
-        if seen == self._seen:
-            return
-        self._seen = seen
-        self._gate = self._gate.see(reading, now, overridden)
-        reporter = self._reporter
-        reporter.overridden, reporter.warnings = overridden, self._gate.warnings
-        reporter.signal, reporter.heap = self._gate.signal, self._watch.heap
-        reporter.usual = self._gate.memory.usual(self._gate.thresholds, self._watch.usual_ms)
-
-    def _hear(self, reading: Reading) -> None:
-        """A new reading, while a batch may be under way: one that does far too much harm is cancelled."""
-        self._reporter.harm = self._reporter.harm.after(reading.waiters)
-        self._see(reading)
-        if self._under_way and self._gate.cancels and not self._cancelled_because:
-            self._cancelled_because = self._gate.hurt_because
-            self._cancelling = asyncio.create_task(self._cancel(), name="backfill cancel")
+        self.pace = self._felt.take_in(self.pace)
 
     async def _cancel(self) -> None:
         session = self._session
@@ -409,7 +375,7 @@ class BatchWorker:
             failures,
             pace=self.pace,
             holder=reading.worker_waits_for if reading else "",
-            because=self._cancelled_because,
+            because=self._felt.cancelled_because,
         )
         self.pace = found.pace
         self._give_up(trouble, found.reason, error)

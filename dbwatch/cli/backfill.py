@@ -16,10 +16,11 @@ from dbwatch.backfill.control import Control
 from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.kept import Kept
 from dbwatch.backfill.outline import outline
-from dbwatch.backfill.plan import Plan, Spec, plan
+from dbwatch.backfill.plan import Plan, plan
 from dbwatch.backfill.progress import BackfillProgress, State, left
 from dbwatch.backfill.restore import Restore, Returned
 from dbwatch.backfill.run import Backfill, Result
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.statements import shown
 from dbwatch.cli.output import say, tell
 from dbwatch.clock import Clock, SystemClock

@@ -165,7 +165,7 @@ def backfill(
     ] = None,
 ) -> int:
     """Fills a table in small batches; called again after whatever ended it, it goes on where it stood."""
-    from dbwatch.backfill.plan import Spec
+    from dbwatch.backfill.spec import Spec
     from dbwatch.backfill.walk import Walk
     from dbwatch.cli import backfill as door
     from dbwatch.text import seconds

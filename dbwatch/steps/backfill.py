@@ -11,9 +11,10 @@ import psycopg
 
 from dbwatch.backfill import certificate, harm, sight
 from dbwatch.backfill.explain import explained
-from dbwatch.backfill.plan import Maker, Plan, Spec, plan
+from dbwatch.backfill.plan import Maker, Plan, plan
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill, Result
+from dbwatch.backfill.spec import Spec
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError
 from dbwatch.journal.events import BackfillCertified, StepNoted

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench_backfill import evaluation as ev
-from bench_backfill.figures import WHOLE
+from bench_backfill.figures import DBWATCH, WHOLE
 from bench_backfill.values import Figure, Goal, Kind, Measure, Run
 
 
@@ -91,7 +91,7 @@ def as_json(found: Sequence[Found], about: Mapping[str, Any], rows: int, rounds:
 def asked(goal: Goal) -> str:
     """A goal in words."""
     against = f" against {goal.against}" if goal.against else ""
-    of = f" of {goal.of}" if goal.measure is Measure.PENDING else ""
+    of = f" of {goal.of}" if goal.measure is Measure.PENDING or goal.of != DBWATCH.name else ""
     return f"{goal.measure}{of} {goal.limit}{against}"
 
 

@@ -187,8 +187,8 @@ def _no_lock_timeout(patch: Patch) -> None:
 
 def _locking(patch: Patch) -> None:
     """It locks the table against itself, and so against VACUUM, ANALYZE and CREATE INDEX CONCURRENTLY."""
-    lock = "{settings};\nLOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE;\nSELECT /* dbwatch */\n    clock_timestamp()"
-    begin = "{settings};\nSELECT /* dbwatch */\n    clock_timestamp()"
+    begin = "{beforehand}WITH"
+    lock = f"LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE;\n{begin}"
     _rewritten(patch, BATCHES, _swapped((begin, lock)))
 
 

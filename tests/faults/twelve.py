@@ -19,9 +19,9 @@ from servers import Database, OwnServers
 from dbwatch.backfill import row
 from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.passes import STRIPES
-from dbwatch.backfill.plan import Spec
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill, Result
+from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.walk import Walk
 from dbwatch.errors import DbwatchError, Refused
 from dbwatch.postgres.session import Connector
@@ -31,7 +31,7 @@ from faults.house import FORGETFUL
 MANY = "SELECT generate_series(2, 24000, 2)"
 BATCH = b"filled AS ("
 """In the message that carries a batch, from BEGIN to COMMIT."""
-LOCKED, BEFORE_IT = 20 * STRIPES, 16 * STRIPES
+LOCKED, BEFORE_IT = 10 * STRIPES, 6 * STRIPES
 """Rows of the first batch, in the same stripe."""
 LATER, BEFORE_LATER = 41 * STRIPES - 1, 37 * STRIPES - 1
 """The same of the last pass over the first window of stripes, which goes in one message with others."""

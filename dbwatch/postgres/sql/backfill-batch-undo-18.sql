@@ -1,13 +1,12 @@
 -- dbwatch backfill: one batch as in backfill-batch.sql, which also keeps what it overwrites: RETURNING tells the row
 -- that was replaced and the one that replaced it, from 18 on.
 BEGIN /* one batch of a backfill */ ISOLATION LEVEL READ COMMITTED READ WRITE;
-{settings};
-SELECT /* dbwatch */
+{settings},
     clock_timestamp(),
     pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0'),
     pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
     pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass));
-WITH /* dbwatch */ filled AS (
+{beforehand}WITH /* dbwatch */ filled AS (
 {update}
 {returning}
 ),
@@ -31,10 +30,9 @@ moved AS (
 )
 SELECT
     (SELECT filled FROM counted),
+    pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
+    pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass)),
     CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
 FROM moved;
-SELECT /* dbwatch */
-    pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
-    pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass));
 COMMIT;
 SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

@@ -1,13 +1,12 @@
 -- dbwatch backfill: one batch as in backfill-batch.sql, which also keeps what it overwrites. Up to 17 RETURNING knows
 -- only the new values: the old ones are read where the rows are locked, so that they are those that the UPDATE replaces.
 BEGIN /* one batch of a backfill */ ISOLATION LEVEL READ COMMITTED READ WRITE;
-{settings};
-SELECT /* dbwatch */
+{settings},
     clock_timestamp(),
     pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0'),
     pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
     pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass));
-WITH /* dbwatch */ "dbwatch read" AS MATERIALIZED (
+{beforehand}WITH /* dbwatch */ "dbwatch read" AS MATERIALIZED (
 {read}
 ),
 filled AS (
@@ -33,10 +32,9 @@ moved AS (
 )
 SELECT
     (SELECT filled FROM counted),
+    pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
+    pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass)),
     CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
 FROM moved;
-SELECT /* dbwatch */
-    pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
-    pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass));
 COMMIT;
 SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

@@ -2,13 +2,12 @@
 -- server's own clock times both. The compare-and-set of the cursor is the last write; where it changes no row, because
 -- somebody took over or an answer was lost, the cast fails and the whole batch is rolled back.
 BEGIN /* one batch of a backfill */ ISOLATION LEVEL READ COMMITTED READ WRITE;
-{settings};
-SELECT /* dbwatch */
+{settings},
     clock_timestamp(),
     pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0'),
     pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
     pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass));
-WITH /* dbwatch */ filled AS (
+{beforehand}WITH /* dbwatch */ filled AS (
 {update}
 RETURNING 1
 ),
@@ -28,10 +27,9 @@ moved AS (
 )
 SELECT
     (SELECT filled FROM counted),
+    pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
+    pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass)),
     CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
 FROM moved;
-SELECT /* dbwatch */
-    pg_stat_get_xact_tuples_updated(CAST({relation} AS regclass)),
-    pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass));
 COMMIT;
 SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

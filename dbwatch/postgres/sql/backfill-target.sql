@@ -18,6 +18,21 @@ SELECT
         ),
         '{}'
     ) AS update_triggers,
+    coalesce(
+        (
+            WITH RECURSIVE parts AS (
+                SELECT c.oid
+                UNION ALL
+                SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i
+                INNER JOIN parts AS p ON p.oid = i.inhparent
+            )
+            SELECT array_agg(DISTINCT a.attname::text ORDER BY a.attname::text)
+            FROM parts AS p
+            INNER JOIN pg_catalog.pg_partitioned_table AS d ON d.partrelid = p.oid
+            INNER JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p.oid AND a.attnum = ANY(d.partattrs)
+        ),
+        '{}'
+    ) AS divided_by,
     pg_catalog.pg_is_in_recovery() AS in_recovery,
     (
         SELECT s.reset_val = 'on' FROM pg_catalog.pg_settings AS s
