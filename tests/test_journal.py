@@ -20,14 +20,14 @@ from sqlalchemy.pool import NullPool
 
 from dbwatch.clock import SystemClock
 from dbwatch.errors import ConnectionLost, Fenced, Refused, ServerSilent
+from dbwatch.journal import SCHEMA, rows
 from dbwatch.journal import events as ev
-from dbwatch.journal import rows
 from dbwatch.journal import store as journal
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.mirror import Mirror
 from dbwatch.journal.schema import ensure, present
 from dbwatch.journal.store import Opening, Store
-from dbwatch.journal.tables import SCHEMA, metadata
+from dbwatch.journal.tables import metadata
 from dbwatch.postgres.session import Connector, Role
 
 OPENED = ev.WindowOpened("users.phone", "shop", ["9a20"], "sha", "digest")

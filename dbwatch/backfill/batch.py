@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -107,12 +107,13 @@ class BatchSession:
         messages = []
         for left, part in zip(reversed(range(len(parts))), parts, strict=True):
             messages.append((self._text(part), _of(at, part, timeouts, ends=not left)))
-            at = at.after(rows=0, keys=part.keys, cursor=part.next)
+            if part.moves:
+                at = at.after(rows=0, keys=part.keys, cursor=part.next)
         return [self._filled(results) for results in await self._run_each(messages, timeouts)]
 
     async def fill_beside(self, at: Position, parts: Sequence[Part], timeouts: Timeouts) -> list[Filled]:
-        """As `fill_each`, under the epoch of *at*, but the cursor stays: others fill other parts meanwhile."""
-        return await self.fill_each(at, [replace(part, moves=False) for part in parts], timeouts)
+        """As `fill_each`, under the epoch of *at*, of *parts* that move no cursor: others fill meanwhile."""
+        return await self.fill_each(at, parts, timeouts)
 
     async def retry(self, at: Position, part: Part, key: str, timeouts: Timeouts) -> Filled:
         """Fills *part*, the row whose *key* is in quarantine, and takes it out of there, in one transaction.

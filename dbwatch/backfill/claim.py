@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 from zlib import crc32
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row
-from sqlalchemy import func, insert, select, update
 
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.images import Images
 from dbwatch.backfill.keys import Key, to_text
 from dbwatch.backfill.plan import Plan
-from dbwatch.backfill.row import COLUMNS, RESTORED, RESTORING, Position, Row, rows_of
+from dbwatch.backfill.row import RESTORED, RESTORING, Position, Row, rows_of
 from dbwatch.backfill.statements import PINNED
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced, Refused
-from dbwatch.journal import tables
-from dbwatch.journal.compile import compiled
 from dbwatch.journal.fence import Fence
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connection, Session, describe
@@ -39,8 +36,6 @@ PULSE_S = 12.0
 """How long such an owner may be silent and count as alive; it writes every 5 s at least (`worker.BEAT_EVERY_S`)."""
 OWNER_GONE_WITHIN_S = 3.0
 """How long a claim waits for the backend of a killed owner to go away before it calls the owner alive."""
-
-_t = tables.backfill.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +90,7 @@ async def claim(
     async def work(connection: Connection) -> Claimed | Finished | Occupied:
         async with connection.transaction():
             await _prepare(connection, plan.spec_hash, fence)
-            rows = await rows_of(
-                connection, select(*COLUMNS).where(_t.spec_hash == plan.spec_hash).order_by(_t.id.desc())
-            )
+            rows = await rows_of(connection, spec_hash=plan.spec_hash)
             for row in rows:
                 if row.status == "running" and row.owner != owner:
                     other = await occupied(connection, row)
@@ -133,9 +126,9 @@ async def claim_back(
 
     async def work(connection: Connection) -> Claimed | Finished | Occupied:
         async with connection.transaction():
-            known = await (await connection.execute(*compiled(select(_t.spec_hash).where(_t.id == id)))).fetchone()
+            known = await (await _execute(connection, "backfill-hash", id=id)).fetchone()
             await _prepare(connection, known[0] if known else "", fence)
-            rows = await rows_of(connection, select(*COLUMNS).where(_t.id == id))
+            rows = await rows_of(connection, id=id)
             if not rows or rows[0].kept_in is None:
                 raise DbwatchError(f"the journal knows no before-images of backfill {id}")
             [row] = rows
@@ -174,9 +167,8 @@ async def _prepare(connection: Connection, spec_hash: str, fence: Fence | None) 
     )
     if fence is None:
         return
-    window = tables.window.c
-    statement = select(window.epoch).where(window.id == fence.window).with_for_update(read=True)
-    cursor = await connection.execute(*compiled(statement))
+    held = sql.SQL(query("migration-epoch-locked", connection.info.server_version).decode())
+    cursor = await connection.execute(held.format(window=sql.Literal(str(fence.window))))
     if await cursor.fetchone() != (fence.epoch,):
         raise Fenced("the window was taken over by somebody else", next="look at the journal")
 
@@ -215,19 +207,8 @@ def _require_images(plan: Plan, row: Row, window: UUID | None) -> None:
 
 
 async def _take(connection: Connection, row: Row, owner: str, status: str = "running") -> Row:
-    now = func.clock_timestamp()
-    values = {
-        "epoch": _t.epoch + 1,
-        "owner": owner,
-        "status": status,
-        "beat_at": now,
-        "note": None,
-        "ended_at": None,
-    }
-    statement = update(tables.backfill).where(_t.id == row.id).values(**values).returning(*COLUMNS)
-    async with connection.cursor(row_factory=class_row(Row)) as cursor:
-        await cursor.execute(*compiled(statement))
-        [taken] = await cursor.fetchall()
+    await _execute(connection, "backfill-take", id=row.id, owner=owner, status=status)
+    [taken] = await rows_of(connection, id=row.id)
     return taken
 
 
@@ -238,14 +219,9 @@ async def _new(connection: Connection, plan: Plan, owner: str, window: UUID | No
         tops = await _tops(connection, plan)
         nothing = not tops
         ceiling = None if nothing else to_text(tops[""]) if "" in tops else json.dumps(tops, ensure_ascii=False)
-    statement = (
-        insert(tables.backfill)
-        .values(window_id=window, step_id=step_id, spec=plan.spec_json, spec_hash=plan.spec_hash, status="running")
-        .values(owner=owner, epoch=1, ceiling=ceiling, walked=nothing)
-        .returning(_t.id)
-    )
-    cursor = await connection.execute(*compiled(statement))
-    [(id,)] = await cursor.fetchall()
+    ours = {"owner": owner, "window": window, "step": step_id, "ceiling": ceiling, "walked": nothing}
+    what = {"spec": plan.spec_json, "spec_hash": plan.spec_hash}
+    [(id,)] = await (await _execute(connection, "backfill-new", **ours, **what)).fetchall()
     images = await _keep(connection, Images.of(id, plan.statements, plan.kept)) if plan.kept else None
     return Claimed(Position(id, 1, None, ceiling, 0, 0, 0, nothing), None, images)
 
@@ -269,8 +245,12 @@ async def _keep(connection: Connection, images: Images) -> Images:
     for (writer,) in await cursor.fetchall():
         await connection.execute(_GRANT.format(images.own, sql.Identifier(writer)))
     id = int(images.relation.removeprefix("before_"))
-    await connection.execute(*compiled(update(tables.backfill).where(_t.id == id).values(images=images.to_json())))
+    await _execute(connection, "backfill-imaged", id=id, images=images.to_json())
     return images
+
+
+async def _execute(connection: Connection, name: str, **parameters: object) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+    return await connection.execute(query(name, connection.info.server_version), parameters)
 
 
 _GRANT = sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}")

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from dbwatch.backfill.keys import KeyColumn
 from dbwatch.backfill.statements import Statements, bounds, literally, name, ordered, row_of
-from dbwatch.journal.tables import SCHEMA
+from dbwatch.journal import SCHEMA
 from dbwatch.text import one_line
 
 READ = sql.Identifier("dbwatch read")

@@ -11,7 +11,7 @@ from dbwatch.backfill.sight import Sight
 from dbwatch.backfill.signals import Thresholds
 from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.target import Column, Target
-from dbwatch.journal.tables import SCHEMA
+from dbwatch.journal import SCHEMA
 from dbwatch.postgres.session import Session
 from dbwatch.text import count, one_line, size
 

@@ -16,7 +16,6 @@ from uuid import UUID
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import func, select, update
 
 from dbwatch.backfill import claim, fragments, row
 from dbwatch.backfill.batch import BatchSession
@@ -28,8 +27,7 @@ from dbwatch.backfill.statements import Statements
 from dbwatch.backfill.target import describe_table, unique_indexes
 from dbwatch.backfill.trouble import MOVED, Poison, poisonous
 from dbwatch.errors import DbwatchError, Refused, UsageError
-from dbwatch.journal import rights, schema, tables
-from dbwatch.journal.compile import compiled
+from dbwatch.journal import rights, schema
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connector, Role, Session
 from dbwatch.text import one_line, sanitize
@@ -124,17 +122,14 @@ def canonical(key: str) -> str:
 
 async def tally(session: Session, id: int, *, within: float = 5.0) -> Tally:
     """How many rows the backfill of that *id* holds in quarantine. Raises as `Session.call` does."""
-    q = tables.quarantine.c
-    counted = select(q.sqlstate, func.count()).where(q.backfill_id == id).group_by(q.sqlstate)
-    found = await session.values(*compiled(counted), within=within)
+    found = await session.values(query("backfill-tally", session.server_version), {"id": id}, within=within)
     return Tally(tuple(Counter({sanitize(state): rows for state, rows in found}).most_common()))
 
 
 async def of_step(session: Session, window: UUID, step: str) -> int | None:
     """The id of the backfill that *step* of that *window* ran last; None: it never began. Raises as `Session.call`."""
-    b = tables.backfill.c
-    asked = select(func.max(b.id)).where(b.window_id == window, b.step_id == step)
-    [(id,)] = await session.values(*compiled(asked))
+    asked = query("backfill-of-step", session.server_version)
+    [(id,)] = await session.values(asked, {"window": window, "step": step})
     return None if id is None else int(id)
 
 
@@ -254,20 +249,17 @@ async def _again(session: Session, id: int, poison: Poison, error: psycopg.Error
     """*poison* with why it failed this time; the journal has it too where it is the row's fault."""
     now = Poison.of(from_text(poison.key), error)
     if poisonous(error) and now != poison:
-        q = tables.quarantine.c
-        statement = update(tables.quarantine).where(q.backfill_id == id, q.key == poison.key)
-        await session.execute(*compiled(statement.values(sqlstate=now.sqlstate, message=now.message)))
+        why = {"id": id, "key": poison.key, "sqlstate": now.sqlstate, "message": now.message}
+        await session.execute(query("backfill-quarantine-again", session.server_version), why)
     return now
 
 
 async def _noted(session: Session, found: Row, filled: int) -> None:
     """Lets the journal's row say how many are left, where it said how many there were."""
-    b = tables.backfill.c
     left = await tally(session, found.id)
     note = explained(found.id, left) or f"{filled:,} rows were filled afterwards, out of quarantine"
-    values = {"note": note, "pending": func.least(b.pending, left.rows)}  # all that was pending is in quarantine
-    statement = update(tables.backfill).where(b.id == found.id, b.epoch == found.epoch, b.status == "done")
-    await session.execute(*compiled(statement.values(**values)))
+    values = {"id": found.id, "epoch": found.epoch, "note": note, "left": left.rows}
+    await session.execute(query("backfill-retried", session.server_version), values)
 
 
 def _overtaken(found: Row) -> Refused:

@@ -9,20 +9,16 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.rows import class_row
-from sqlalchemy import Double, Select, Update, cast, extract, func, select, update
 
 from dbwatch.backfill.cursor import Cursor
 from dbwatch.backfill.images import Images
 from dbwatch.backfill.keys import Key
 from dbwatch.errors import Fenced
-from dbwatch.journal import tables
-from dbwatch.journal.compile import compiled
+from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connection, Session
 
 RESTORING, RESTORED = "restoring", "restored"
 """The row's status while its data goes back, and after that."""
-
-_t = tables.backfill.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +110,11 @@ class Row:
         return Images.from_json(self.images) if self.images else None
 
 
-COLUMNS = (
-    *(_t[name] for name in ("id", "window_id", "spec", "status", "owner", "epoch", "cursor", "ceiling", "rows_done")),
-    *(_t[name] for name in ("batches", "scanned", "walked", "pending", "note", "started_at", "ended_at")),
-    *(_t[name] for name in ("images", "back", "restored", "changed", "missing")),
-    cast(extract("epoch", func.clock_timestamp() - _t.beat_at), Double).label("silent_s"),
-)
-
-
 async def read(session: Session, id: int, *, within: float = 5.0) -> Row | None:
     """The row as it stands; None where it is gone. Raises as `Session.call` does."""
 
     async def work(connection: Connection) -> list[Row]:
-        return await rows_of(connection, select(*COLUMNS).where(_t.id == id))
+        return await rows_of(connection, id=id)
 
     rows = await session.call(work, within=within)
     return rows[0] if rows else None
@@ -134,35 +122,35 @@ async def read(session: Session, id: int, *, within: float = 5.0) -> Row | None:
 
 async def beat(session: Session, at: Position, *, within: float = 5.0) -> None:
     """Says that we are still there. Raises Fenced where we are no longer meant to be, and as `Session.call` does."""
-    await _write(session, at, update(tables.backfill).values(beat_at=func.clock_timestamp()), within)
+    await _write(session, at, "backfill-beat", {}, within)
 
 
 async def move(session: Session, at: Position, cursor: str | None, keys: int, *, within: float = 5.0) -> None:
     """The cursor goes from *at* to *cursor*, past so many *keys*: all below it is filled. Raises as `beat` does."""
-    values = {"cursor": cursor, "scanned": _t.scanned + keys, "beat_at": func.clock_timestamp()}
-    stands = _t.cursor.is_not_distinct_from(at.cursor)
-    await _write(session, at, update(tables.backfill).values(**values).where(stands), within)
+    await _write(session, at, "backfill-move", {"next": cursor, "scanned": keys, "cursor": at.cursor}, within)
 
 
 async def note_walked(session: Session, at: Position, *, within: float = 5.0) -> None:
     """The end of the table was reached. Raises as `beat` does."""
-    await _write(session, at, update(tables.backfill).values(walked=True, beat_at=func.clock_timestamp()), within)
+    await _write(session, at, "backfill-walked", {}, within)
 
 
 async def close(
     session: Session, at: Position, status: str, *, pending: int | None, note: str, within: float = 5.0
 ) -> None:
     """Ends our work on it: done, incomplete, stopped or failed. Raises as `beat` does."""
-    values = {"status": status, "pending": pending, "note": note or None, "ended_at": func.clock_timestamp()}
-    await _write(session, at, update(tables.backfill).values(**values), within)
+    await _write(session, at, "backfill-close", {"status": status, "pending": pending, "note": note or None}, within)
 
 
-async def _write(session: Session, at: Position, statement: Update, within: float) -> None:
-    if await session.execute(*compiled(statement.where(_t.id == at.id, _t.epoch == at.epoch)), within=within) != 1:
+async def _write(session: Session, at: Position, name: str, values: dict[str, Any], within: float) -> None:
+    ours = {"id": at.id, "epoch": at.epoch}
+    if await session.execute(query(name, session.server_version), values | ours, within=within) != 1:
         raise Fenced("the backfill was taken over by somebody else", next="look at the journal, or at `dbwatch status`")
 
 
-async def rows_of(connection: Connection, statement: Select[Any]) -> list[Row]:
+async def rows_of(connection: Connection, *, id: int | None = None, spec_hash: str | None = None) -> list[Row]:
+    """The row of one *id*, or all that do what *spec_hash* stands for, the newest first."""
     async with connection.cursor(row_factory=class_row(Row)) as cursor:
-        await cursor.execute(*compiled(statement))
+        text = query("backfill-row", connection.info.server_version)
+        await cursor.execute(text, {"id": id, "spec_hash": spec_hash})
         return await cursor.fetchall()

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from dbwatch.backfill.keys import UniqueIndex
 from dbwatch.errors import Refused, UsageError
-from dbwatch.journal.tables import SCHEMA
+from dbwatch.journal import SCHEMA
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.roles import grant
 from dbwatch.postgres.session import Session, describe

@@ -71,6 +71,7 @@ class Cutter:
         self._clock = clock
         self._timeouts = timeouts
         self._leg = leg
+        self._statements = leg.statements
         self._lo = lo
         self._top = top
         self._passes = passes
@@ -129,7 +130,7 @@ class Cutter:
         keys = min(self._left, self._keys)
         if keys <= 0:
             return None
-        hi, _ = await self._session.edge(self._leg.statements, self._lo, self._top, keys, self._timeouts)
+        hi, _ = await self._session.edge(self._statements, self._lo, self._top, keys, self._timeouts)
         if hi is None:
             return None
         if self._leg.by_pages:
@@ -138,4 +139,4 @@ class Cutter:
         return Window(hi, keys, self._passes)
 
     def _part(self, lo: Key | None, window: Window, number: int) -> Part:
-        return Part(self._leg.statements, lo, window.hi, 0, None, number, self._passes)
+        return Part(self._statements, lo, window.hi, 0, None, number, self._passes, moves=False)

@@ -141,7 +141,8 @@ class Chooser:
 
     def after(self, rows: int, keys: int, seconds: float, hot: float | None, *, ends: bool) -> Chooser:
         """What a committed batch teaches, which changed *rows* of its *keys*; *ends*: a window ends with it."""
-        now = replace(self, sparse=rows < SPARSE * keys)
+        sparse = rows < SPARSE * keys
+        now = self if sparse == self.sparse else replace(self, sparse=sparse)
         if rows < keys / 2 or now.sparse != self.sparse:
             # a sparse stretch tells of what is skipped, not of what is written, and one window of its end of neither
             return replace(now, stretch=Timed()) if ends else now

@@ -17,7 +17,7 @@ from dbwatch.backfill.sight import Sight
 from dbwatch.backfill.signals import Thresholds
 from dbwatch.clock import Clock
 from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
-from dbwatch.journal.tables import SCHEMA
+from dbwatch.journal import SCHEMA
 from dbwatch.postgres.queries import OURS, query
 from dbwatch.postgres.session import Connector, Role, Session
 from dbwatch.text import one_line

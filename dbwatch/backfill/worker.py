@@ -32,7 +32,7 @@ from dbwatch.backfill.trouble import EXPECTED, Trouble, judge, sentence
 from dbwatch.backfill.watch import Watch
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced
-from dbwatch.journal.tables import SCHEMA
+from dbwatch.journal import SCHEMA
 from dbwatch.postgres.session import Connector, Session
 from dbwatch.text import one_line
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dbwatch.errors import Refused
-from dbwatch.journal.tables import SCHEMA
+from dbwatch.journal import SCHEMA
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.roles import grant, quoted
 from dbwatch.postgres.session import Session

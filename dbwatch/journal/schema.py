@@ -8,14 +8,10 @@ from importlib.resources import files
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import create_engine
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from dbwatch.errors import CannotConnect, DbwatchError, Refused
-from dbwatch.journal import rights
+from dbwatch.journal import SCHEMA, rights
 from dbwatch.journal.aside import aside
-from dbwatch.journal.tables import SCHEMA
 from dbwatch.postgres.session import Connector, Role, Session, describe, shut_down
 
 _ADVISORY_LOCK = 0x6462_7761_7463_68
@@ -54,10 +50,18 @@ async def ensure(connector: Connector, *, within: float = 30.0) -> None:
         task.result()
     except psycopg.OperationalError as error:
         raise CannotConnect("cannot make the journal's schema", why=describe(error)) from error
-    except DBAPIError as error:
-        raise await _explained(connector, error.orig or error) from error
     except psycopg.Error as error:
         raise await _explained(connector, error) from error
+    except _Failed as error:
+        raise await _explained(connector, error.because) from error
+
+
+class _Failed(Exception):
+    """A statement of an upgrade."""
+
+    def __init__(self, because: BaseException) -> None:
+        super().__init__(because)
+        self.because = because
 
 
 async def _explained(connector: Connector, error: BaseException) -> DbwatchError:
@@ -87,24 +91,30 @@ def _upgrade(dsn: str, begun: list[psycopg.Connection[tuple[object, ...]]]) -> N
         if _is_current(connection):
             return
 
-    from alembic import command  # takes a third of a second to import, and is hardly ever needed
+    from alembic import command  # takes a second to import with SQLAlchemy, and is hardly ever needed
     from alembic.config import Config
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
 
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     config = Config()
     config.set_main_option("script_location", str(files("dbwatch.journal") / "migrations"))
-    with engine.begin() as made:
-        driver = made.connection.driver_connection
-        assert driver is not None
-        driver.execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '15s'")
-        driver.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
-        [exists] = driver.execute(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)", [SCHEMA]
-        ).fetchone()
-        if not exists:
-            driver.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
-        config.attributes["connection"] = made
-        command.upgrade(config, "head")
+    try:
+        with engine.begin() as made:
+            driver = made.connection.driver_connection
+            assert driver is not None
+            driver.execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '15s'")
+            driver.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+            [exists] = driver.execute(
+                "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)", [SCHEMA]
+            ).fetchone()
+            if not exists:
+                driver.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
+            config.attributes["connection"] = made
+            command.upgrade(config, "head")
+    except DBAPIError as error:
+        raise _Failed(error.orig or error) from error
 
 
 def newest() -> str:

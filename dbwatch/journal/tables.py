@@ -20,7 +20,7 @@ from sqlalchemy import (
     func,
 )
 
-SCHEMA = "dbwatch"
+from dbwatch.journal import SCHEMA
 
 metadata = MetaData(schema=SCHEMA)
 

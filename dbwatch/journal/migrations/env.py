@@ -5,7 +5,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
-from dbwatch.journal.tables import SCHEMA, metadata
+from dbwatch.journal import SCHEMA
+from dbwatch.journal.tables import metadata
 
 connection: Connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, version_table_schema=SCHEMA)
