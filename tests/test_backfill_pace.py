@@ -110,6 +110,13 @@ def test_the_sleep_follows_from_the_duty() -> None:
     assert replace(Pace(), auto_duty=0.25).sleep_s(0.1) == pytest.approx(0.3)
 
 
+def test_what_the_server_idled_already_counts_as_rest() -> None:
+    pace = replace(Pace(), auto_duty=0.5)
+    assert pace.sleep_s(0.1, idle_s=0.04) == pytest.approx(0.06)
+    assert pace.sleep_s(0.1, idle_s=0.2) == 0.0
+    assert Pace.starting(0.1, 1000).sleep_s(0.01, rows=1000, idle_s=0.09) == pytest.approx(0.9)
+
+
 def test_a_ceiling_on_rows_a_second_bounds_the_size_and_stretches_the_rest() -> None:
     pace = settled(10 * US, pace=Pace.starting(0.1, 1000))
     assert pace.size == 1000

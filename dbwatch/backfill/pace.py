@@ -123,10 +123,12 @@ class Pace:
     def _by_hand(self) -> float:
         return GENTLER**-self.level if self.level < 0 else FASTER**self.level
 
-    def sleep_s(self, worked_s: float, rows: int = 0) -> float:
-        """The rest that *worked_s* seconds call for, in which so many *rows* were changed."""
+    def sleep_s(self, worked_s: float, rows: int = 0, idle_s: float = 0.0) -> float:
+        """The rest that *worked_s* seconds call for, in which so many *rows* were changed, after *idle_s* in which the
+        server had nothing to do for us already: our own side, and the line."""
         by_duty = worked_s * (1 / self.duty - 1)
-        return max(by_duty, rows / self.most_per_s - worked_s) if self.most_per_s else by_duty
+        asked_s = max(by_duty, rows / self.most_per_s - worked_s) if self.most_per_s else by_duty
+        return max(0.0, asked_s - idle_s)
 
     def at_level(self, level: int) -> Pace:
         """The same at another manual speed; the size follows at once where that is gentler."""

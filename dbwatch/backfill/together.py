@@ -28,8 +28,9 @@ TOGETHER_S = 1.0
 """How long several workers fill until the cursor follows, and somebody looks whether they may go on."""
 WINDOWS_EACH = 5
 """Windows of a round for each connection. Measured with two on 18 (2 M rows): with one window each HOT is 0.65 and the
-heap 1.38, with two 0.76 and 1.26; a single connection has 0.82 and 1.20. One batch for a light pass over several windows
-is a third cheaper for our side, but its snapshot is as old as it is long: 0.70 and 1.32, and with ten 0.77 and 1.25."""
+heap 1.38, with two 0.76 and 1.26; a single connection has 0.82 and 1.20. One batch for a light pass over several
+windows is a third cheaper for our side, but its snapshot is as old as it is long: 0.70 and 1.32, with ten 0.77 and
+1.25."""
 BESIDE = 0.9
 """Share of a batch's size that each takes: side by side they meet at the end of the table and at the disk, and what a
 row costs varies more."""

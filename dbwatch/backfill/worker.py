@@ -199,13 +199,14 @@ class BatchWorker:
         self._beat_at = self._clock.monotonic()
         self.tell_running()
         took_s = sum(batch.seconds for batch in batches) if worked_s is None else worked_s
-        await self.rest(took_s, sum(batch.rows for batch in batches))
+        idle_s = max(0.0, self._clock.monotonic() - began - took_s)
+        await self.rest(took_s, sum(batch.rows for batch in batches), idle_s)
         return batches
 
-    async def rest(self, worked_s: float, rows: int = 0) -> None:
-        """Rests as is asked for after *worked_s* seconds in which so many *rows* were changed, or until a person says
-        something."""
-        self._owed_s += self.pace.sleep_s(worked_s, rows)
+    async def rest(self, worked_s: float, rows: int = 0, idle_s: float = 0.0) -> None:
+        """Rests as is asked for after *worked_s* seconds in which so many *rows* were changed, and *idle_s* in which
+        the server had nothing to do for us, or until a person says something."""
+        self._owed_s += self.pace.sleep_s(worked_s, rows, idle_s)
         if self._owed_s >= SHORTEST_REST_S:
             began = self._clock.monotonic()
             await self._rest(self._owed_s)
