@@ -117,6 +117,7 @@ NOT_YET: list[dict[str, Any]] = [
     table(live=2_000_000, dead=399_999),
     table(live=100_000, dead=100_000),  # a table so small is vacuumed in no time
     table(live=2_000_000, dead=900_000, cleaned=False),  # nobody will come
+    table(live=2_000_000, dead=500_000, updated=TABLE.updated + 1_000_000, hot=TABLE.hot + 500_000),  # no bloat
     server(connections=77),
     {"holders": (Holder("slot s1", None, "733"),)},  # seen for the first time
 ]
@@ -125,6 +126,12 @@ NOT_YET: list[dict[str, Any]] = [
 @pytest.mark.parametrize("parts", NOT_YET)
 def test_below_its_threshold_it_does_not(parts: dict[str, Any]) -> None:
     assert after(calm(), seen(6, **parts)).open
+
+
+def test_dead_rows_pause_where_most_updates_are_not_hot() -> None:
+    hot_enough, too_few = ({"updated": TABLE.updated + 1_000_000, "hot": TABLE.hot + n} for n in (500_000, 499_999))
+    gates = [after(calm(), seen(6, **table(live=2_000_000, dead=500_000, **each))) for each in (hot_enough, too_few)]
+    assert [gate.hurt_by for gate in gates] == ["", "dead"]
 
 
 def test_twice_as_many_active_sessions_as_usual_pause_but_not_for_an_instant() -> None:

@@ -109,6 +109,12 @@ class Pace:
         return self.base_target_s * self._by_hand
 
     @property
+    def message_s(self) -> float:
+        """What a message of several passes may take. Each is committed by itself, so that nobody waits for longer than
+        a batch for a row of ours; but where others are hardly ever idle, they wait for the server as well."""
+        return self.target_s if self.busy else self.alone_s
+
+    @property
     def duty(self) -> float:
         """The share of time spent working, manual speed included: all of it where nobody is there to rest for."""
         allowed = 1.0 if self.alone else min(BUSY_DUTY, self.auto_duty) if self.busy else self.auto_duty

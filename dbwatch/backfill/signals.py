@@ -313,8 +313,13 @@ WRAPAROUND = 2**31 - 3_000_000
 
 
 def _table(table: Table, thresholds: Thresholds, memory: Memory) -> Iterator[Signal]:
-    if table.dead >= thresholds.dead_least and (table.cleaned or table.vacuum):
-        # Where nobody comes to remove them, waiting would only take longer.
+    began = memory.table or table
+    updated, hot = table.updated - began.updated, table.hot - began.hot
+    tells = updated >= thresholds.hot_least and hot >= 0
+    mostly_hot = tells and hot >= thresholds.hot_share * updated
+    if table.dead >= thresholds.dead_least and (table.cleaned or table.vacuum) and not mostly_hot:
+        # Where nobody comes to remove them, waiting would only take longer. Where most updates are HOT their pages take
+        # the room back by themselves, and no vacuum makes the table smaller than the others leave it.
         share = table.dead / max(1, table.live)
         told: dict[str, object] = {"table": table.name, "dead": count(table.dead), "live": count(table.live)}
         said = "{table} {has} {dead} dead rows to {live} live ones, and {wait} for a vacuum"
@@ -322,9 +327,7 @@ def _table(table: Table, thresholds: Thresholds, memory: Memory) -> Iterator[Sig
     if table.vacuum:
         told = {"table": table.name, "phase": table.vacuum}
         yield _signal("vacuum", 1, 1, "a vacuum {is_} at work on {table}: {phase}", told=told)
-    began = memory.table or table
-    updated, hot = table.updated - began.updated, table.hot - began.hot
-    if updated >= thresholds.hot_least and 0 <= hot < thresholds.hot_share * updated:
+    if tells and not mostly_hot:
         told = {"share": f"{100 * hot / updated:.0f}", "table": table.name}
         said = "{share} % of the updates of {table} {is_are} HOT: the others {write} to every index"
         yield _signal("hot", 1 - hot / updated, 1 - thresholds.hot_share, said, told=told)

@@ -79,7 +79,7 @@ class Cutter:
         self._passes = passes
         self._keys = max(1, round(BESIDE * worker.pace.size / share(passes)))
         light_keys = self._keys * share(passes, min(1, passes - 1))
-        self._at_once = max(1, light.fit(FULL * worker.pace.target_s, light_keys))
+        self._at_once = max(1, light.fit(FULL * worker.pace.message_s, light_keys))
         self._hands = hands
         self._most = most
         self._left = worker.pace.most_per_s or sys.maxsize

@@ -249,14 +249,14 @@ class Walker:
         return Part(statements, lo, hi, told, after.to_text(), window.number, window.of), keys
 
     def _lights(self, stand: _Stand) -> int:
-        """How many of the light passes over the present window fit into the time of a batch; 0 before the first, and
+        """How many of the light passes over the present window fit into the time of a message; 0 before the first, and
         where it is not passed over as a whole."""
         window = stand.window
         if window.number == 0 or window.at is not None:
             return 0
         if self._singly == window.hi or self._taken(stand) is not None:
             return 0
-        fit = self._light.fit(FULL * self._worker.pace.target_s, window.keys * share(window.of, window.number))
+        fit = self._light.fit(FULL * self._worker.pace.message_s, window.keys * share(window.of, window.number))
         return min(fit, window.of - window.number)
 
     async def _fill_lights(
