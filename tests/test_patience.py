@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -345,7 +346,9 @@ async def test_a_step_waits_outside_until_its_way_is_clear_and_goes_at_once(shop
         state = await ended(conductor, step_id)
         assert state.status is StepStatus.DONE, state.text
         assert "waited outside for" in state.text
-        assert state.text.endswith("nobody was seen to queue in 1 knock")
+        queued = re.search(r"(nobody was seen to queue|others queued at most (\d+) ms) in 1 knock$", state.text)
+        assert queued is not None, state.text  # an autovacuum may come just then, and is held up as briefly as anybody
+        assert int(queued[2] or 0) <= KNOCK_MS + SLACK_MS
         notes = [e.fact.text for e in conductor.events if isinstance(e.fact, ev.StepNoted) and e.fact.step == step_id]
         assert len([text for text in notes if "waits for" in text]) == 1
 
