@@ -318,8 +318,8 @@ def _table(table: Table, thresholds: Thresholds, memory: Memory) -> Iterator[Sig
     tells = updated >= thresholds.hot_least and hot >= 0
     mostly_hot = tells and hot >= thresholds.hot_share * updated
     if table.dead >= thresholds.dead_least and (table.cleaned or table.vacuum) and not mostly_hot:
-        # Where nobody comes to remove them, waiting would only take longer. Where most updates are HOT their pages take
-        # the room back by themselves, and no vacuum makes the table smaller than the others leave it.
+        # Where nobody comes to remove them, waiting would only take longer; and where most updates are HOT a page takes
+        # its room back by itself: a walk in stripes fills each row once, and uses nothing that a vacuum frees.
         share = table.dead / max(1, table.live)
         told: dict[str, object] = {"table": table.name, "dead": count(table.dead), "live": count(table.live)}
         said = "{table} {has} {dead} dead rows to {live} live ones, and {wait} for a vacuum"
