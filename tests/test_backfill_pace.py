@@ -174,14 +174,16 @@ def test_why_it_rests_is_told_with_the_share_that_holds() -> None:
     assert why_slow(replace(busy, auto_duty=DUTY_AFTER_PAUSE), Gate(), {}) == "works 25% of the time after a pause"
 
 
-def test_several_passes_of_one_message_may_take_the_whole_batch_time_unless_others_hardly_ever_idle() -> None:
+def test_several_batches_of_one_message_may_take_longer_the_less_others_work() -> None:
     """Each of them is committed by itself, and is as short as company asks."""
     pace = settled(10 * US)
     beside = pace.among(True, 0.1)
     assert (beside.target_s, beside.message_s) == (pytest.approx(0.033), pytest.approx(0.1))
     assert beside.at_level(-1).message_s == pytest.approx(0.07)
     assert pace.among(True, 0.6).message_s == pace.among(True, 0.6).target_s
-    assert pace.among(False).message_s == pace.among(False).target_s
+    alone = pace.among(False)
+    assert alone.message_s == pytest.approx(2.5 * alone.target_s)
+    assert replace(alone, auto_duty=DUTY_AFTER_PAUSE).message_s == alone.target_s
 
 
 def test_no_commit_is_hurried_but_where_nobody_else_is_there() -> None:

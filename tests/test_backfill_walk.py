@@ -139,11 +139,24 @@ def test_pages_are_passed_without_a_gap_to_the_last(first: int, more: int, rows:
     assert pages.edge(None, top, rows) is not None
 
 
-@pytest.mark.parametrize(("windows", "hands", "at_once"), [(8, 2, 3), (8, 2, 100), (1, 4, 5), (5, 4, 1)])
-def test_several_hands_take_every_pass_over_every_window_once(windows: int, hands: int, at_once: int) -> None:
-    order = list(together(windows, PASSES, hands, at_once))
-    taken = [(number, window) for number, ones in order for window in ones]
-    assert sorted(taken) == [(number, window) for number in range(PASSES) for window in range(windows)]
-    assert [number for number, _ in order] == sorted(number for number, _ in order)  # one pass after the other
-    assert all(len(ones) == 1 for number, ones in order if number == 0)
-    assert max(len(ones) for _, ones in order) <= max(1, min(at_once, -(-windows // hands)))
+@given(st.integers(1, 12), st.integers(1, 4), st.lists(st.integers(0, 30), min_size=1, max_size=11))
+def test_several_hands_take_every_pass_over_every_window_once_and_in_its_order(
+    windows: int, hands: int, fit: list[int]
+) -> None:
+    messages = list(together(windows, hands, fit))
+    taken = [one for message in messages for one in message]
+    assert sorted(taken) == [(number, window) for number in range(len(fit)) for window in range(windows)]
+    for window in range(windows):
+        assert [number for number, over in taken if over == window] == list(range(len(fit)))
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.lists(st.integers(1, 30), min_size=2, max_size=11))
+def test_a_message_of_several_hands_is_for_one_of_them_and_no_longer_than_fits(
+    windows: int, hands: int, fit: list[int]
+) -> None:
+    most = -(-windows // hands)
+    for message in together(windows, hands, fit):
+        assert sum(1 / fit[number] for number, _ in message) <= 1 + 1e-6
+        assert len({window // most for _, window in message}) == 1
+        heavy = [number == 0 for number, _ in message]
+        assert all(heavy) or not any(heavy)

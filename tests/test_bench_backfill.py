@@ -117,6 +117,23 @@ def test_only_messages_that_change_the_table_are_batches() -> None:
     assert batch_durations_ms(log) == [12.5, 3.0]
 
 
+def test_a_message_of_several_batches_is_told_by_its_queries() -> None:
+    stats = (
+        "2026-01-01 00:00:00.000 UTC [{}] dbwatch worker LOG:  EXECUTOR STATISTICS\n"
+        "2026-01-01 00:00:00.000 UTC [{}] dbwatch worker DETAIL:  ! system usage stats:\n"
+        "\t!\t0.000009 s user, 0.000017 s system, {:.6f} s elapsed\n\t!\t[0.003080 s user, 0.006160 s system total]\n"
+    )
+    ours = [0.001, 0.049, 0.05, 0.001, 0.019, 0.02, 0.0001]
+    queries = [(8, 0.5), *((7, seconds) for seconds in ours)]
+    batch = "BEGIN;\n\tSELECT 1;\n\tWITH f AS (UPDATE users\n\tSET v = 1 RETURNING 1) SELECT 1 FROM f;\n\tCOMMIT;\n\t"
+    log = "".join(stats.format(pid, pid, seconds) for pid, seconds in queries) + (
+        f"2026-01-01 00:00:00.000 UTC [7] dbwatch worker LOG:  duration: 80.000 ms  statement: {batch}{batch}SELECT 2\n"
+    )
+    assert batch_durations_ms(log) == [pytest.approx(51), pytest.approx(29)]
+    with pytest.raises(ValueError, match="another form"):
+        batch_durations_ms(log.replace("[8]", "[7]"))
+
+
 def test_every_goal_speaks_of_contenders_of_its_figure() -> None:
     for figure in FIGURES:
         names = {each.name for each in figure.contenders} | {each.family for each in figure.contenders}

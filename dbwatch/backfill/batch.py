@@ -18,15 +18,15 @@ from dbwatch.backfill.part import Filled, Part, Pending, Restored, Timeouts
 from dbwatch.backfill.passes import stripes
 from dbwatch.backfill.progress import Worker
 from dbwatch.backfill.row import Position
-from dbwatch.backfill.statements import PINNED, Statements, bound
+from dbwatch.backfill.statements import PINNED, Statements, bound, given
 from dbwatch.backfill.trouble import Poison
 from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connection, Connector, Role, Session
 
 _NOTHING = sql.SQL("")
-_TEXTS = 8
-"""Messages that are remembered: a leg has a few, the first of it and the others, striped and plain."""
+_TEXTS = 64
+"""Texts that are remembered: a leg has one for each of its passes, within a message and at its end."""
 
 Results = list[list[tuple[Any, ...]]]
 
@@ -104,12 +104,12 @@ class BatchSession:
         last COMMIT waits for the disk, if that one does: a server that crashes forgets rows together with the cursor's
         move past them, and what says that all is done is committed after them, and waits.
         """
-        messages = []
+        batches = []
         for left, part in zip(reversed(range(len(parts))), parts, strict=True):
-            messages.append((self._text(part), _of(at, part, timeouts, ends=not left)))
+            batches.append((self._text(at, part, timeouts, ends=not left), _moving(at, part)))
             if part.moves:
                 at = at.after(rows=0, keys=part.keys, cursor=part.next)
-        return [self._filled(results) for results in await self._run_each(messages, timeouts)]
+        return _filled(await self._run((*batches, self._committed), timeouts))
 
     async def fill_beside(self, at: Position, parts: Sequence[Part], timeouts: Timeouts) -> list[Filled]:
         """As `fill_each`, under the epoch of *at*, of *parts* that move no cursor: others fill meanwhile."""
@@ -121,9 +121,11 @@ class BatchSession:
         Raises as `fill` does; MISSING is in the server's words where it is not in quarantine any more.
         """
         out = sql.SQL(self._file("backfill-quarantine-out") + ";\n")
-        text = self._composed(part, self._settings, beforehand=out).as_string(None)
-        set_, _out, *results = await self._run(text, _of(at, part, timeouts) | {"key": key}, timeouts)
-        return self._filled([set_, *results])
+        text = self._composed(part, self._settings, beforehand=out)
+        batch = text, _moving(at, part) | _constant(at, part, timeouts) | {"key": key}
+        began, _out, *results = await self._run((batch, self._committed), timeouts)
+        [filled] = _filled([began, *results])
+        return filled
 
     async def set_aside(self, at: Position, part: Part, poison: Poison, timeouts: Timeouts) -> None:
         """Puts the row of *part* into quarantine, and commits, together with the cursor's move past it from *at*.
@@ -131,13 +133,8 @@ class BatchSession:
         Raises as `fill` does.
         """
         text = sql.SQL(self._file("backfill-quarantine")).format(settings=self._settings)
-        await self._run(text.as_string(None), _of(at, part, timeouts) | asdict(poison), timeouts)
-
-    def _filled(self, results: Results) -> Filled:
-        [(_set, began, lsn, *before)], [(rows, *after, _moved)], [(ended, lsn_after)] = results
-        updates, hot = (now - then for now, then in zip(after, before, strict=True))
-        share = hot / updates if updates else None
-        return Filled(rows, (ended - began).total_seconds(), int(lsn_after - lsn), share)
+        parameters = _moving(at, part) | _constant(at, part, timeouts) | asdict(poison)
+        await self._run([(text.as_string(None), parameters)], timeouts)
 
     async def on_trial(self, part: Part, timeouts: Timeouts) -> tuple[dict[str, Any], int, int]:
         """Fills *part* and rolls it back: EXPLAIN's word on it, how many rows were updated, and how many of them HOT.
@@ -150,7 +147,7 @@ class BatchSession:
             settings=self._settings, relation=sql.Literal(statements.relation), update=sql.SQL(update)
         )
         parameters = {**bound("lo", part.lo), **bound("hi", part.hi), **_limits(timeouts)}
-        _set, [before], [(explained,)], [after] = await self._run(text.as_string(None), parameters, timeouts)
+        _set, [before], [(explained,)], [after] = await self._run([(text.as_string(None), parameters)], timeouts)
         updates, hot = (now - then for now, then in zip(after, before, strict=True))
         return explained[0], updates, hot
 
@@ -180,7 +177,7 @@ class BatchSession:
             "batches": at.batches,
             "cursor": at.cursor,
         }
-        results = await self._run(text.as_string(None), parameters, timeouts)
+        results = await self._run([(text.as_string(None), parameters)], timeouts)
         [_set, [(began, lsn)], [(rows, seen, _moved)], [(ended, lsn_after)]] = results
         return Restored(rows, seen, (ended - began).total_seconds(), int(lsn_after - lsn))
 
@@ -202,17 +199,23 @@ class BatchSession:
         except (psycopg.Error, ConnectionLost, ServerSilent):
             self.session.sever()
 
-    def _text(self, part: Part) -> str:
-        """The message of a batch; one that differs from the last only in its parameters is composed once."""
-        shape = part.statements, part.lo is not None, part.fillable, part.of > 1, part.moves
-        if shape not in self._texts:
+    def _text(self, at: Position, part: Part, timeouts: Timeouts, *, ends: bool) -> str:
+        """A batch, composed once with all in it that is the same for the next one of its kind: each parameter costs our
+        side a part of a batch's time. *ends*: it is the last one of its message, and only there a COMMIT waits."""
+        kind = (
+            part.statements, part.lo is None, part.fillable, part.of, part.number, part.moves, ends,
+            timeouts, at.id, at.epoch,
+        )  # fmt: skip
+        text = self._texts.get(kind)
+        if text is None:
             if len(self._texts) >= _TEXTS:
                 self._texts.clear()
-            self._texts[shape] = self._composed(part, self._settings_of_batches).as_string(None)
-        return self._texts[shape]
+            composed = self._composed(part, self._settings_of_batches)
+            text = self._texts[kind] = given(composed, _constant(at, part, timeouts, ends=ends))
+        return text
 
-    def _composed(self, part: Part, settings: sql.Composable, *, beforehand: sql.Composable = _NOTHING) -> sql.Composed:
-        """The message of a batch that begins with *settings*, and with what is to be done *beforehand* in the same
+    def _composed(self, part: Part, settings: sql.Composable, *, beforehand: sql.Composable = _NOTHING) -> str:
+        """A batch that begins with *settings*, and with what is to be done *beforehand* in the same
         transaction; with images it keeps what it overwrites."""
         images, statements = self.images, part.statements
         after, fillable, striped = part.lo is not None, part.fillable, part.of > 1
@@ -225,7 +228,7 @@ class BatchSession:
             "stands": sql.SQL(_STANDS if part.moves else "true"),
         }
         if images is None:
-            return sql.SQL(self._file("backfill-batch")).format(update=sql.SQL(update), **known)
+            return sql.SQL(self._file("backfill-batch")).format(update=sql.SQL(update), **known).as_string(None)
         parts = {
             "update": update,
             "read": images.read(statements, after=after, fillable=fillable, striped=striped),
@@ -233,26 +236,20 @@ class BatchSession:
             "returning": images.returning(),
             "keep": images.keep(),
         }
-        return sql.SQL(self._file("backfill-batch-undo")).format(
-            **known, **{what: sql.SQL(text) for what, text in parts.items()}
-        )
+        texts = {what: sql.SQL(text) for what, text in parts.items()}
+        return sql.SQL(self._file("backfill-batch-undo")).format(**known, **texts).as_string(None)
 
     async def _look(
         self, question: str, parameters: dict[str, Any], timeouts: Timeouts
     ) -> tuple[list[tuple[Any, ...]], float]:
         text = sql.SQL(self._file("backfill-look")).format(settings=self._settings, question=sql.SQL(question))
-        [_set, [(began,)], rows, [(ended,)]] = await self._run(
-            text.as_string(None), parameters | _limits(timeouts), timeouts
-        )
+        look = text.as_string(None), parameters | _limits(timeouts)
+        [_set, [(began,)], rows, [(ended,)]] = await self._run([look], timeouts)
         return rows, (ended - began).total_seconds()
 
-    async def _run(self, text: str, parameters: dict[str, Any], timeouts: Timeouts) -> Results:
-        """The result sets of *text*, that of the settings first; its parameters are bound on our side."""
-        [results] = await self._run_each([(text, parameters)], timeouts)
-        return results
-
-    async def _run_each(self, texts: Sequence[tuple[str, dict[str, Any]]], timeouts: Timeouts) -> list[Results]:
-        """The same of several *texts* that are alike, sent as one message."""
+    async def _run(self, texts: Sequence[tuple[str, dict[str, Any]]], timeouts: Timeouts) -> Results:
+        """The result sets of *texts*, sent as one message, that of the settings first; their parameters are bound on
+        our side."""
 
         async def work(connection: Connection) -> Results:
             async with psycopg.AsyncClientCursor(connection) as cursor:
@@ -265,9 +262,7 @@ class BatchSession:
                     more = cursor.nextset()
                 return results
 
-        results = await self.session.call(work, within=len(texts) * timeouts.within_s)
-        each = len(results) // len(texts)
-        return [results[first : first + each] for first in range(0, len(results), each)]
+        return await self.session.call(work, within=len(texts) * timeouts.within_s)
 
     def _file(self, name: str) -> str:
         return query(name, self.session.server_version).decode()
@@ -283,6 +278,11 @@ class BatchSession:
             *(_setting(name, sql.Literal(value)) for name, value in texts.items()),
             *(_setting(name, sql.Placeholder(value)) for name, value in limits.items()),
         )
+
+    @cached_property
+    def _committed(self) -> tuple[str, dict[str, Any]]:
+        """What ends a message of batches."""
+        return self._file("backfill-committed"), {}
 
     @cached_property
     def _settings(self) -> sql.Composable:
@@ -312,25 +312,33 @@ _STANDS = "b.batches = %(batches)s AND b.cursor IS NOT DISTINCT FROM %(cursor)s"
 """The backfill's row is as we left it."""
 
 
-def _of(at: Position, part: Part, timeouts: Timeouts, *, ends: bool = True) -> dict[str, Any]:
-    """The parameters of what moves the cursor from *at* past *part*; *ends*: its message, and only there a COMMIT waits
-    at all."""
+def _moving(at: Position, part: Part) -> dict[str, Any]:
+    """The parameters of *part* that no other batch shares."""
+    bounds = {**bound("lo", part.lo), **bound("hi", part.hi)}
+    if not part.moves:
+        return bounds
+    return {**bounds, "next": part.next, "scanned": part.keys, "batches": at.batches, "cursor": at.cursor}
+
+
+def _constant(at: Position, part: Part, timeouts: Timeouts, *, ends: bool = True) -> dict[str, Any]:
+    """Those that it shares with the others of its pass; *ends*: it is the last one of its message."""
     first, last = stripes(part.of, part.number)
-    return {
-        **bound("lo", part.lo),
-        **bound("hi", part.hi),
-        **_limits(timeouts),
-        "ends": ends,
-        "lasts": timeouts.lasts,
-        "first": first,
-        "last": last,
-        "next": part.next,
-        "scanned": part.keys,
-        "id": at.id,
-        "epoch": at.epoch,
-        "batches": at.batches,
-        "cursor": at.cursor,
-    }
+    shared = {"id": at.id, "epoch": at.epoch, "ends": ends, "lasts": timeouts.lasts, "first": first, "last": last}
+    return {**shared, **_limits(timeouts), **({} if part.moves else {"scanned": 0})}
+
+
+def _filled(results: Results) -> list[Filled]:
+    """What the batches of a message did, each of which ends where the next one begins."""
+    *of_batches, [last] = results
+    moments = [moment for [(_set, *moment)] in of_batches[::2]]
+    filled = []
+    for (began, lsn, *before), [(rows, *after, _moved)], (ended, lsn_after, *_) in zip(
+        moments, of_batches[1::2], [*moments[1:], last], strict=True
+    ):
+        updates, hot = (now - then for now, then in zip(after, before, strict=True))
+        share = hot / updates if updates else None
+        filled.append(Filled(rows, (ended - began).total_seconds(), int(lsn_after - lsn), share))
+    return filled
 
 
 def _limits(timeouts: Timeouts) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from psycopg import sql
 
@@ -219,6 +220,16 @@ def bound(which: str, key: Key | None) -> dict[str, str]:
 def shown(statement: str) -> str:
     """*statement* for a person: `%(lo_1)s` as `:lo_1`, and `%%` as `%`."""
     return re.sub(r"%(?:\((\w+)\)s|%)", lambda found: f":{found[1]}" if found[1] else "%", statement)
+
+
+def given(statement: str, values: Mapping[str, Any]) -> str:
+    """*statement* with those of its parameters in it that *values* names."""
+
+    def literal(found: re.Match[str]) -> str:
+        known = found[1] in values
+        return sql.Literal(values[found[1]]).as_string(None).replace("%", "%%") if known else found[0]
+
+    return re.sub(r"%(?:\((\w+)\)s|%)", literal, statement)
 
 
 def literally(fragment: str) -> sql.Composable:

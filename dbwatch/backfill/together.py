@@ -78,8 +78,10 @@ class Cutter:
         self._top = top
         self._passes = passes
         self._keys = max(1, round(BESIDE * worker.pace.size / share(passes)))
-        light_keys = self._keys * share(passes, min(1, passes - 1))
-        self._at_once = max(1, light.fit(FULL * worker.pace.message_s, light_keys))
+        pace = worker.pace
+        heavy = max(1, int(pace.message_s / pace.target_s))
+        light_keys = (self._keys * share(passes, number) for number in range(1, passes))
+        self._fit = [heavy, *(light.fit(FULL * pace.message_s, keys) for keys in light_keys)]
         self._hands = hands
         self._most = most
         self._left = worker.pace.most_per_s or sys.maxsize
@@ -120,10 +122,10 @@ class Cutter:
         if windows:
             pieces = [
                 Piece(
-                    tuple(self._part(lows[one], windows[one], number) for one in ones),
-                    tuple(max(1, round(windows[one].keys * share(self._passes, number))) for one in ones),
+                    tuple(self._part(lows[one], windows[one], number) for number, one in message),
+                    tuple(max(1, round(windows[one].keys * share(self._passes, number))) for number, one in message),
                 )
-                for number, ones in together(len(windows), self._passes, self._hands, self._at_once)
+                for message in together(len(windows), self._hands, self._fit)
             ]
             self.rounds.append(Round(windows[-1].hi, sum(window.keys for window in windows), pieces))
             self._coming.extend(pieces)

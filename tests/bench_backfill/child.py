@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,16 +90,43 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-_DURATION = re.compile(r"^\S+ \S+ \S+ \[\d+\] .*?LOG:  duration: ([\d.]+) ms  (?:statement|execute [^:]*): (?!EXPLAIN)")
+_ENTRY = re.compile(r"^\S+ \S+ \S+ \[(\d+)\] (.*)", re.DOTALL)
+_DURATION = re.compile(r".*?LOG:  duration: ([\d.]+) ms  (?:statement|execute [^:]*): (.*)", re.DOTALL)
+_ELAPSED = re.compile(r".*?DETAIL:  ! system usage stats:\n.*?([\d.]+) s elapsed", re.DOTALL)
 _CHANGES = re.compile(r'\bUPDATE\s+("?public"?\.)?"?users"?\s', re.IGNORECASE)
+LOGGED = "-c log_min_duration_statement=0 -c log_executor_stats=on -c log_min_error_statement=panic"
+"""What a child's sessions are logged with: the duration of each message, and of each query in it."""
 
 
 def batch_durations_ms(log: str) -> list[float]:
-    """The durations of the messages that changed `users`, from a server's log in which a message's lines go on after a
-    tab. A message's duration has its COMMIT in it. Pure."""
-    durations = []
+    """The durations of the transactions that changed `users`, COMMIT included, from a server's log in which an entry's
+    lines go on after a tab.
+
+    A message of one is as long as that; a message of several begins each with a query that prepares it, and ends with
+    one that ends nothing: what their queries did not take (to read the text, to COMMIT) counts for the last, whose
+    COMMIT alone may wait for the disk. Pure. Raises ValueError where a message is of another form.
+    """
+    durations: list[float] = []
+    queries: defaultdict[str, list[float]] = defaultdict(list)
     for entry in re.split(r"\n(?!\t)", log):
-        found = _DURATION.match(entry)
-        if found and _CHANGES.search(entry):
-            durations.append(float(found[1]))
+        found = _ENTRY.match(entry)
+        if not found:
+            continue
+        pid, said = found.groups()
+        if elapsed := _ELAPSED.match(said):
+            queries[pid].append(1000 * float(elapsed[1]))
+        elif message := _DURATION.match(said):
+            text = message[2]
+            count = 0 if text.startswith("EXPLAIN") else len(_CHANGES.findall(text))
+            durations += _transactions(float(message[1]), count, queries.pop(pid, []))
     return durations
+
+
+def _transactions(message_ms: float, count: int, queries_ms: Sequence[float]) -> list[float]:
+    if count <= 1:
+        return [message_ms] * count
+    if len(queries_ms) != 3 * count + 1:  # of each batch two, of which the one that changes rows is told twice
+        raise ValueError(f"{count} batches in {len(queries_ms)} queries: another form of a message than ours")
+    each = [queries_ms[first] + queries_ms[first + 2] for first in range(0, 3 * count, 3)]
+    each[-1] += message_ms - sum(each)
+    return each

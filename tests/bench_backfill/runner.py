@@ -21,7 +21,7 @@ from dbwatch.errors import DbwatchError
 MID_RUN_WAL = 250
 """Bytes of WAL a row, after which a run is about half over."""
 LONGEST_S = 1200.0
-LOGGED = {"PGOPTIONS": "-c log_min_duration_statement=0"}
+LOGGED = {"PGOPTIONS": child.LOGGED}
 """So that the server itself tells how long each batch took, of whichever contender."""
 
 _LEFT = "SELECT count(*) FROM users WHERE phone IS NULL"

@@ -36,5 +36,4 @@ SELECT
     pg_stat_get_xact_tuples_hot_updated(CAST({relation} AS regclass)),
     CASE WHEN count(*) = 1 THEN true ELSE CAST('dbwatch: the cursor was moved by another, ' || count(*) AS boolean) END
 FROM moved;
-COMMIT;
-SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')
+COMMIT
