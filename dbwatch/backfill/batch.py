@@ -22,13 +22,12 @@ from dbwatch.backfill.statements import PINNED, Statements, bound, given
 from dbwatch.backfill.trouble import Poison
 from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
 from dbwatch.postgres.queries import query
-from dbwatch.postgres.session import Connection, Connector, Role, Session
+from dbwatch.postgres.session import Connector, Results, Role, Session
 
 _NOTHING = sql.SQL("")
 _TEXTS = 64
-"""Texts that are remembered: a leg has one for each of its passes, within a message and at its end."""
-
-Results = list[list[tuple[Any, ...]]]
+"""Texts that are remembered: a leg has some forms of a batch, and of each one for every pass, within a message and at
+its end."""
 
 
 class BatchSession:
@@ -200,18 +199,17 @@ class BatchSession:
             self.session.sever()
 
     def _text(self, at: Position, part: Part, timeouts: Timeouts, *, ends: bool) -> str:
-        """A batch, composed once with all in it that is the same for the next one of its kind: each parameter costs our
-        side a part of a batch's time. *ends*: it is the last one of its message, and only there a COMMIT waits."""
-        kind = (
-            part.statements, part.lo is None, part.fillable, part.of, part.number, part.moves, ends,
-            timeouts, at.id, at.epoch,
-        )  # fmt: skip
+        """A batch with all in it that is the same for the next one of its kind: each parameter costs our side a part of
+        a batch's time. *ends*: it is the last one of its message, and only there a COMMIT waits."""
+        form = part.statements, part.lo is None, part.fillable, part.of > 1, part.moves
+        kind = form, part.of, part.number, ends, timeouts, at.id, at.epoch
         text = self._texts.get(kind)
         if text is None:
             if len(self._texts) >= _TEXTS:
                 self._texts.clear()
-            composed = self._composed(part, self._settings_of_batches)
-            text = self._texts[kind] = given(composed, _constant(at, part, timeouts, ends=ends))
+            if form not in self._texts:
+                self._texts[form] = self._composed(part, self._settings_of_batches)
+            text = self._texts[kind] = given(self._texts[form], _constant(at, part, timeouts, ends=ends))
         return text
 
     def _composed(self, part: Part, settings: sql.Composable, *, beforehand: sql.Composable = _NOTHING) -> str:
@@ -248,21 +246,8 @@ class BatchSession:
         return rows, (ended - began).total_seconds()
 
     async def _run(self, texts: Sequence[tuple[str, dict[str, Any]]], timeouts: Timeouts) -> Results:
-        """The result sets of *texts*, sent as one message, that of the settings first; their parameters are bound on
-        our side."""
-
-        async def work(connection: Connection) -> Results:
-            async with psycopg.AsyncClientCursor(connection) as cursor:
-                await cursor.execute(";\n".join(cursor.mogrify(text, parameters) for text, parameters in texts))
-                results: Results = []
-                more: bool | None = True
-                while more:
-                    if cursor.pgresult is not None and cursor.pgresult.nfields:
-                        results.append(await cursor.fetchall())
-                    more = cursor.nextset()
-                return results
-
-        return await self.session.call(work, within=len(texts) * timeouts.within_s)
+        """The results of *texts*, that of the settings first."""
+        return await self.session.results(texts, within=len(texts) * timeouts.within_s)
 
     def _file(self, name: str) -> str:
         return query(name, self.session.server_version).decode()

@@ -30,7 +30,7 @@ CALM, BUSY = 0.4, 0.7
 """Load, as a share of the threshold that pauses: below CALM the duty rises, above BUSY it falls."""
 LOAD_MEMORY_S = 10.0
 """Time constant of the load's moving average."""
-ALONE_MESSAGE = 2.5
+ALONE_MESSAGE = 3.0
 """Batch times of a message where nobody else is there. A person who pauses or stops waits for its end."""
 AMONG_OTHERS = 0.33
 """Share of the target time that a batch may take while others work on the server: it is how long one of them waits at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -98,16 +98,19 @@ class Watch:
         if self._session is None:
             self._session = await self._connector.open(Role.MONITOR, within=5.0)
             self._sight = await sight.look(self._session, within=ANSWER_S)
-        session = self._session
-        reading = await self._blocking(session, self._clock.monotonic())
-        slots, holders = await self._holds(session)
-        return replace(reading, server=await self._server(session), slots=slots, holders=holders, **self._seldom)
+        session, asked = self._session, self._clock.monotonic()
+        workers = {"workers": list(self.workers)}
+        questions = (("backfill-health", workers), ("backfill-health-holds", workers), ("backfill-health-server", None))
+        texts = [(query(name, session.server_version), parameters) for name, parameters in questions]
+        blocking, holds, [server] = await session.results(texts, within=len(texts) * ANSWER_S)
+        slots, holders = _holds(holds)
+        reading = self._blocking(blocking, asked)
+        return replace(reading, server=_server(server), slots=slots, holders=holders, **self._seldom)
 
     async def _ask(self, session: Session, name: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
         return await session.values(query(name, session.server_version), parameters, within=ANSWER_S)
 
-    async def _blocking(self, session: Session, asked: float) -> Reading:
-        rows = await self._ask(session, "backfill-health", {"workers": list(self.workers)})
+    def _blocking(self, rows: Sequence[tuple[Any, ...]], asked: float) -> Reading:
         waiters, replicas, holders = [], [], []
         waits: float | None = None
         seen = self._first_seen
@@ -126,24 +129,6 @@ class Watch:
                 holders.append(f"{pid} ({name or 'unnamed'})")
                 waits = waited
         return Reading(asked, tuple(waiters), tuple(replicas), waits, ", ".join(holders))
-
-    async def _server(self, session: Session) -> Server:
-        [row] = await self._ask(session, "backfill-health-server")
-        active, lately, brisk, busy, connections, usable, wal, max_wal_size, timeout_s, *identity = row
-        system, timeline, started = map(str, identity)
-        which = (system, timeline, started)
-        return Server(active, lately, connections, usable, wal, max_wal_size, timeout_s, which, brisk, busy)
-
-    async def _holds(self, session: Session) -> tuple[tuple[Slot, ...], tuple[Holder, ...]]:
-        slots, holders = [], []
-        rows = await self._ask(session, "backfill-health-holds", {"workers": list(self.workers)})
-        for kind, foreign, status, seconds, safe, kept, xmin in rows:
-            name = one_line(foreign, 80)
-            if kind == "slot":
-                slots.append(Slot(name, status, safe, kept))
-            else:
-                holders.append(Holder(f"{kind.removeprefix('held by ')} {name}", seconds, xmin))
-        return tuple(slots), tuple(holders)
 
     async def _slowly(self) -> dict[str, Any]:
         """What is read less often. A part that fails stays as it was, and grows old; the others do not care."""
@@ -194,6 +179,24 @@ class Watch:
         text = query(name, session.server_version).decode()
         statement = sql.SQL(text).format(schema=sql.Identifier(self._sight.statements))
         return await session.values(statement, {"database": self._sight.database, **parameters}, within=ANSWER_S)
+
+
+def _server(row: tuple[Any, ...]) -> Server:
+    active, lately, brisk, busy, connections, usable, wal, max_wal_size, timeout_s, *identity = row
+    system, timeline, started = map(str, identity)
+    which = (system, timeline, started)
+    return Server(active, lately, connections, usable, wal, max_wal_size, timeout_s, which, brisk, busy)
+
+
+def _holds(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[Slot, ...], tuple[Holder, ...]]:
+    slots, holders = [], []
+    for kind, foreign, status, seconds, safe, kept, xmin in rows:
+        name = one_line(foreign, 80)
+        if kind == "slot":
+            slots.append(Slot(name, status, safe, kept))
+        else:
+            holders.append(Holder(f"{kind.removeprefix('held by ')} {name}", seconds, xmin))
+    return tuple(slots), tuple(holders)
 
 
 def _is_ours(statement: str) -> bool:
