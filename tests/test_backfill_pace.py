@@ -158,6 +158,9 @@ def test_beside_sessions_that_are_hardly_ever_idle_it_rests_as_long_as_it_works_
     assert (busy.target_s, busy.duty) == (pytest.approx(0.025), 0.5)
     assert busy.size == pytest.approx(pace.size * 0.25 / 0.33, rel=0.01)
     assert busy.among(True, 0.4) == busy  # no to and fro
+    assert not busy.among(True, 0.1).among(True, 0.4).busy
+    unknown = settled(10 * US)
+    assert (unknown.among(True, 0.25).busy, unknown.among(True, 0.375).busy) == (False, True)  # two of eight, and three
     assert busy.among(True, 0.1).duty == DUTY_MOST
     assert pace.among(True, 0.4) == pace
     assert settled(10 * US).among(True, 0.4).duty == 0.5  # to begin with a little is enough

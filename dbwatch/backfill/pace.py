@@ -44,6 +44,9 @@ BUSY_FROM, BUSY_TO = 0.5, 0.22
 """Share of their time that they work: from there on they are hardly ever idle, and below they are again. At half of
 what the server can do they work for a third of their time beside our half, and for all of it beside our whole; at an
 eighth of it for 0.13 to 0.18 beside our whole."""
+BUSY_FIRST = 0.3
+"""The same while nothing is known yet, by the sessions of a look or two, before we begin: of eight that an application
+has at half of what the server can do, three or four work; at an eighth of it one, and now and then two."""
 GENTLER, FASTER = 0.7, 1.5
 """What one level of manual speed does to the target time and to the duty."""
 
@@ -91,7 +94,7 @@ class Pace:
     others: bool | None = None
     """Whether others work on the server; None where that is not known."""
     busy: bool | None = None
-    """The others' sessions are hardly ever idle; None while that is not known: then a little is enough to say so."""
+    """The others' sessions are hardly ever idle; None while that is not known: then less is enough to say so."""
     most_per_s: int | None = None
     """Rows that may be changed in a second; None: as many as there is time for."""
 
@@ -150,7 +153,8 @@ class Pace:
     def among(self, others: bool | None, busy: float | None = None) -> Pace:
         """The same while *others* work on the server, or none do, their sessions *busy* such a share of their time;
         None: nobody knows."""
-        is_busy = self.busy if busy is None else busy > (BUSY_FROM if self.busy is False else BUSY_TO)
+        limit = {None: BUSY_FIRST, False: BUSY_FROM, True: BUSY_TO}[self.busy]
+        is_busy = self.busy if busy is None else busy > limit
         same = (others, is_busy) == (self.others, self.busy)
         return self if same else self._aimed(replace(self, others=others, busy=is_busy))
 
