@@ -187,6 +187,8 @@ def test_several_batches_of_one_message_may_take_longer_the_less_others_work() -
     alone = pace.among(False)
     assert alone.message_s == pytest.approx(3 * alone.target_s)
     assert replace(alone, auto_duty=DUTY_AFTER_PAUSE).message_s == alone.target_s
+    assert alone.aiming_at(0.3).message_s == 0.5
+    assert alone.aiming_at(2.0).message_s == 2.0
 
 
 def test_no_commit_is_hurried_but_where_nobody_else_is_there() -> None:

@@ -201,7 +201,8 @@ class BatchSession:
     def _text(self, at: Position, part: Part, timeouts: Timeouts, *, ends: bool) -> str:
         """A batch with all in it that is the same for the next one of its kind: each parameter costs our side a part of
         a batch's time. *ends*: it is the last one of its message, and only there a COMMIT waits."""
-        form = part.statements, part.lo is None, part.fillable, part.of > 1, part.moves
+        images = None if self.images is None else self.images.relation
+        form = part.statements, images, part.lo is None, part.fillable, part.of > 1, part.moves
         kind = form, part.of, part.number, ends, timeouts, at.id, at.epoch
         text = self._texts.get(kind)
         if text is None:

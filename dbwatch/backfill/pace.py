@@ -30,8 +30,9 @@ CALM, BUSY = 0.4, 0.7
 """Load, as a share of the threshold that pauses: below CALM the duty rises, above BUSY it falls."""
 LOAD_MEMORY_S = 10.0
 """Time constant of the load's moving average."""
-ALONE_MESSAGE = 3.0
-"""Batch times of a message where nobody else is there. A person who pauses or stops waits for its end."""
+ALONE_MESSAGE, ALONE_MESSAGE_MOST_S = 3.0, 0.5
+"""Batch times of a message where nobody else is there, but no longer than that unless a batch is. A person who pauses
+or stops waits for its end."""
 AMONG_OTHERS = 0.33
 """Share of the target time that a batch may take while others work on the server: it is how long one of them waits at
 worst for a row of ours. Measured at 2,500 tps on 2 cores: a half 6 to 11 ms at the application's p99, a third 5 to 8,
@@ -118,7 +119,10 @@ class Pace:
         """What a message of several batches may take. Each is committed by itself, so that nobody waits for longer than
         a batch for a row of ours; but where others are hardly ever idle, they wait for the server as well. Where nobody
         else is there it is longer: what a message costs our side hardly depends on how much is in it."""
-        return self.target_s if self.busy else self.alone_s * (ALONE_MESSAGE if self.alone else 1.0)
+        if self.busy:
+            return self.target_s
+        longer_s = min(ALONE_MESSAGE * self.alone_s, ALONE_MESSAGE_MOST_S) if self.alone else 0.0
+        return max(self.alone_s, longer_s)
 
     @property
     def duty(self) -> float:
