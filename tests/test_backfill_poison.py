@@ -95,7 +95,7 @@ async def test_few_batches_fail_for_one_row(db18: Database) -> None:
     assert 5 <= len(looked) <= 40
     assert all("violates check constraint" in p.reason for p in looked)
     assert scene.told[-1].quarantined == 1
-    assert result.batches < 40
+    assert result.batches < 100  # those of the walk are among them: the smaller, the slower the machine is just then
 
 
 async def test_a_key_of_two_columns_is_kept_whole(db18: Database) -> None:
