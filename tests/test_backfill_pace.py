@@ -163,7 +163,7 @@ def test_beside_sessions_that_are_hardly_ever_idle_it_rests_as_long_as_it_works_
     assert (unknown.among(True, 0.25).busy, unknown.among(True, 0.375).busy) == (False, True)  # two of eight, and three
     assert busy.among(True, 0.1).duty == DUTY_MOST
     assert pace.among(True, 0.4) == pace
-    assert settled(10 * US).among(True, 0.4).duty == 0.5  # to begin with a little is enough
+    assert settled(10 * US).among(True, 0.4).duty == 0.5  # to begin with less is enough
     assert settled(10 * US).among(True).duty == DUTY_MOST
     assert busy.among(False, 0.0).duty == 1.0
     assert replace(busy, auto_duty=DUTY_AFTER_PAUSE).duty == DUTY_AFTER_PAUSE

@@ -12,7 +12,7 @@ from servers import Database, OwnServers
 
 from dbwatch.backfill.fragments import read, read_key
 from dbwatch.backfill.spec import Spec
-from dbwatch.backfill.statements import bound
+from dbwatch.backfill.statements import bound, given
 from dbwatch.backfill.walk import Walk
 from dbwatch.errors import Refused, UsageError
 from dbwatch.postgres.session import Connector
@@ -84,6 +84,11 @@ def test_a_key_is_read_as_postgresql_reads_names() -> None:
 )
 def test_what_stays_pending_is_where_with_the_new_values(assignments: str, where: str, stays: str | None) -> None:
     assert read("users", assignments, where).stays_pending == stays
+
+
+def test_what_a_person_wrote_is_no_parameter() -> None:
+    text = "v = '%%(id)s' AND id > %(id)s AND w = %(lo_1)s"
+    assert given(text, {"id": "5%"}) == "v = '%%(id)s' AND id > '5%%' AND w = %(lo_1)s"
 
 
 async def test_a_plan_holds_the_batch_as_it_will_run(db: Database) -> None:

@@ -214,8 +214,8 @@ class BatchSession:
         return text
 
     def _composed(self, part: Part, settings: sql.Composable, *, beforehand: sql.Composable = _NOTHING) -> str:
-        """A batch that begins with *settings*, and with what is to be done *beforehand* in the same
-        transaction; with images it keeps what it overwrites."""
+        """A batch that begins with *settings*, and with what is to be done *beforehand* in the same transaction; with
+        images it keeps what it overwrites."""
         images, statements = self.images, part.statements
         after, fillable, striped = part.lo is not None, part.fillable, part.of > 1
         update = statements.update(after=after, fillable=fillable, striped=striped)

@@ -80,6 +80,10 @@ def together(windows: int, hands: int, fit: Sequence[int]) -> Iterator[list[tupl
         yield from filter(None, turn)
 
 
+_ROUNDED = 1e-9
+"""By so much shares of a message may miss the whole."""
+
+
 def _messages(windows: range, fit: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
     message: list[tuple[int, int]] = []
     left = 1.0
@@ -93,6 +97,3 @@ def _messages(windows: range, fit: Sequence[int]) -> Iterator[list[tuple[int, in
             left -= each
     if message:
         yield message
-
-
-_ROUNDED = 1e-9

@@ -1,8 +1,8 @@
 """What several connections fill side by side: cut into pieces for them, until it is time for the cursor to follow.
 
-Where stripes pay, a round is of several windows, and pass after pass goes over all of them (`passes.together`): what a
-pass leaves behind on a page is pruned by the next one only once no transaction of another hand is older, and until
-then it fills elsewhere. Plainly, each piece is a round of its own.
+Where stripes pay, a round is of several windows, and each hand goes over its own, pass after pass (`passes.together`):
+what a pass leaves behind on a page is pruned by the next one only once no transaction of another hand is older, and
+until then it fills elsewhere. Plainly, each piece is a round of its own.
 """
 
 from __future__ import annotations
