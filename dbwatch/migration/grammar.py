@@ -10,37 +10,9 @@ import postgast
 from postgast import pg_query_pb2 as pg
 
 from dbwatch.migration.ddl import Action, Named, Reading
+from dbwatch.migration.nodes import KINDS, OF_A_TABLE, dotted, object_named, part_named, relation_named
 
 CREATE, DROP, ALTER = Action.CREATE, Action.DROP, Action.ALTER
-
-_KINDS: Mapping[int, str] = {
-    pg.OBJECT_AGGREGATE: "aggregate",
-    pg.OBJECT_COLLATION: "collation",
-    pg.OBJECT_COLUMN: "column",
-    pg.OBJECT_DOMAIN: "domain",
-    pg.OBJECT_EVENT_TRIGGER: "event trigger",
-    pg.OBJECT_EXTENSION: "extension",
-    pg.OBJECT_FOREIGN_TABLE: "foreign table",
-    pg.OBJECT_FUNCTION: "function",
-    pg.OBJECT_INDEX: "index",
-    pg.OBJECT_MATVIEW: "materialized view",
-    pg.OBJECT_OPERATOR: "operator",
-    pg.OBJECT_POLICY: "policy",
-    pg.OBJECT_PROCEDURE: "procedure",
-    pg.OBJECT_PUBLICATION: "publication",
-    pg.OBJECT_ROUTINE: "function",
-    pg.OBJECT_RULE: "rule",
-    pg.OBJECT_SCHEMA: "schema",
-    pg.OBJECT_SEQUENCE: "sequence",
-    pg.OBJECT_STATISTIC_EXT: "statistics",
-    pg.OBJECT_TABCONSTRAINT: "constraint",
-    pg.OBJECT_TABLE: "table",
-    pg.OBJECT_TRIGGER: "trigger",
-    pg.OBJECT_TYPE: "type",
-    pg.OBJECT_VIEW: "view",
-}
-_OF_A_TABLE = frozenset({"column", "constraint", "trigger", "rule", "policy"})
-_OF_THE_DATABASE = frozenset({"schema", "extension", "event trigger", "publication"})
 
 _NAMES_NOTHING = frozenset(
     {"select", "insert", "update", "delete", "merge", "copy", "truncate", "lock", "vacuum", "cluster", "explain"}
@@ -64,7 +36,7 @@ def read(sql: str) -> Reading:
     for statement in statements:
         word = (statement.WhichOneof("node") or "").removesuffix("_stmt")
         if word == "select" and statement.select_stmt.HasField("into_clause"):
-            named.append(_relation(CREATE, "table", statement.select_stmt.into_clause.rel))
+            named.append(relation_named(CREATE, "table", statement.select_stmt.into_clause.rel))
         elif word in _HANDLERS:
             named.extend(_HANDLERS[word](getattr(statement, f"{word}_stmt")))
         elif word not in _NAMES_NOTHING:
@@ -91,43 +63,6 @@ def _concurrently(statement: pg.Node) -> bool:
     return False
 
 
-def _relation(action: Action, kind: str, relation: pg.RangeVar) -> Named:
-    return Named(action, kind, relation.schemaname or None, relation.relname)
-
-
-def _part(action: Action, kind: str, relation: pg.RangeVar, name: str) -> Named:
-    return Named(action, kind, relation.schemaname or None, name, parent=relation.relname)
-
-
-def _dotted(names: Sequence[pg.Node]) -> tuple[str | None, str]:
-    """Schema and name of a list such as `shop.users`."""
-    parts = [node.string.sval for node in names]
-    return (parts[-2] if len(parts) > 1 else None), (parts[-1] if parts else "")
-
-
-def _object(action: Action, kind: str, node: pg.Node) -> Named:
-    """What an object reference names, in whatever form the grammar keeps it for this kind."""
-    match node.WhichOneof("node"):
-        case "list":
-            names = node.list.items
-        case "object_with_args":
-            names = node.object_with_args.objname
-        case "type_name":
-            names = node.type_name.names
-        case "range_var":
-            return _relation(action, kind, node.range_var)
-        case _:
-            return Named(action, kind, "" if kind in _OF_THE_DATABASE else None, node.string.sval)
-    if kind in _OF_A_TABLE:
-        *relation, last = names
-        schema, parent = _dotted(relation)
-        return Named(action, kind, schema, last.string.sval, parent=parent)
-    if names and names[-1].WhichOneof("node") == "type_name":  # COMMENT ON CONSTRAINT ... ON DOMAIN and such
-        names = names[-1].type_name.names
-    schema, name = _dotted(names)
-    return Named(action, kind, "" if kind in _OF_THE_DATABASE else schema, name)
-
-
 def _create_table(statement: pg.CreateStmt) -> Iterator[Named]:
     yield from _created_table("table", statement)
 
@@ -137,10 +72,10 @@ def _create_foreign_table(statement: pg.CreateForeignTableStmt) -> Iterator[Name
 
 
 def _created_table(kind: str, statement: pg.CreateStmt) -> Iterator[Named]:
-    yield _relation(CREATE, kind, statement.relation)
+    yield relation_named(CREATE, kind, statement.relation)
     for element in statement.table_elts:
         if element.HasField("column_def"):
-            yield _part(CREATE, "column", statement.relation, element.column_def.colname)
+            yield part_named(CREATE, "column", statement.relation, element.column_def.colname)
             yield from _constraints(statement.relation, element.column_def.constraints)
     yield from _constraints(statement.relation, statement.table_elts)
     yield from _constraints(statement.relation, statement.constraints)
@@ -156,17 +91,17 @@ def _constraints(relation: pg.RangeVar, nodes: Sequence[pg.Node], *, unnamed: bo
         if node.HasField("constraint") and (
             node.constraint.conname or (unnamed and node.constraint.contype in _STANDING)
         ):
-            yield _part(CREATE, "constraint", relation, node.constraint.conname)
+            yield part_named(CREATE, "constraint", relation, node.constraint.conname)
 
 
 def _index(statement: pg.IndexStmt) -> Iterator[Named]:
-    yield _part(CREATE, "index", statement.relation, statement.idxname)
+    yield part_named(CREATE, "index", statement.relation, statement.idxname)
 
 
 def _alter_table(statement: pg.AlterTableStmt) -> Iterator[Named]:
-    kind = _KINDS.get(statement.objtype, "table")
+    kind = KINDS.get(statement.objtype, "table")
     if kind == "type":  # a composite type's attributes are part of its own definition
-        yield _relation(ALTER, kind, statement.relation)
+        yield relation_named(ALTER, kind, statement.relation)
         return
     for node in statement.cmds:
         yield from _command(kind, statement.relation, node.alter_table_cmd)
@@ -176,34 +111,34 @@ def _command(kind: str, relation: pg.RangeVar, command: pg.AlterTableCmd) -> Ite
     defined: pg.Node = getattr(command, "def")
     match command.subtype:
         case pg.AT_AddColumn:
-            yield _part(CREATE, "column", relation, defined.column_def.colname)
+            yield part_named(CREATE, "column", relation, defined.column_def.colname)
             yield from _constraints(relation, defined.column_def.constraints, unnamed=True)
         case pg.AT_DropColumn:
-            yield _part(DROP, "column", relation, command.name)
+            yield part_named(DROP, "column", relation, command.name)
         case pg.AT_AddConstraint:
-            yield _part(CREATE, "constraint", relation, defined.constraint.conname)
+            yield part_named(CREATE, "constraint", relation, defined.constraint.conname)
             if defined.constraint.indexname:  # USING INDEX: the index becomes the constraint's
-                yield _part(ALTER, "index", relation, defined.constraint.indexname)
+                yield part_named(ALTER, "index", relation, defined.constraint.indexname)
             if defined.constraint.contype == pg.CONSTR_PRIMARY:  # its columns become NOT NULL
                 for key in defined.constraint.keys:
-                    yield _part(ALTER, "column", relation, key.string.sval)
+                    yield part_named(ALTER, "column", relation, key.string.sval)
         case pg.AT_DropConstraint:
-            yield _part(DROP, "constraint", relation, command.name)
+            yield part_named(DROP, "constraint", relation, command.name)
         case pg.AT_ValidateConstraint:
-            yield _part(ALTER, "constraint", relation, command.name)
+            yield part_named(ALTER, "constraint", relation, command.name)
         case pg.AT_AlterConstraint:
-            yield _part(ALTER, "constraint", relation, defined.atalter_constraint.conname)
+            yield part_named(ALTER, "constraint", relation, defined.atalter_constraint.conname)
         case pg.AT_AttachPartition | pg.AT_DetachPartition | pg.AT_DetachPartitionFinalize:
-            yield _relation(ALTER, kind, relation)
-            yield _relation(ALTER, kind, defined.partition_cmd.name)
+            yield relation_named(ALTER, kind, relation)
+            yield relation_named(ALTER, kind, defined.partition_cmd.name)
         case subtype if subtype in _OF_A_TRIGGER:
-            yield _part(ALTER, "trigger", relation, command.name)
+            yield part_named(ALTER, "trigger", relation, command.name)
         case subtype if subtype in _OF_A_RULE:
-            yield _part(ALTER, "rule", relation, command.name)
+            yield part_named(ALTER, "rule", relation, command.name)
         case subtype if subtype in _OF_A_COLUMN and kind != "index":
-            yield _part(ALTER, "column", relation, command.name)
+            yield part_named(ALTER, "column", relation, command.name)
         case _:
-            yield _relation(ALTER, kind, relation)
+            yield relation_named(ALTER, kind, relation)
 
 
 _OF_A_COLUMN = frozenset(
@@ -231,29 +166,29 @@ _OF_A_RULE = frozenset({pg.AT_EnableRule, pg.AT_EnableAlwaysRule, pg.AT_EnableRe
 
 
 def _drop(statement: pg.DropStmt) -> Iterator[Named]:
-    kind = _KINDS.get(statement.remove_type, "other")
+    kind = KINDS.get(statement.remove_type, "other")
     for node in statement.objects:
-        yield _object(DROP, kind, node)
+        yield object_named(DROP, kind, node)
 
 
 def _rename(statement: pg.RenameStmt) -> Iterator[Named]:
     """Both names, as altered: what goes under the old one comes back under the new one."""
-    kind = "type" if statement.rename_type == pg.OBJECT_ATTRIBUTE else _KINDS.get(statement.rename_type, "other")
-    if kind in _OF_A_TABLE:
-        old = _part(ALTER, kind, statement.relation, statement.subname)
+    kind = "type" if statement.rename_type == pg.OBJECT_ATTRIBUTE else KINDS.get(statement.rename_type, "other")
+    if kind in OF_A_TABLE:
+        old = part_named(ALTER, kind, statement.relation, statement.subname)
     elif statement.HasField("relation"):
-        old = _relation(ALTER, kind, statement.relation)
+        old = relation_named(ALTER, kind, statement.relation)
     elif kind == "schema":
         old = Named(ALTER, kind, "", statement.subname)
     else:
-        old = _object(ALTER, kind, statement.object)
+        old = object_named(ALTER, kind, statement.object)
     yield old
     if statement.rename_type != pg.OBJECT_ATTRIBUTE:
         yield Named(ALTER, old.kind, old.schema, statement.newname, old.parent)
 
 
 def _moved(statement: pg.AlterObjectSchemaStmt) -> Iterator[Named]:
-    kind = _KINDS.get(statement.object_type, "other")
+    kind = KINDS.get(statement.object_type, "other")
     old = _target(kind, statement)
     yield old
     yield Named(ALTER, kind, statement.newschema, old.name)
@@ -261,78 +196,78 @@ def _moved(statement: pg.AlterObjectSchemaStmt) -> Iterator[Named]:
 
 def _target(kind: str, statement: Any) -> Named:
     if statement.HasField("relation"):
-        return _relation(ALTER, kind, statement.relation)
-    return _object(ALTER, kind, statement.object)
+        return relation_named(ALTER, kind, statement.relation)
+    return object_named(ALTER, kind, statement.object)
 
 
 def _owner(statement: pg.AlterOwnerStmt) -> Iterator[Named]:
-    yield _target(_KINDS.get(statement.object_type, "other"), statement)
+    yield _target(KINDS.get(statement.object_type, "other"), statement)
 
 
 def _comment(statement: pg.CommentStmt) -> Iterator[Named]:
-    yield _object(ALTER, _KINDS.get(statement.objtype, "other"), statement.object)
+    yield object_named(ALTER, KINDS.get(statement.objtype, "other"), statement.object)
 
 
 def _grant(statement: pg.GrantStmt) -> Iterator[Named]:
     if statement.targtype == pg.ACL_TARGET_OBJECT:
         for node in statement.objects:
-            yield _object(ALTER, _KINDS.get(statement.objtype, "other"), node)
+            yield object_named(ALTER, KINDS.get(statement.objtype, "other"), node)
 
 
 def _create_as(statement: pg.CreateTableAsStmt) -> Iterator[Named]:
-    yield _relation(CREATE, _KINDS.get(statement.objtype, "table"), statement.into.rel)
+    yield relation_named(CREATE, KINDS.get(statement.objtype, "table"), statement.into.rel)
 
 
 def _view(statement: pg.ViewStmt) -> Iterator[Named]:
-    yield _relation(CREATE, "view", statement.view)
+    yield relation_named(CREATE, "view", statement.view)
 
 
 def _create_sequence(statement: pg.CreateSeqStmt) -> Iterator[Named]:
-    yield _relation(CREATE, "sequence", statement.sequence)
+    yield relation_named(CREATE, "sequence", statement.sequence)
 
 
 def _alter_sequence(statement: pg.AlterSeqStmt) -> Iterator[Named]:
-    yield _relation(ALTER, "sequence", statement.sequence)
+    yield relation_named(ALTER, "sequence", statement.sequence)
 
 
 def _function(statement: pg.CreateFunctionStmt) -> Iterator[Named]:
-    schema, name = _dotted(statement.funcname)
+    schema, name = dotted(statement.funcname)
     yield Named(CREATE, "procedure" if statement.is_procedure else "function", schema, name)
 
 
 def _alter_function(statement: pg.AlterFunctionStmt) -> Iterator[Named]:
-    schema, name = _dotted(statement.func.objname)
-    yield Named(ALTER, _KINDS.get(statement.objtype, "function"), schema, name)
+    schema, name = dotted(statement.func.objname)
+    yield Named(ALTER, KINDS.get(statement.objtype, "function"), schema, name)
 
 
 def _define(statement: pg.DefineStmt) -> Iterator[Named]:
-    schema, name = _dotted(statement.defnames)
-    yield Named(CREATE, _KINDS.get(statement.kind, "other"), schema, name)
+    schema, name = dotted(statement.defnames)
+    yield Named(CREATE, KINDS.get(statement.kind, "other"), schema, name)
 
 
 def _trigger(statement: pg.CreateTrigStmt) -> Iterator[Named]:
-    yield _part(CREATE, "trigger", statement.relation, statement.trigname)
+    yield part_named(CREATE, "trigger", statement.relation, statement.trigname)
     if statement.isconstraint:
-        yield _part(CREATE, "constraint", statement.relation, statement.trigname)
+        yield part_named(CREATE, "constraint", statement.relation, statement.trigname)
 
 
 def _rule(statement: pg.RuleStmt) -> Iterator[Named]:
-    yield _part(CREATE, "rule", statement.relation, statement.rulename)
+    yield part_named(CREATE, "rule", statement.relation, statement.rulename)
 
 
 def _policy(statement: pg.CreatePolicyStmt) -> Iterator[Named]:
-    yield _part(CREATE, "policy", statement.table, statement.policy_name)
+    yield part_named(CREATE, "policy", statement.table, statement.policy_name)
 
 
 def _alter_policy(statement: pg.AlterPolicyStmt) -> Iterator[Named]:
-    yield _part(ALTER, "policy", statement.table, statement.policy_name)
+    yield part_named(ALTER, "policy", statement.table, statement.policy_name)
 
 
 def _by_names(action: Action, kind: str, field: str) -> Callable[[Any], Iterator[Named]]:
     """A handler for statements whose object is a dotted list of names in *field*."""
 
     def handler(statement: Any) -> Iterator[Named]:
-        schema, name = _dotted(getattr(statement, field))
+        schema, name = dotted(getattr(statement, field))
         yield Named(action, kind, schema, name)
 
     return handler
@@ -348,7 +283,7 @@ def _by_word(action: Action, kind: str, field: str) -> Callable[[Any], Iterator[
 
 
 def _composite(statement: pg.CompositeTypeStmt) -> Iterator[Named]:
-    yield _relation(CREATE, "type", statement.typevar)
+    yield relation_named(CREATE, "type", statement.typevar)
 
 
 def _schema(statement: pg.CreateSchemaStmt) -> Iterator[Named]:
@@ -359,7 +294,7 @@ def _reindex(statement: pg.ReindexStmt) -> Iterator[Named]:
     """REINDEX INDEX CONCURRENTLY leaves NAME_ccnew or NAME_ccold behind when it is broken off, by where; of a table we
     cannot know whose."""
     if statement.kind == pg.REINDEX_OBJECT_INDEX:
-        yield _relation(ALTER, "index", statement.relation)
+        yield relation_named(ALTER, "index", statement.relation)
         if any(node.def_elem.defname == "concurrently" for node in statement.params):
             for suffix in ("_ccnew", "_ccold"):
                 made = f"{statement.relation.relname}{suffix}"
