@@ -23,11 +23,11 @@ from proxy import FaultProxy
 from servers import Database, Fleet, OwnServers, new_database
 
 from dbwatch.backfill.batch import BatchSession
+from dbwatch.backfill.hold import Hold
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.run import Result
 from dbwatch.backfill.spec import Spec
 from dbwatch.backfill.walk import Walk
-from dbwatch.backfill.worker import BatchWorker
 from dbwatch.errors import Refused
 from dbwatch.journal import schema
 from dbwatch.postgres.session import Connector
@@ -119,15 +119,15 @@ async def test_fault_2_the_compare_and_set_alone_saves_who_takes_it_for_lost(
     elsewhere: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The repeated batch is rolled back, and then it reads where it stands."""
-    adopt = BatchWorker._adopt
+    adopt = Hold._adopt
     guesses = iter([True, True, True])
 
-    async def guess(self: BatchWorker, session: BatchSession) -> None:
+    async def guess(self: Hold, session: BatchSession) -> None:
         if next(guesses, False):
             return
         await adopt(self, session)
 
-    monkeypatch.setattr(BatchWorker, "_adopt", guess)
+    monkeypatch.setattr(Hold, "_adopt", guess)
     await whole(*await scenes.answers_lost(elsewhere))
     assert next(guesses, None) is None
 

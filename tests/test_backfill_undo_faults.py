@@ -25,10 +25,10 @@ from test_backfill_undo import UNDO, back, fill, hashed, images, tables_of_image
 
 from dbwatch.backfill import batch, row
 from dbwatch.backfill import images as images_of
+from dbwatch.backfill.hold import Hold
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.backfill.run import Backfill
 from dbwatch.backfill.statements import Statements
-from dbwatch.backfill.worker import BatchWorker
 from dbwatch.clock import SystemClock
 from dbwatch.errors import DbwatchError, Fenced, Refused
 from dbwatch.journal import ledger as journal
@@ -118,7 +118,7 @@ async def test_one_that_repeats_an_unanswered_commit_is_caught(
     def blindly(self: images_of.Images) -> sql.Composed:
         return sql.SQL("{}\n    OR t.id = i.key_1").format(same(self))
 
-    async def guess(self: BatchWorker, session: batch.BatchSession) -> None:
+    async def guess(self: Hold, session: batch.BatchSession) -> None:
         """Takes a lost answer for a lost batch."""
         del self, session
 
@@ -142,7 +142,7 @@ async def test_one_that_repeats_an_unanswered_commit_is_caught(
         "DROP TRIGGER note ON t", "CREATE TRIGGER note AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION note()"
     )
     monkeypatch.setattr(images_of.Images, "_restoring", blindly)
-    monkeypatch.setattr(BatchWorker, "_adopt", guess)
+    monkeypatch.setattr(Hold, "_adopt", guess)
     monkeypatch.setattr(batch, "query", unchecked)
     proxy = await proxy_to(db18.dsn)
     scene = Scene()

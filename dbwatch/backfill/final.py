@@ -66,6 +66,7 @@ class FinalScan:
 
     def __init__(self, worker: BatchWorker, hunter: Hunter, plan: Plan, reporter: Reporter, clock: Clock) -> None:
         self._worker = worker
+        self._hold = worker.hold
         self._hunter = hunter
         self._plan = plan
         self._reporter = reporter
@@ -141,7 +142,7 @@ class FinalScan:
         return rows > 0
 
     async def _fill_at(self, places: list[str], session: BatchSession, timeouts: Timeouts) -> Filled | None:
-        at, statements = self._worker.position, self._plan.statements.sparing(self._hunter.spared_by)
+        at, statements = self._hold.position, self._plan.statements.sparing(self._hunter.spared_by)
         part = Part(statements.at(places), None, (), 0, at.cursor, fillable=True)
         try:
             filled = await session.fill(at, part, timeouts)
@@ -150,7 +151,7 @@ class FinalScan:
                 raise
             await session.rollback()  # the scan by keys finds the row, and sets it aside
             return None
-        self._worker.position = at.after(rows=filled.rows, keys=0, cursor=part.next)
+        self._hold.position = at.after(rows=filled.rows, keys=0, cursor=part.next)
         return filled
 
     async def _stared(self) -> tuple[int, str]:
@@ -250,7 +251,7 @@ class FinalScan:
             exact, taken = take == 1 and statements.pages is None, statements.sparing(self._hunter.spared_by)
             if exact:
                 taken = taken.alone()
-            part = Part(taken, edge if exact else lo, edge, 0, self._worker.position.cursor, fillable=True)
+            part = Part(taken, edge if exact else lo, edge, 0, self._hold.position.cursor, fillable=True)
             filled = await self._hunter.fill(session, part, take, most, timeouts)
             if filled is None or hunting:
                 self._hunter.tell()
@@ -286,7 +287,7 @@ async def still_pending(worker: BatchWorker, statements: Statements) -> int:
     """
 
     async def held(session: BatchSession, _: Timeouts) -> list[Key]:
-        rows = await quarantine.listed(session.session, worker.position.id)
+        rows = await quarantine.listed(session.session, worker.hold.position.id)
         return [from_text(row.poison.key) for row in rows]
 
     async def counted(key: Key, session: BatchSession, timeouts: Timeouts) -> int:

@@ -59,6 +59,7 @@ class Hunter:
     def __init__(self, worker: BatchWorker, plan: Plan, reporter: Reporter) -> None:
         self.hunt = Hunt()
         self._worker = worker
+        self._hold = worker.hold
         self._plan = plan
         self._reporter = reporter
         self._because = ""
@@ -70,7 +71,7 @@ class Hunter:
     @property
     def spared_by(self) -> int | None:
         """The backfill's id where it holds rows in quarantine."""
-        return self._worker.position.id if self._reporter.quarantined else None
+        return self._hold.position.id if self._reporter.quarantined else None
 
     async def fill(self, session: BatchSession, part: Part, keys: int, most: int, timeouts: Timeouts) -> Filled | None:
         """Fills *part*, which is of so many *keys* where a batch may take *most*; the position is the new one then.
@@ -78,7 +79,7 @@ class Hunter:
         None where it met poison: nothing of it was filled, and either its row was set aside, or the next part is to be
         smaller (`hunt`). Raises DbwatchError where the budget is spent, and as `BatchSession.fill` does.
         """
-        at = self._worker.position
+        at = self._hold.position
         try:
             filled = await session.fill(at, part, timeouts)
         except psycopg.Error as error:
@@ -87,7 +88,7 @@ class Hunter:
             await session.rollback()
             await self._met(error, session, part, keys, timeouts)
             return None
-        self._worker.position = at.after(rows=filled.rows, keys=part.keys, cursor=part.next)
+        self._hold.position = at.after(rows=filled.rows, keys=part.keys, cursor=part.next)
         if self.hunt.on:
             self.hunt = self.hunt.passed(keys, most)
         return filled
@@ -95,7 +96,7 @@ class Hunter:
     async def fill_or_leave(self, session: BatchSession, part: Part, timeouts: Timeouts) -> Filled | None:
         """Fills *part*, which is a range of pages; None where it met poison: then all of it is left to the final scan,
         which goes by keys and hunts it down. Raises as `fill` does."""
-        at = self._worker.position
+        at = self._hold.position
         try:
             filled = await session.fill(at, part, timeouts)
         except psycopg.Error as error:
@@ -105,7 +106,7 @@ class Hunter:
             await _blame_a_row(error, session, part, timeouts)
             self._because = f"leaves a row that cannot take its value to the final scan: {describe(error)}"
             return None
-        self._worker.position = at.after(rows=filled.rows, keys=part.keys, cursor=part.next)
+        self._hold.position = at.after(rows=filled.rows, keys=part.keys, cursor=part.next)
         self._because = ""
         return filled
 
@@ -122,12 +123,12 @@ class Hunter:
                 await _blame_a_row(error, session, part, timeouts)
             self.hunt = self.hunt.failed(keys)
             return
-        at, poison = self._worker.position, Poison.of(part.hi, error)
+        at, poison = self._hold.position, Poison.of(part.hi, error)
         held = await quarantine.tally(session.session, at.id)
         if held.rows >= self._plan.spec.quarantine:
             raise quarantine.spent(self._plan.work, at.id, held, self._plan.spec.quarantine, poison) from error
         await session.set_aside(at, part, poison, timeouts)
-        self._worker.position = at.after(rows=0, keys=part.keys, cursor=part.next)
+        self._hold.position = at.after(rows=0, keys=part.keys, cursor=part.next)
         self._because = f"set the row {quarantine.shown(poison.key)} aside: {describe(error)}"
         self._reporter.quarantined = held.rows + 1
         self.hunt = self.hunt.set_aside()

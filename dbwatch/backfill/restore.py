@@ -16,6 +16,7 @@ from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.claim import Claimed, Finished
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.health import Thresholds
+from dbwatch.backfill.hold import Hold
 from dbwatch.backfill.kept import Kept
 from dbwatch.backfill.keys import to_text
 from dbwatch.backfill.legs import legs
@@ -132,17 +133,20 @@ class Restore:
         except BaseException:
             session.session.sever()
             raise
-        working = at_work(
+        hold = Hold(
             session,
             claimed,
             connector=self._connector,
             plan=self._plan,
             clock=self._clock,
+            reclaim=self._reclaim,
+            stands=attrgetter("way_back"),
+        )
+        working = at_work(
+            hold,
             control=self._control,
             reporter=self._reporter,
             thresholds=self._thresholds,
-            reclaim=self._reclaim,
-            stands=attrgetter("way_back"),
         )
         async with working as worker:
             return await self._to_the_end(worker, began)
@@ -152,17 +156,17 @@ class Restore:
             returned = None
             while returned is None:  # once, unless the server forgot meanwhile what it had answered
                 await self._walk(worker)
-                close = partial(self._close, worker, worker.forgotten, began)
+                close = partial(self._close, worker, worker.hold.forgotten, began)
                 returned = await worker.carry_out(close, last_words=True)
         except StopRequested:
             note = "stopped; it goes on from here"
-            await worker.part(RESTORING, note)
+            await worker.hold.part(RESTORING, note)
             worker.tell(State.STOPPED, note)
-            at = worker.position
+            at = worker.hold.position
             return Returned(State.STOPPED, at.rows_done, 0, 0, self._clock.monotonic() - began, note)
         except DbwatchError as error:
             if not isinstance(error, Fenced):
-                await worker.part(RESTORING, str(error))
+                await worker.hold.part(RESTORING, str(error))
             worker.tell(State.FAILED, str(error))
             raise
         worker.tell(State.DONE, str(returned))
@@ -178,22 +182,22 @@ class Restore:
 
     async def _batch(self, worker: BatchWorker, session: BatchSession, timeouts: Timeouts) -> Batch | None:
         """One batch from where the cursor stands; None where no image is above it."""
-        at = worker.position
+        at = worker.hold.position
         lo = at.place.lo
         hi, looked_s = await session.edge(self._plan.statements, lo, None, worker.pace.size, timeouts)
         if hi is None:
             return None
         done = await session.bring_back(at, lo, hi, timeouts)
-        worker.position = at.after(rows=done.rows, keys=done.seen, cursor=to_text(hi))
+        worker.hold.position = at.after(rows=done.rows, keys=done.seen, cursor=to_text(hi))
         return Batch(done.rows, done.seconds + looked_s, done.wal_bytes)
 
     async def _close(
         self, worker: BatchWorker, forgotten: int, began: float, session: BatchSession, _: Timeouts
     ) -> Returned | None:
         """None where the server has *forgotten* something since the walk ended: there is work left."""
-        if worker.forgotten != forgotten:
+        if worker.hold.forgotten != forgotten:
             return None
-        await row.close(session.session, worker.position, RESTORED, pending=None, note="")
+        await row.close(session.session, worker.hold.position, RESTORED, pending=None, note="")
         found = await row.read(session.session, self._of.id)
         assert found is not None
         note = await kept.drop(session.session, self._of.kept_in, even_full=False)

@@ -14,6 +14,7 @@ from dbwatch.backfill.comparing import comparing
 from dbwatch.backfill.control import Control
 from dbwatch.backfill.final import FinalScan, still_pending
 from dbwatch.backfill.health import Thresholds
+from dbwatch.backfill.hold import Hold
 from dbwatch.backfill.hunt import Hunter
 from dbwatch.backfill.orders import Orders
 from dbwatch.backfill.pace import Pace
@@ -109,16 +110,19 @@ class Backfill:
                 return await self._finished(claimed, session)
             finally:
                 await session.session.close()
-        working = at_work(
+        hold = Hold(
             session,
             claimed,
             connector=self._connector,
             plan=self._plan,
             clock=self._clock,
+            reclaim=self._reclaim,
+        )
+        working = at_work(
+            hold,
             control=self._control,
             reporter=self._reporter,
             thresholds=self._thresholds,
-            reclaim=self._reclaim,
             orders=Orders(self._control, self._clock),
         )
         async with working as worker:
@@ -137,14 +141,14 @@ class Backfill:
                 left, unfillable, note = 0, 0, ""
                 async with comparing(self._connector, self._plan, self._clock, self._reporter):
                     await Walker(worker, hunter, self._plan, self._reporter, self._clock).run()
-                    forgotten = worker.forgotten
+                    forgotten = worker.hold.forgotten
                     if self._plan.spec.mode == "pending":
                         scan = FinalScan(worker, hunter, self._plan, self._reporter, self._clock)
                         (left, note), unfillable = await scan.run(), scan.unfillable
                 held = await self._count_quarantine(worker)
                 once = self._plan.spec.mode == "once"
                 pending = left + (held.rows if once else await still_pending(worker, self._plan.statements))
-                note = "; ".join(filter(None, [quarantine.explained(worker.position.id, held), note]))
+                note = "; ".join(filter(None, [quarantine.explained(worker.hold.position.id, held), note]))
                 compared = await whole(worker, self._plan, self._reporter)
                 note = "; ".join(filter(None, [note, compared.note]))
                 outcome = State.INCOMPLETE if left or compared.note else State.DONE
@@ -153,13 +157,13 @@ class Backfill:
         except StopRequested:
             outcome, pending, note = State.STOPPED, None, "stopped; the next run goes on from here"
             unfillable, compared = 0, Compared()
-            await worker.part(outcome.value, note)
+            await worker.hold.part(outcome.value, note)
         except DbwatchError as error:
             if not isinstance(error, Fenced):
-                await worker.part(State.FAILED.value, str(error))
+                await worker.hold.part(State.FAILED.value, str(error))
             worker.tell(State.FAILED, str(error))
             raise
-        at = worker.position
+        at = worker.hold.position
         worker.tell(outcome, note)
         seconds = self._clock.monotonic() - began
         return Result(
@@ -177,7 +181,7 @@ class Backfill:
 
     async def _count_quarantine(self, worker: BatchWorker) -> quarantine.Tally:
         async def counted(session: BatchSession, _: Timeouts) -> quarantine.Tally:
-            return await quarantine.tally(session.session, worker.position.id)
+            return await quarantine.tally(session.session, worker.hold.position.id)
 
         held = await worker.carry_out(counted)
         self._reporter.quarantined = held.rows
@@ -237,7 +241,7 @@ async def _close(
     worker: BatchWorker, forgotten: int, outcome: State, pending: int, note: str, session: BatchSession, _: Timeouts
 ) -> bool:
     """False where the server has *forgotten* something since the walk ended: there is work left."""
-    if worker.forgotten != forgotten:
+    if worker.hold.forgotten != forgotten:
         return False
-    await row.close(session.session, worker.position, outcome.value, pending=pending, note=note)
+    await row.close(session.session, worker.hold.position, outcome.value, pending=pending, note=note)
     return True

@@ -87,6 +87,7 @@ class Walker:
 
     def __init__(self, worker: BatchWorker, hunter: Hunter, plan: Plan, reporter: Reporter, clock: Clock) -> None:
         self._worker = worker
+        self._hold = worker.hold
         self._hunter = hunter
         self._plan = plan
         self._reporter = reporter
@@ -106,7 +107,7 @@ class Walker:
 
     async def run(self) -> None:
         """Walks from where the cursor stands to the end. Raises as `BatchWorker.carry_out` does."""
-        while not self._worker.position.walked:
+        while not self._hold.position.walked:
             passes, now = self._passes, self._chooser.now
             most = round(WINDOW_MOST * share(passes)) if passes > 1 else MOST
             self._worker.pace = self._worker.pace.at_most(most)
@@ -128,8 +129,8 @@ class Walker:
                     self._chooser = self._chooser.after(batch.rows, one.keys, working_s, one.hot, ends=one.ends)
                 if not batch.heaviest:
                     self._light = self._light.after(batch.seconds, one.keys)
-        if self._worker.crew is not None:
-            await self._worker.crew.disband()
+        if self._hold.crew is not None:
+            await self._hold.crew.disband()
 
     @property
     def _passes(self) -> int:
@@ -145,9 +146,9 @@ class Walker:
     async def _batch(self, session: BatchSession, timeouts: Timeouts) -> _Stretch | _Otherwise | None:
         """The next batch from where the cursor stands, or several; None where nothing is above it."""
         if self._unsure:
-            await self._worker.stand_again(session)
+            await self._hold.again(session)
             self._unsure = False
-        at = self._worker.position
+        at = self._hold.position
         if at.walked:
             return None
         crew = await self._crew()
@@ -160,7 +161,7 @@ class Walker:
         stand = await self._stand(session, at, timeouts)
         if stand is None:
             await row.note_walked(session.session, at)
-            self._worker.position = replace(at, walked=True)
+            self._hold.position = replace(at, walked=True)
             return None
         if isinstance(stand, _Otherwise):
             return stand
@@ -172,12 +173,12 @@ class Walker:
     async def _crew(self) -> Crew | None:
         """Those who fill beside us now. Where nobody said how many, one does in stripes, while nobody else works there
         and no person has made it slower."""
-        if self._worker.crew is None or self._plan.spec.workers is not None:
-            return self._worker.crew
+        if self._hold.crew is None or self._plan.spec.workers is not None:
+            return self._hold.crew
         pace, filled_s = self._worker.pace, self._clock.monotonic() - self._began
         if pace.alone and pace.level >= 0 and filled_s >= HELP_AFTER_S:
-            return self._worker.crew if self._chooser.passes > 1 else None
-        await self._worker.crew.disband()
+            return self._hold.crew if self._chooser.passes > 1 else None
+        await self._hold.crew.disband()
         return None
 
     async def _stand(self, session: BatchSession, at: Position, timeouts: Timeouts) -> _Stand | _Otherwise | None:
@@ -214,7 +215,7 @@ class Walker:
 
     async def _fill_one(self, session: BatchSession, stand: _Stand, timeouts: Timeouts) -> _Stretch | _Otherwise:
         """The next batch of the present window: the pass under way, or a piece of it."""
-        began, at = self._clock.monotonic(), self._worker.position
+        began, at = self._clock.monotonic(), self._hold.position
         leg, place, window, looked_s = stand.leg, stand.place, stand.window, stand.looked_s
         lo, hi, take, statements = place.after, window.hi, window.keys, leg.statements
         taken, hunting = self._taken(stand), self._hunts(leg)
@@ -264,7 +265,7 @@ class Walker:
     ) -> _Stretch | _Otherwise:
         """The next *count* passes over the present window in one message, each committed by itself: a pass is short,
         and our side would take longer between two of them than it may."""
-        at, place, statements = self._worker.position, stand.place, stand.leg.statements
+        at, place, statements = self._hold.position, stand.place, stand.leg.statements
         scanned = at.scanned
         parts: list[Part] = []
         ends: list[tuple[int, bool]] = []
@@ -280,13 +281,13 @@ class Walker:
         try:
             filled = await session.fill_each(at, parts, timeouts)
         except psycopg.Error as error:
-            await self._worker.stand_again(session)
+            await self._hold.again(session)
             self._singly = parts[0].hi
             if self._hunter.deals_with(error):
                 return _Otherwise(self._clock.monotonic() - began)
             raise
         for part, one in zip(parts, filled, strict=True):
-            self._worker.position = self._worker.position.after(rows=one.rows, keys=part.keys, cursor=part.next)
+            self._hold.position = self._hold.position.after(rows=one.rows, keys=part.keys, cursor=part.next)
         self._ahead = parts[-1].next, place
         walked = [
             _Walked(_batch(part, one), keys, one.hot, part.of, over)
@@ -324,12 +325,12 @@ class Walker:
         if not done:
             return _Otherwise(took_s) if pieces else None
         rows, batches = at.rows_done + sum(filled.rows for *_, filled in done), at.batches + len(done)
-        self._worker.position = replace(at, rows_done=rows, batches=batches)
+        self._hold.position = replace(at, rows_done=rows, batches=batches)
         if passed:
             edge, keys = Cursor(passed[-1].hi, leg=leg.name), sum(each.keys for each in passed)
             scanned = max(0, min(keys, self._plan.rows_estimate - at.scanned))
             await row.move(session.session, at, edge.to_text(), scanned)
-            self._worker.position = replace(self._worker.position, cursor=edge.to_text(), scanned=at.scanned + scanned)
+            self._hold.position = replace(self._hold.position, cursor=edge.to_text(), scanned=at.scanned + scanned)
             self._ahead = edge.to_text(), edge
         beside = min(1.0, took_s / max(1e-9, sum(filled.seconds for *_, filled in done)))
         walked = [  # the WAL of them all is in the figure of each
@@ -375,7 +376,7 @@ class Walker:
                 self._tops[leg.name] = await session.top(leg.statements, timeouts)
             top = self._tops[leg.name]
             return top, top is None
-        top = self._worker.position.top(leg.name)
+        top = self._hold.position.top(leg.name)
         return top, top is None and self._plan.spec.mode == "once"
 
 

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from operator import attrgetter
 from typing import TypeVar
-
-import psycopg
 
 from dbwatch.backfill import row
 from dbwatch.backfill.answer import answer
 from dbwatch.backfill.batch import BatchSession
-from dbwatch.backfill.claim import Claimed
 from dbwatch.backfill.control import Control
-from dbwatch.backfill.crew import Crew
 from dbwatch.backfill.feeling import Feeling
 from dbwatch.backfill.health import Thresholds
-from dbwatch.backfill.images import Images
+from dbwatch.backfill.hold import Hold
 from dbwatch.backfill.orders import LOOK_EVERY_S, Orders
 from dbwatch.backfill.pace import Batch, Pace
 from dbwatch.backfill.part import Timeouts
-from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.report import Reporter, why_slow
-from dbwatch.backfill.row import Position, Row
 from dbwatch.backfill.trouble import EXPECTED, Trouble, judge, sentence
 from dbwatch.backfill.watch import Watch
-from dbwatch.clock import Clock
-from dbwatch.errors import DbwatchError, Fenced
+from dbwatch.errors import DbwatchError
 from dbwatch.journal import SCHEMA
-from dbwatch.postgres.session import Connector, Session
-from dbwatch.text import one_line
 
 T = TypeVar("T")
 
@@ -48,46 +37,33 @@ SHORTEST_REST_S = 0.01
 
 @asynccontextmanager
 async def at_work(
-    session: BatchSession,
-    claimed: Claimed,
+    hold: Hold,
     *,
-    connector: Connector,
-    plan: Plan,
-    clock: Clock,
     control: Control,
     reporter: Reporter,
     thresholds: Thresholds,
-    reclaim: Callable[[Session], Awaitable[Claimed]],
-    stands: Callable[[Row], Position] = attrgetter("position"),
     orders: Orders | None = None,
 ) -> AsyncIterator[BatchWorker]:
-    """A worker on *session* with its watch, both ended in the end.
+    """A worker that goes on with what we *hold*, and its watch, both ended in the end.
 
-    *reclaim* claims again on a server that forgot the claim; *stands* tells from the row how far we are; *orders* from
-    another terminal are obeyed where they are given.
+    *orders* from another terminal are obeyed where they are given.
     """
+    plan, clock = hold.plan, hold.clock
     thresholds = thresholds.without(plan.unheeded)
     walked = (plan.statements.schema, plan.statements.table)
     # The way back walks along our own before-images: what becomes of those harms nobody.
-    watch = Watch(connector, clock, thresholds, table=None if plan.statements.schema == SCHEMA else walked)
+    watch = Watch(hold.connector, clock, thresholds, table=None if plan.statements.schema == SCHEMA else walked)
     watching = asyncio.create_task(watch.run(), name="backfill watch")
     worker = BatchWorker(
-        session,
-        claimed.position,
-        connector=connector,
-        plan=plan,
-        clock=clock,
+        hold,
         control=control,
         reporter=reporter,
         watch=watch,
         watching=watching,
         thresholds=thresholds,
-        reclaim=reclaim,
-        images=claimed.images,
-        stands=stands,
         orders=orders,
     )
-    reporter.began(claimed.position)
+    reporter.began(hold.position)
     try:
         await watch.look()
         yield worker
@@ -102,53 +78,36 @@ class StopRequested(Exception):
 
 
 class BatchWorker:
-    """The worker's connection, the position and the pace of one run, kept through troubles."""
+    """Who does one run's work, at its pace."""
 
     def __init__(
         self,
-        session: BatchSession,
-        position: Position,
+        hold: Hold,
         *,
-        connector: Connector,
-        plan: Plan,
-        clock: Clock,
         control: Control,
         reporter: Reporter,
         watch: Watch,
         watching: asyncio.Task[None],
         thresholds: Thresholds,
-        reclaim: Callable[[Session], Awaitable[Claimed]],
-        images: Images | None,
-        stands: Callable[[Row], Position],
         orders: Orders | None,
     ) -> None:
-        self.position = position
-        self.forgotten = 0
-        """How often the server did not know any more what it had answered: after a failover, or a crash where a COMMIT
-        is answered before it lasts. Rows and row went back together."""
-        self._orders = orders
-        self._images = images
-        self._stands = stands
-        self.crew = Crew(connector, clock, plan.hands) if plan.hands > 1 else None
-        """Those who fill beside us; None: we are alone."""
+        plan, clock = hold.plan, hold.clock
+        self.hold = hold
         self.pace = Pace.starting(plan.spec.batch_time_ms / 1000, plan.spec.rows_per_second)
-        self._connector = connector
+        self._orders = orders
         self._plan = plan
         self._clock = clock
         self._control = control
         self._reporter = reporter
         self._watch = watch
         self._watching = watching
-        self._felt = Feeling(watch, thresholds, clock, control, reporter, self._cancel)
-        self._reclaim = reclaim
+        self._felt = Feeling(watch, thresholds, clock, control, reporter, hold.cancel)
         self._beat_at = clock.monotonic()
         self._trouble_since: float | None = None
-        self._session: BatchSession | None = None
         self._owed_s = 0.0
         """Rest that the duty asked for, and that was not taken yet."""
-        if self.crew is not None:
-            self.crew.changed = self._told_who
-        self._use(session)
+        hold.changed = self._told_who
+        self._told_who()
 
     async def carry_out(self, work: Callable[[BatchSession, Timeouts], Awaitable[T]], *, last_words: bool = False) -> T:
         """The result of *work*, begun when it may go and begun again after each trouble that can be outlived.
@@ -165,7 +124,7 @@ class BatchWorker:
             timeouts = Timeouts.of(target_s, spec.lock_timeout_ms, spec.statement_timeout_ms, lasts=lasts)
             began = self._clock.monotonic()
             try:
-                session = await self._connected()
+                session = await self.hold.connected()
                 self._felt.begin(cancellable=not last_words)
                 result = await work(session, timeouts)
             except EXPECTED as error:
@@ -214,27 +173,16 @@ class BatchWorker:
 
     def tell(self, state: State, reason: str, was: str = "") -> None:
         """Hands on how it stands now; *was* is how the reason is told once it is over."""
-        self._reporter.tell(state, reason, self.position, self.pace, was)
+        self._reporter.tell(state, reason, self.hold.position, self.pace, was)
 
     def tell_running(self, because: str = "") -> None:
         """Hands on that it goes on: what it is about, or else why not faster."""
         self.tell(State.RUNNING, because or why_slow(self.pace, self._felt.gate, self._reporter.overridden))
 
-    async def part(self, status: str, note: str) -> None:
-        """Writes into the row how it ended, if that can be done at once; else the row shows an owner that is gone."""
-        if self._session is not None and self._session.session.alive:
-            with contextlib.suppress(*EXPECTED, Fenced):
-                session = self._session.session
-                await row.close(session, self.position, status, pending=None, note=note, within=1.0)
-
     async def disconnect(self) -> None:
-        """Ends the worker's connection."""
+        """Ends the worker's connections."""
         await self._felt.end()
-        if self.crew is not None:
-            await self.crew.disband()
-        if self._session is not None:
-            await self._session.session.close()
-            self._session = None
+        await self.hold.disconnect()
 
     async def may_go(self) -> None:
         """Returns when the next batch may begin: nobody paused it and the health gate is open."""
@@ -269,31 +217,24 @@ class BatchWorker:
             self.pace = self.pace.aiming_at(target_s)
         self.pace = self._felt.take_in(self.pace)
 
-    async def _cancel(self) -> None:
-        session = self._session
-        if session is not None and session.session.alive:
-            with contextlib.suppress(psycopg.Error):  # then the batch ends by itself, or by its statement_timeout
-                await session.session.cancel()
-        if self.crew is not None:
-            await self.crew.cancel()
-
     async def _beat(self) -> None:
-        now = self._clock.monotonic()
-        if self._session is None or now - self._beat_at < BEAT_EVERY_S:
+        now, session = self._clock.monotonic(), self.hold.session
+        if session is None or now - self._beat_at < BEAT_EVERY_S:
             return
         self._beat_at = now
         try:
-            await row.beat(self._session.session, self.position)
+            await row.beat(session.session, self.hold.position)
         except EXPECTED:
-            self._session.session.sever()  # the next batch connects again
+            session.session.sever()  # the next batch connects again
 
     async def _obey(self) -> None:
-        if self._orders is None or self._session is None or not self._session.session.alive:
+        session = self.hold.session
+        if self._orders is None or session is None:
             return
         try:
-            await self._orders.look(self._session.session, self.position)
+            await self._orders.look(session.session, self.hold.position)
         except EXPECTED:
-            self._session.session.sever()  # the next batch connects again
+            session.session.sever()  # the next batch connects again
         self._reporter.ordered = self._orders.told
 
     async def _rest(self, seconds: float) -> None:
@@ -307,55 +248,14 @@ class BatchWorker:
             if self._control.paused_because is not None:
                 return
 
-    async def _connected(self) -> BatchSession:
-        if self._session is not None and self._session.session.alive:
-            return self._session
-        self._session = None
-        session = await BatchSession.open(self._connector)
-        self._use(session)
-        await self._adopt(session)
-        return session
-
-    def _use(self, session: BatchSession) -> None:
-        session.images = self._images
-        self._session = session
-        self._told_who()
-
     def _told_who(self) -> None:
         """Tells who works: some of our backends came or went."""
-        worker = self._session.worker if self._session is not None else None
-        crew = self.crew.workers if self.crew is not None else ()
+        worker, crew = self.hold.workers
         self._reporter.worker, self._reporter.crew = worker, crew
         self._watch.workers = tuple(each.pid for each in ((worker, *crew) if worker else crew))
 
-    async def _adopt(self, session: BatchSession) -> None:
-        """Takes over what the row says: the only answer to what became of a batch whose COMMIT was not answered.
-
-        A lower epoch, or none, is a server that lost our claim in a failover, and our batches with it; another spec is
-        one that has given our number to another backfill since.
-        """
-        found = await row.read(session.session, self.position.id)
-        ours = self._plan.spec_json  # empty on a way back, which is not claimed before its backfill has lasted
-        other = found is not None and bool(ours) and found.spec != ours
-        if found is None or other or found.epoch < self.position.epoch:
-            claimed = await self._reclaim(session.session)
-            self.forgotten += 1
-            self.position, self._images = claimed.position, claimed.images
-            session.images = self._images
-        elif found.epoch > self.position.epoch:
-            raise Fenced(
-                f"{self._plan.work} was taken over",
-                why=f"by {one_line(found.owner)}",
-                next="look at the journal",
-            )
-        else:
-            stands, knew = self._stands(found), self.position
-            if (stands.batches, stands.walked) < (knew.batches, knew.walked):
-                self.forgotten += 1
-            self.position = stands
-
     async def _recover(self, trouble: Trouble, error: Exception, failures: int) -> None:
-        session = self._session
+        session = self.hold.session
         if trouble is Trouble.LOST:
             if session is not None:
                 session.session.sever()
@@ -366,8 +266,8 @@ class BatchWorker:
         if self._control.stopping:
             return
         if trouble is Trouble.MOVED:
-            if session is not None and session.session.alive:
-                await self._adopted_again(session)
+            if self.hold.session is not None:
+                await self.hold.moved(self.hold.session)
             return
         reading = self._watch.reading
         found = answer(
@@ -382,17 +282,6 @@ class BatchWorker:
         self._give_up(trouble, found.reason, error)
         self.tell(State.THROTTLED, found.reason)
         await self._rest(found.rest_s)
-
-    async def stand_again(self, session: BatchSession) -> None:
-        """Takes the position from the row, after a message of which nobody knows how much was committed."""
-        await session.rollback()
-        await self._adopted_again(session)
-
-    async def _adopted_again(self, session: BatchSession) -> None:
-        try:
-            await self._adopt(session)
-        except EXPECTED:
-            session.session.sever()  # the next batch connects again, and adopts then
 
     def _give_up(self, trouble: Trouble, reason: str, error: Exception) -> None:
         """Raises where patience is over; a lock, a deadlock and a cancel are somebody's doing and never end it."""

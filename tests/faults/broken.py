@@ -17,11 +17,11 @@ import psycopg
 
 from dbwatch import backfill
 from dbwatch.backfill import batch, claim
+from dbwatch.backfill.hold import Hold
 from dbwatch.backfill.keys import UniqueIndex
 from dbwatch.backfill.part import Timeouts
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.statements import Statements
-from dbwatch.backfill.worker import BatchWorker
 
 Patch = Callable[[Any, str, object], None]
 """`setattr`, or something that takes it back."""
@@ -113,10 +113,10 @@ def _all_alike(patch: Patch) -> None:
 def _remembering(patch: Patch) -> None:
     """How far it is, it remembers itself; after an answer that was lost it does not read it from the database."""
 
-    async def adopt(self: BatchWorker, session: batch.BatchSession) -> None:
+    async def adopt(self: Hold, session: batch.BatchSession) -> None:
         del self, session
 
-    patch(BatchWorker, "_adopt", adopt)
+    patch(Hold, "_adopt", adopt)
     _unchecked(patch)
 
 
