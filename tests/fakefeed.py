@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from textual.app import App
 
 from dbwatch.backfill.progress import BackfillProgress, State, Worker
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
+from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import fold
 from dbwatch.monitor.samples import Activity, IndexUse, Lock, Snapshot, Status, View, Vitals
 from dbwatch.postgres.facts import ServerFacts
@@ -137,15 +139,15 @@ BY_LIN = (ev.ConfirmationGiven, ev.ConfirmationRefused, ev.Requested, ev.Marked)
 """What the navigator writes."""
 
 
-def journal(*facts: ev.Fact, every: float = 30.0) -> tuple[ev.Event, ...]:
+def journal(*facts: ev.Fact, every: float = 30.0) -> tuple[Event, ...]:
     """The facts as a chained journal, one every so many seconds, after the opening."""
     opened = ev.WindowOpened(RUNBOOK.title, "shop", ["9a20"], "sha", "fingerprint")
-    events: list[ev.Event] = []
+    events: list[Event] = []
     for number, fact in enumerate((opened, *facts)):
         at = T0 + timedelta(seconds=every * number)
         previous = events[-1].hash if events else ""
         actor = LIN if isinstance(fact, BY_LIN) else WEI
-        events.append(ev.make(fact, seq=number + 1, at=at, actor=actor, epoch=3, prev_hash=previous))
+        events.append(chain.make(fact, seq=number + 1, at=at, actor=actor, epoch=3, prev_hash=previous))
     return tuple(events)
 
 

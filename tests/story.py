@@ -23,7 +23,7 @@ from terminal import Terminal, terminal
 from windows import Shop
 
 from dbwatch.journal import rows, schema
-from dbwatch.journal.events import Event, broken_link
+from dbwatch.journal.chain import Event, broken_link
 from dbwatch.postgres.session import Role
 
 WIDE = (140, 40)

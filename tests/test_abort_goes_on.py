@@ -10,6 +10,7 @@ from servers import Database, OwnServers, eventually
 from windows import PATIENCE_S, Shop, begin_abort, driven, end_of_abort, small_shop, steps_before, until
 
 from dbwatch.errors import CannotConnect, ConnectionLost, DbwatchError
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
 from dbwatch.steps.statement import NotBegun
 from dbwatch.window import knocking
@@ -62,7 +63,7 @@ async def cut(shop: Shop, conductor: Conductor, number: int, last: int) -> None:
         assert finished(conductor).missed == []
         done = [e.fact.number for e in conductor.events if isinstance(e.fact, ev.AbortActionDone)]
         assert done == sorted(set(done)), "an action was done twice"
-        assert ev.broken_link(list(conductor.events)) is None
+        assert chain.broken_link(list(conductor.events)) is None
         return
     if conductor.awaited:
         signing = asyncio.create_task(end_of_abort(conductor))

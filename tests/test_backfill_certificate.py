@@ -18,6 +18,7 @@ from windows import Shop, driven, step, until
 from dbwatch.backfill import certificate, quarantine
 from dbwatch.backfill.certificate import Certificate
 from dbwatch.errors import Exit
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.words import sentence
@@ -172,7 +173,7 @@ def journal(*facts: ev.Fact) -> WindowState:
     at, events, previous = datetime(2026, 1, 1, tzinfo=UTC), [], ""
     opened = ev.WindowOpened("numbers", "shop", [], "", "")
     for seq, fact in enumerate((opened, *facts), 1):
-        events.append(ev.make(fact, seq=seq, at=at, actor="wei@a", epoch=1, prev_hash=previous))
+        events.append(chain.make(fact, seq=seq, at=at, actor="wei@a", epoch=1, prev_hash=previous))
         previous = events[-1].hash
     return fold(events)
 
@@ -198,7 +199,7 @@ def test_when_it_stands(facts: tuple[ev.Fact, ...], now: tuple[str, int], why: s
 
 def test_an_event_of_it_is_read_back_as_it_was_written() -> None:
     full = replace(FACT, same="a = b", compared=3, harm="h", says="s")
-    assert ev.decode("backfill.certified", ev.encode(full)) == full
+    assert chain.decode("backfill.certified", chain.encode(full)) == full
 
 
 MISTAKES = {

@@ -20,9 +20,10 @@ from sqlalchemy.pool import NullPool
 
 from dbwatch.clock import SystemClock
 from dbwatch.errors import ConnectionLost, Fenced, Refused, ServerSilent
-from dbwatch.journal import SCHEMA, rows
+from dbwatch.journal import SCHEMA, chain, rows
 from dbwatch.journal import events as ev
 from dbwatch.journal import store as journal
+from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.mirror import Mirror
 from dbwatch.journal.schema import ensure, present
@@ -90,7 +91,7 @@ async def test_two_who_append_at_once_decide_one_after_the_other(db18: Database,
     started = [e for e in wei.events if isinstance(e.fact, ev.StepStarted)]
     assert len(started) == 1
     assert wei.state == lin.state
-    assert ev.broken_link(list(wei.events)) is None
+    assert chain.broken_link(list(wei.events)) is None
     await asyncio.gather(wei.close(), lin.close())
 
 
@@ -105,7 +106,7 @@ async def test_a_take_over_fences_the_old_driver(db18: Database, tmp_path: Path)
         await wei.renew()
     await lin.renew()
     await lin.refresh()
-    assert [ev.kind_of(e.fact) for e in lin.events] == ["window.opened", "driver.took"]
+    assert [chain.kind_of(e.fact) for e in lin.events] == ["window.opened", "driver.took"]
     await asyncio.gather(wei.close(), lin.close())
 
 
@@ -113,9 +114,9 @@ async def test_an_edited_event_breaks_the_chain(db18: Database, tmp_path: Path) 
     store = await opened(db18.connector, tmp_path)
     await store.append(lambda _: [ev.Noted("one"), ev.Noted("two"), ev.Noted("three")])
     session = await db18.connector.open(Role.JOURNAL)
-    assert ev.broken_link(await rows.read_events(session, store.window)) is None
+    assert chain.broken_link(await rows.read_events(session, store.window)) is None
     await session.execute("""UPDATE dbwatch.event SET body = '{"text":"TWO"}' WHERE seq = 3""")
-    assert ev.broken_link(await rows.read_events(session, store.window)) == 3
+    assert chain.broken_link(await rows.read_events(session, store.window)) == 3
     await asyncio.gather(session.close(), store.close())
 
 
@@ -204,13 +205,13 @@ def sample(cls: type[ev.Fact]) -> ev.Fact:
 @pytest.mark.parametrize("cls", list(ev.KNOWN.values()), ids=lambda c: c.kind)
 def test_every_kind_of_event_survives_its_text(cls: type[ev.Fact]) -> None:
     fact = sample(cls)
-    assert ev.decode(cls.kind, ev.encode(fact)) == fact
+    assert chain.decode(cls.kind, chain.encode(fact)) == fact
 
 
 def test_a_kind_from_a_newer_version_is_kept_as_it_is() -> None:
-    fact = ev.decode("step.levitated", '{"step":"add"}')
-    assert ev.kind_of(fact) == "step.levitated"
-    assert ev.encode(fact) == '{"step":"add"}'
+    fact = chain.decode("step.levitated", '{"step":"add"}')
+    assert chain.kind_of(fact) == "step.levitated"
+    assert chain.encode(fact) == '{"step":"add"}'
 
 
 def test_the_state_is_the_fold_of_the_events() -> None:
@@ -227,10 +228,10 @@ def test_the_state_is_the_fold_of_the_events() -> None:
         ev.AbortFinished(equal=True, differences=[], seconds=4.0),
         ev.WindowClosed("aborted"),
     ]
-    events: list[ev.Event] = []
+    events: list[Event] = []
     for seq, fact in enumerate(facts, 1):
         events.append(
-            ev.make(fact, seq=seq, at=at, actor="wei@a", epoch=1, prev_hash=events[-1].hash if events else "")
+            chain.make(fact, seq=seq, at=at, actor="wei@a", epoch=1, prev_hash=events[-1].hash if events else "")
         )
     state = fold(events)
     step = state.step("add")

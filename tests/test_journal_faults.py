@@ -16,9 +16,10 @@ from test_journal import OPENED, joined, opened
 
 from dbwatch.clock import SystemClock
 from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
+from dbwatch.journal import chain, rows
 from dbwatch.journal import events as ev
-from dbwatch.journal import rows
 from dbwatch.journal import store as journal
+from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import StepStatus, fold
 from dbwatch.journal.mirror import Mirror, Pending
 from dbwatch.journal.schema import ensure
@@ -26,7 +27,7 @@ from dbwatch.journal.store import Opening, Store
 from dbwatch.postgres.session import Connector, Role
 
 
-async def table_of(db: Database, store: Store) -> list[ev.Event]:
+async def table_of(db: Database, store: Store) -> list[Event]:
     """The events as the table has them."""
     session = await db.connector.open(Role.JOURNAL)
     try:
@@ -38,7 +39,7 @@ async def table_of(db: Database, store: Store) -> list[ev.Event]:
 async def notes(db: Database, store: Store) -> Counter[str]:
     """How often each note stands in the table, whose chain has to hold."""
     events = await table_of(db, store)
-    assert ev.broken_link(events) is None
+    assert chain.broken_link(events) is None
     return Counter(e.fact.text for e in events if isinstance(e.fact, ev.Noted))
 
 
@@ -192,7 +193,7 @@ async def test_a_journal_rewound_under_its_driver_is_told_though_the_first_look_
         await healed(store)
         assert rewinds(store) == [ev.JournalRewound(5, 2)]
         assert store.state.rewound
-        assert ev.broken_link(await table_of(db18, store)) is None
+        assert chain.broken_link(await table_of(db18, store)) is None
         await store.append(lambda _: [ev.WindowClosed("failed")])
         await store.close()
 
@@ -205,7 +206,7 @@ async def test_a_journal_that_went_another_way_is_noticed_though_it_is_longer(db
     await lin.append(lambda _: [ev.Noted(str(n)) for n in range(5)], fenced=False)
     await wei.refresh()
     assert wei.state.rewound
-    assert ev.broken_link(list(wei.events)) is None
+    assert chain.broken_link(list(wei.events)) is None
     assert rewinds(wei) == [ev.JournalRewound(3, 6)]
     await asyncio.gather(wei.close(), lin.close())
 
@@ -231,7 +232,7 @@ async def test_what_an_old_driver_says_late_stands_in_the_journal_and_changes_no
     await lin.close()
     wei = await joined(db18.connector, tmp_path / "a", wei, "wei@a")
     await wei.take("back again")
-    assert [ev.kind_of(e.fact) for e in wei.events].count("abort.confirmed") == 1, "it is in the journal"
+    assert [chain.kind_of(e.fact) for e in wei.events].count("abort.confirmed") == 1, "it is in the journal"
     assert wei.state.step("add").status is StepStatus.DONE
     assert not wei.state.aborting
     assert wei.state == fold(await table_of(db18, wei))

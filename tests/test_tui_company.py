@@ -8,6 +8,7 @@ import fakefeed as ff
 import pytest
 from seat import NARROW, WIDE, Seat, seat, wait_for
 
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import Proposal
 from dbwatch.tui.alerts import alert
@@ -314,7 +315,7 @@ def test_the_evidence_is_that_of_the_last_attempt() -> None:
     first = (ev.StepStarted("add", 1), ff.SENT, ev.StepFailed("add", 1, "lock timeout", 2.0, again=True))
     second = (ev.StepStarted("add", 2), replace(ff.SENT, attempt=2, done=True), ev.StepUnknown("add", 2, "vanished"))
     known = ff.window(*ff.PREVIEWED, *first, *second)
-    assert [ev.kind_of(e.fact) for e in journal_of(known, "add")] == ["step.started", "step.unknown"]
+    assert [chain.kind_of(e.fact) for e in journal_of(known, "add")] == ["step.started", "step.unknown"]
     assert ddl_lines(known, "add")[0].startswith("✓ done")
     assert len(ddl_lines(known, "add")) == 2
 

@@ -9,6 +9,7 @@ import pytest
 
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.walk import Walk
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
 from dbwatch.tui.bars import spark
 from dbwatch.tui.columns import plain
@@ -230,7 +231,7 @@ def test_every_fact_has_a_sentence_of_its_own(cls: type[ev.Fact]) -> None:
     [event] = ff.journal(fact)[1:]
     said = says(event, ff.window())
     assert said
-    assert said != ev.encode(fact)
+    assert said != chain.encode(fact)
     assert tone(fact) in ("", "strong", "dim", "good", "warn", "bad")
 
 

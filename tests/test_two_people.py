@@ -17,6 +17,7 @@ from dbwatch.backfill.progress import State
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Refused
 from dbwatch.journal import events as ev
+from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import Request, StepStatus
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
@@ -49,7 +50,7 @@ def with_confirmation(shop: Shop) -> Shop:
     return shop
 
 
-async def seen(conductor: Conductor, kind: type[ev.Fact], within: float = PATIENCE_S) -> ev.Event:
+async def seen(conductor: Conductor, kind: type[ev.Fact], within: float = PATIENCE_S) -> Event:
     """The first event of *kind*, waited for."""
     await until(conductor, lambda c: any(isinstance(e.fact, kind) for e in c.events), within)
     return next(e for e in conductor.events if isinstance(e.fact, kind))

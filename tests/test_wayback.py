@@ -11,7 +11,9 @@ import pytest
 from servers import Database
 
 from dbwatch.clock import SystemClock
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
+from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.migration.chain import Body, Chain, Revision
 from dbwatch.migration.events import Direction
@@ -86,11 +88,11 @@ def runbook() -> Runbook:
 
 
 def state(*facts: ev.Fact) -> WindowState:
-    events: list[ev.Event] = []
+    events: list[Event] = []
     opened = ev.WindowOpened("users.phone", "shop", ["9a20"], "sha", "digest")
     for seq, fact in enumerate((opened, *facts), 1):
         prev = events[-1].hash if events else ""
-        events.append(ev.make(fact, seq=seq, at=AT, actor="wei@a", epoch=3, prev_hash=prev))
+        events.append(chain.make(fact, seq=seq, at=AT, actor="wei@a", epoch=3, prev_hash=prev))
     return fold(events)
 
 

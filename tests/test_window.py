@@ -12,6 +12,7 @@ from windows import Shop, abort, driven, small_shop, step, steps_before, until
 
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Refused
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
 from dbwatch.migration.chain import Chain
@@ -42,7 +43,7 @@ async def test_a_window_runs_from_its_opening_to_its_end(shop: Shop) -> None:
             await step(conductor, step_id)
         assert (await conductor.submit(RunStep())).taken
         assert conductor.state.outcome == "done"
-        assert ev.broken_link(list(conductor.events)) is None
+        assert chain.broken_link(list(conductor.events)) is None
     assert await shop.heads() == ["7be4"]
     [(missing,)] = await shop.db.sql("SELECT count(*) FROM users WHERE phone IS NULL AND id % 50 <> 0")
     assert missing == 0

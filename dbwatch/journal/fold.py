@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dbwatch.journal import events as ev
+from dbwatch.journal.chain import Event
 
 
 class StepStatus(StrEnum):
@@ -159,7 +160,7 @@ class WindowState:
         return self.abort is not None and not self.abort.finished
 
 
-def fold(events: Iterable[ev.Event], state: WindowState | None = None) -> WindowState:
+def fold(events: Iterable[Event], state: WindowState | None = None) -> WindowState:
     """*state* (or nothing yet) after *events*, in their order."""
     result = state or WindowState()
     for event in events:
@@ -171,7 +172,7 @@ _NEVER_LATE = (ev.DdlSeen, ev.JournalRewound)
 """What is true whenever it is said: what we made, and that the journal went back."""
 
 
-def _after(state: WindowState, event: ev.Event) -> WindowState:
+def _after(state: WindowState, event: Event) -> WindowState:
     late = event.epoch < state.epoch and not isinstance(event.fact, _NEVER_LATE)
     state = replace(state, seq=event.seq, head_hash=event.hash, epoch=max(state.epoch, event.epoch))
     if late:  # from an earlier driver's mirror: others have gone on from what they found, so it changes nothing now
@@ -248,7 +249,7 @@ def _with_step(state: WindowState, step: StepState) -> WindowState:
     return replace(state, steps=MappingProxyType({**state.steps, step.id: step}))
 
 
-def _step_after(step: StepState, event: ev.Event) -> StepState:
+def _step_after(step: StepState, event: Event) -> StepState:
     match event.fact:
         case ev.StepStarted() as fact:
             return StepState(
@@ -289,7 +290,7 @@ def _step_after(step: StepState, event: ev.Event) -> StepState:
             return step
 
 
-def _abort_after(state: WindowState, event: ev.Event) -> WindowState:
+def _abort_after(state: WindowState, event: Event) -> WindowState:
     fact = event.fact
     if isinstance(fact, ev.AbortConfirmed):
         actions = tuple(ActionState(n, body) for n, body in enumerate(fact.actions, 1))
@@ -325,7 +326,7 @@ def _all_undone(state: WindowState) -> WindowState:
     return replace(state, steps=MappingProxyType(steps))
 
 
-def _action_after(action: ActionState, event: ev.Event) -> ActionState:
+def _action_after(action: ActionState, event: Event) -> ActionState:
     match event.fact:
         case ev.AbortActionStarted(number=n) if n == action.number:
             return replace(action, status=ActionStatus.RUNNING, started_at=event.at, text="")

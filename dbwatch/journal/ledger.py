@@ -12,8 +12,9 @@ from sqlalchemy import func, insert, select, update
 
 from dbwatch.errors import ConnectionLost, DbwatchError
 from dbwatch.journal import tables as t
+from dbwatch.journal.chain import Event, make
 from dbwatch.journal.compile import compiled
-from dbwatch.journal.events import Event, Fact, WindowClosed, make
+from dbwatch.journal.events import Fact, WindowClosed
 from dbwatch.journal.fold import WindowState
 from dbwatch.journal.mirror import Pending
 from dbwatch.journal.rows import columns_of, event_of, events_after

@@ -18,7 +18,8 @@ from uuid import UUID
 
 from dbwatch.errors import UsageError
 from dbwatch.journal.aside import aside
-from dbwatch.journal.events import Event, Fact, decode, encode, kind_of
+from dbwatch.journal.chain import Event, decode, encode, kind_of
+from dbwatch.journal.events import Fact
 from dbwatch.text import one_line
 
 WAIT_S = 1.0

@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import Select, func, select
 
 from dbwatch.journal import tables as t
+from dbwatch.journal.chain import Event, decode, kind_of
 from dbwatch.journal.compile import compiled
-from dbwatch.journal.events import Event, decode, kind_of
 from dbwatch.postgres.session import Session
 
 

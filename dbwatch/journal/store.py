@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg import sql
 from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from dbwatch.clock import Clock
-from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
+from dbwatch.errors import DbwatchError, Fenced, Refused
 from dbwatch.journal import ledger
 from dbwatch.journal import tables as t
+from dbwatch.journal.chain import Event
 from dbwatch.journal.company import Ask, T
 from dbwatch.journal.compile import compiled
-from dbwatch.journal.events import DriverTook, Event, Fact, JournalRewound, WindowOpened
+from dbwatch.journal.events import DriverTook, Fact, JournalRewound, WindowOpened
 from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import WindowState, fold
+from dbwatch.journal.line import Line
 from dbwatch.journal.mirror import Mirror, Pending, key_of
 from dbwatch.journal.rows import read_events
-from dbwatch.postgres.session import Connection, Connector, Role, Session, describe
+from dbwatch.postgres.session import Connection, Connector, Session, describe
 
 Decide = Callable[[WindowState], Sequence[Fact]]
 """Looks at the newest state and says what is to be written; writes nothing by returning nothing."""
@@ -55,12 +54,10 @@ class Store:
         self.epoch = 0
         """The epoch that we hold; 0 while we only look."""
         self._unwritable = ""
-        self._connector = connector
+        self._line = Line(connector, window)
         self._clock = clock
-        self._session: Session | None = None
         self._events: list[Event] = []
         self._confirmed = WindowState()
-        self._turn = asyncio.Lock()
         self._gap: tuple[int, int] | None = None
         self._mirrored = True
         self.lease_left_s = 0.0
@@ -99,7 +96,7 @@ class Store:
         cannot be written: then nothing of it was. But where the connection went (ConnectionLost, ServerSilent) while
         the transaction ended, and no new one was had, only a later `refresh` tells whether it was.
         """
-        async with self._in_turn(within):
+        async with self._line.in_turn(within):
             return await self._append(decide, self.epoch if fenced else None, within, [])
 
     async def record(
@@ -113,7 +110,7 @@ class Store:
         """
         written: list[Event] = []
         try:
-            async with self._in_turn(within):
+            async with self._line.in_turn(within):
                 await self._append(lambda state: facts if when(state) else (), self.epoch, within, written)
         except (Fenced, Refused):
             raise
@@ -136,8 +133,8 @@ class Store:
 
     async def refresh(self, *, within: float = 5.0) -> None:
         """Reads what others have written since, and writes what waits in the mirror. Raises as `Session.call` does."""
-        async with self._in_turn(within):
-            session = await self._journal(within)
+        async with self._line.in_turn(within):
+            session = await self._line.session(within)
             w = t.window.c
             left = func.extract("epoch", w.lease_until - func.clock_timestamp())
             asked = select(w.last_seq, w.head_hash, left).where(w.id == self.window)
@@ -158,27 +155,27 @@ class Store:
 
     async def renew(self, *, within: float = 3.0) -> None:
         """Renews the lease. Raises Fenced where our epoch is over, and as `Session.call` does."""
-        async with self._in_turn(within):
+        async with self._line.in_turn(within):
             if await self._lease_until(func.clock_timestamp() + LEASE, within) != 1:
-                session = await self._journal(within)
+                session = await self._line.session(within)
                 found = await session.values(*compiled(select(t.window.c.epoch).where(t.window.c.id == self.window)))
                 raise self._fenced(found[0][0]) if found else ledger.lost()
             self._unwritable = ""
 
     async def release(self, *, within: float = 1.0) -> None:
         """Ends the lease now, so that the next driver need not wait. Raises as `Session.call` does."""
-        async with self._in_turn(within):
+        async with self._line.in_turn(within):
             await self._lease_until(func.clock_timestamp(), within)
 
     async def _lease_until(self, instant: ColumnElement[datetime], within: float) -> int:
         mine = (t.window.c.id == self.window, t.window.c.epoch == self.epoch)
         statement = update(t.window).where(*mine).values(lease_until=instant)
-        return await (await self._journal(within)).execute(*compiled(statement), within=within)
+        return await (await self._line.session(within)).execute(*compiled(statement), within=within)
 
     async def ask(self, question: Ask[T], *, within: float = 3.0) -> T:
         """The answer to *question*, asked on the journal's own session. Raises as `Session.call` does."""
-        async with self._in_turn(within):
-            return await question(await self._journal(within))
+        async with self._line.in_turn(within):
+            return await question(await self._line.session(within))
 
     async def save_progress(self, step: str, attempt: int, progress: str, *, within: float = 2.0) -> None:
         """Overwrites the running step's progress, JSON text. Raises as `Session.call` does."""
@@ -189,8 +186,8 @@ class Store:
             set_={**values, "at": func.clock_timestamp()},
             where=t.running.c.epoch <= self.epoch,
         )
-        async with self._in_turn(within):
-            session = await self._journal(within)
+        async with self._line.in_turn(within):
+            session = await self._line.session(within)
             await session.execute(*compiled(statement), within=within)
 
     async def take(self, reason: str, *, seen: int | None = None, within: float = 5.0) -> Fence:
@@ -208,21 +205,19 @@ class Store:
                     raise Refused("somebody else has just taken the wheel", next="see who with dbwatch status")
                 written[:] = await self._write(connection, lambda _: [DriverTook(self.actor, reason)], epoch)
 
-        async with self._in_turn(within):
-            await self._committed(work, written, within)
+        async with self._line.in_turn(within):
+            await self._line.committed(work, written, within)
             self.epoch = written[-1].epoch
             await self._took(written)
             if not self._mirrored:
                 self._mirrored = True
                 await self.mirror.took(self._events)
-            await self._name(await self._journal(within))
+            await self._line.go_by(self.fence.tag, within)
             return self.fence
 
     async def close(self) -> None:
         """Ends the journal's connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._line.close()
 
     async def load(self, *, mirrored: bool = True, within: float = 10.0) -> None:
         """Reads the whole journal for the first time, and notices a table that is behind the mirror.
@@ -231,8 +226,8 @@ class Store:
         driver may sit at the same machine, and a mirror has one writer. Raises as `Session.call` does.
         """
         self._mirrored = mirrored
-        async with self._in_turn(within):
-            events = await read_events(await self._journal(within), self.window)
+        async with self._line.in_turn(within):
+            events = await read_events(await self._line.session(within), self.window)
             seq, digest = self.mirror.head
             known = {key_of(e) for e in events} if self.mirror.pending else set()
             self.mirror.pending = [p for p in self.mirror.pending if p.key not in known]
@@ -244,25 +239,10 @@ class Store:
 
     async def tell_gap(self) -> None:
         """Writes `journal.rewound` where `load` found the table behind the mirror. Raises as `append` does."""
-        async with self._in_turn(5.0):
+        async with self._line.in_turn(5.0):
             await self._tell_rewound(5.0)
 
     # --- inside
-
-    @asynccontextmanager
-    async def _in_turn(self, within: float) -> AsyncIterator[None]:
-        """One writer and reader at a time. Raises ServerSilent where the turn does not come within the deadline."""
-        try:
-            async with asyncio.timeout(within):
-                await self._turn.acquire()
-        except TimeoutError as error:
-            raise ServerSilent(
-                f"the journal was busy for {within:g} s", why="the server does not answer", next="it is tried again"
-            ) from error
-        try:
-            yield
-        finally:
-            self._turn.release()
 
     async def _append(self, decide: Decide, epoch: int | None, within: float, written: list[Event]) -> list[Event]:
         """As `append`. *written* takes what was made, also where it is not known whether it was committed."""
@@ -271,28 +251,10 @@ class Store:
             async with connection.transaction():
                 written[:] = await self._write(connection, decide, epoch)
 
-        await self._committed(work, written, within)
+        await self._line.committed(work, written, within)
         self._unwritable = ""
         await self._took(written)
         return written
-
-    async def _committed(
-        self, work: Callable[[Connection], Awaitable[None]], written: list[Event], within: float
-    ) -> None:
-        """Runs *work*; where the connection went while its transaction ended, looks whether *written* is there."""
-        session = await self._journal(within)
-        try:
-            await session.call(work, within=within)
-        except (ConnectionLost, ServerSilent):
-            if not written:
-                raise
-            try:
-                session = await self._journal(within)
-                found = await read_events(session, self.window, written[-1].seq - 1, within=within)
-            except (DbwatchError, psycopg.Error):
-                found = []
-            if not any(event.hash == written[-1].hash for event in found):
-                raise
 
     async def _write(self, connection: Connection, decide: Decide, epoch: int | None) -> list[Event]:
         """Writes what waits in the mirror and what *decide* says; all events that `_confirmed` lacks.
@@ -347,17 +309,6 @@ class Store:
         self._events.extend(events)
         self._confirmed = fold(events, self._confirmed)
 
-    async def _journal(self, within: float) -> Session:
-        if self._session is None or not self._session.alive:
-            self._session = await self._connector.open(Role.JOURNAL, within=within)
-            await self._name(self._session)
-        return self._session
-
-    async def _name(self, session: Session) -> None:
-        if self.epoch:
-            name = f"dbwatch {Role.JOURNAL} {self.fence.tag}"
-            await session.execute(sql.SQL("SET application_name = {}").format(sql.Literal(name)))
-
     def _fenced(self, found: int) -> Fenced:
         return Fenced(
             "this dbwatch is no longer the driver",
@@ -402,10 +353,10 @@ async def open_window(
 
     written: list[Event] = []
     try:
-        await store._committed(work, written, within)
+        await store._line.committed(work, written, within)
         store.epoch = 1
         await store._took(written)
-        await store._name(await store._journal(within))
+        await store._line.go_by(store.fence.tag, within)
     except BaseException as error:
         await store.close()
         if not isinstance(error, psycopg.errors.UniqueViolation):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
 from dbwatch.text import clock
 
@@ -78,4 +79,4 @@ def sentence(fact: ev.Fact) -> str:
         case ev.Foreign():
             return f"{fact.name}: {fact.body} (written by another version)"
         case _:
-            return ev.encode(fact)
+            return chain.encode(fact)

@@ -18,6 +18,7 @@ import psycopg
 from dbwatch.errors import DbwatchError, Fenced, Refused
 from dbwatch.journal import company
 from dbwatch.journal import events as ev
+from dbwatch.journal.chain import Event
 from dbwatch.journal.company import Seat
 from dbwatch.journal.ears import Ears
 from dbwatch.journal.fold import WindowState
@@ -96,7 +97,7 @@ class Conductor:
         return self._store.state
 
     @property
-    def events(self) -> tuple[ev.Event, ...]:
+    def events(self) -> tuple[Event, ...]:
         return self._store.events
 
     def saw(self, snapshot: Snapshot) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dbwatch.backfill.progress import BackfillProgress
-from dbwatch.journal.events import Event
+from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import WindowState
 from dbwatch.monitor.baseline import Baseline
 from dbwatch.monitor.samples import Snapshot

@@ -11,6 +11,7 @@ from dbwatch.clock import Clock
 from dbwatch.errors import Refused
 from dbwatch.journal import events as ev
 from dbwatch.journal import rights, rows, schema, store
+from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import fold
 from dbwatch.journal.mirror import Mirror
 from dbwatch.journal.rows import WindowRow
@@ -191,7 +192,7 @@ def _journalled(row: WindowRow, joined: Store, runbook: Path | None) -> LoadedRu
     return LoadedRunbook(path, text, sha(text), parse(text, str(path), None), path.absolute().parent)
 
 
-def runbook_text(row: WindowRow, events: Sequence[ev.Event]) -> str:
+def runbook_text(row: WindowRow, events: Sequence[Event]) -> str:
     """The runbook that the window goes by, as last amended. Pure."""
     amended = (e.fact.text for e in reversed(events) if isinstance(e.fact, ev.RunbookAmended) and e.fact.text)
     return next(amended, row.runbook_text)

@@ -18,6 +18,7 @@ from psycopg import errors
 from dbwatch.backfill.progress import BackfillProgress
 from dbwatch.errors import CannotConnect, ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
 from dbwatch.journal import events as ev
+from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import StepStatus
 from dbwatch.migration import runner
 from dbwatch.migration.events import Cause, Direction, Failed
@@ -331,7 +332,7 @@ class Rollbacker:
         return f"removed {', '.join(gone)}" if gone else "nothing was left behind"
 
 
-def fenced_already(events: Sequence[ev.Event], epoch: int) -> bool:
+def fenced_already(events: Sequence[Event], epoch: int) -> bool:
     """Whether *epoch* was taken for an abort and nothing was begun in it: no work of ours is left to fence out. Pure.
 
     So a process that enters a window to abort it does not take a second epoch, and its plan told the truth.
@@ -341,7 +342,7 @@ def fenced_already(events: Sequence[ev.Event], epoch: int) -> bool:
     return took is not None and took.reason == FOR_ABORT and not any(isinstance(f, ev.StepStarted) for f in since)
 
 
-def foreseen_of(events: Sequence[ev.Event]) -> Prediction | None:
+def foreseen_of(events: Sequence[Event]) -> Prediction | None:
     """What was shown before the abort that was confirmed last. Pure."""
     confirmed = next((e.fact for e in reversed(events) if isinstance(e.fact, ev.AbortConfirmed)), None)
     return Prediction.of(confirmed.prediction) if confirmed is not None and confirmed.prediction else None

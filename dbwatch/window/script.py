@@ -13,6 +13,7 @@ from itertools import groupby
 
 from psycopg import sql
 
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
 from dbwatch.journal.ledger import CHANNEL
 from dbwatch.migration import grammar
@@ -42,7 +43,7 @@ def rollback_sql(plan: AbortPlan, ground: Ground, revisions: Revisions | None) -
         "",
         "-- Nothing of dbwatch goes on",
         *fence(ground),
-        f"SELECT {_ask('says', ev.DriverTook.kind, ev.encode(ev.DriverTook(BY_HAND, 'rollback.sql')))} \\gset",
+        f"SELECT {_ask('says', ev.DriverTook.kind, chain.encode(ev.DriverTook(BY_HAND, 'rollback.sql')))} \\gset",
         "SET statement_timeout = 0;",
         "SET lock_timeout = '2s';",
     ]
@@ -110,7 +111,7 @@ def _ask(function: str, *arguments: str) -> str:
 
 def _says(step: str) -> str:
     """The line that enters into the journal that *step* was taken back."""
-    said = _ask("says", ev.StepNoted.kind, ev.encode(ev.StepNoted(step, TAKEN_BACK)))
+    said = _ask("says", ev.StepNoted.kind, chain.encode(ev.StepNoted(step, TAKEN_BACK)))
     return f"SELECT {said} \\gset"
 
 

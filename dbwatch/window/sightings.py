@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from dbwatch.journal.events import DdlSeen, Event
+from dbwatch.journal.chain import Event
+from dbwatch.journal.events import DdlSeen
 from dbwatch.migration import grammar
 from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import RevisionSql

@@ -12,7 +12,9 @@ from typing import Any
 import psycopg
 
 from campaign.scene import Scene
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
+from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.rows import event_of
 from dbwatch.window.rollback import foreseen_of
@@ -48,7 +50,7 @@ class Found:
     head_hash: str
     outcome: str
     windows: int
-    events: tuple[ev.Event, ...]
+    events: tuple[Event, ...]
     heads: tuple[str, ...] = ()
     deeds: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -115,7 +117,7 @@ def breaches_of_the_journal(found: Found, mirrors: dict[str, list[Line]]) -> lis
     """Where the journal's chain, its epochs, its steps or a mirror are not as they must be. Pure."""
     breaches = []
     events = found.events
-    if (broken := ev.broken_link(list(events))) is not None:
+    if (broken := chain.broken_link(list(events))) is not None:
         breaches.append(f"the chain is broken at event {broken}")
     if [e.seq for e in events] != list(range(1, len(events) + 1)):
         breaches.append("the journal has gaps")
@@ -129,7 +131,7 @@ def breaches_of_the_journal(found: Found, mirrors: dict[str, list[Line]]) -> lis
     return breaches
 
 
-def _epochs(events: Sequence[ev.Event], mirrored: set[tuple[datetime, str, str, str]]) -> Iterable[str]:
+def _epochs(events: Sequence[Event], mirrored: set[tuple[datetime, str, str, str]]) -> Iterable[str]:
     """Epochs go up by one with each taking, and nobody writes under one that is over, but what a mirror kept."""
     epoch = 0
     driver = ""
@@ -140,10 +142,10 @@ def _epochs(events: Sequence[ev.Event], mirrored: set[tuple[datetime, str, str, 
             epoch, driver = e.epoch, e.actor
         elif e.epoch > epoch:
             yield f"event {e.seq} is of epoch {e.epoch}, which nobody took"
-        elif e.epoch < epoch and (e.at, e.actor, ev.kind_of(e.fact), e.body) not in mirrored:
-            yield f"event {e.seq} ({ev.kind_of(e.fact)}) was written under epoch {e.epoch}, which was over"
+        elif e.epoch < epoch and (e.at, e.actor, chain.kind_of(e.fact), e.body) not in mirrored:
+            yield f"event {e.seq} ({chain.kind_of(e.fact)}) was written under epoch {e.epoch}, which was over"
         elif e.epoch == epoch and e.actor != driver and not isinstance(e.fact, _ANYBODYS):
-            yield f"event {e.seq} ({ev.kind_of(e.fact)}) of epoch {epoch} is by {e.actor}, and {driver} drives"
+            yield f"event {e.seq} ({chain.kind_of(e.fact)}) of epoch {epoch} is by {e.actor}, and {driver} drives"
 
 
 _ANYBODYS = (
@@ -151,7 +153,7 @@ _ANYBODYS = (
 )  # fmt: skip
 
 
-def _steps(events: Sequence[ev.Event]) -> Iterable[str]:
+def _steps(events: Sequence[Event]) -> Iterable[str]:
     """A step begins when nothing runs, each attempt once, and is done at most once."""
     state = WindowState()
     for e in events:
@@ -176,7 +178,7 @@ def _steps(events: Sequence[ev.Event]) -> Iterable[str]:
         state = fold([e], state)
 
 
-def _aborts(events: Sequence[ev.Event]) -> Iterable[str]:
+def _aborts(events: Sequence[Event]) -> Iterable[str]:
     """One abort is under way at a time, its actions are done once and in their order."""
     done: list[int] = []
     under_way = False
@@ -196,7 +198,7 @@ def _aborts(events: Sequence[ev.Event]) -> Iterable[str]:
                     yield f"event {e.seq}: the abort's plan foretold it wrongly: {'; '.join(missed)}"
 
 
-def _mirrored(lines: list[Line], events: Sequence[ev.Event]) -> Iterable[str]:
+def _mirrored(lines: list[Line], events: Sequence[Event]) -> Iterable[str]:
     """A mirror is a beginning of the table, or all of it."""
     by_seq = {e.seq: e.hash for e in events}
     numbered = {line.seq: line.hash for line in lines if line.seq is not None}

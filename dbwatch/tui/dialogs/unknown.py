@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 
 from dbwatch.journal import events as ev
+from dbwatch.journal.chain import Event
 from dbwatch.journal.words import sentence
 from dbwatch.text import one_line
 from dbwatch.tui.dialogs.ask import Ask, Choice
@@ -20,7 +21,7 @@ TOOK, DID_NOT = "t", "d"
 """The keys of the answers. Neither is `n` or Enter, which have opened the dialog and may be pressed twice."""
 
 
-def journal_of(view: WindowView, step: str) -> list[ev.Event]:
+def journal_of(view: WindowView, step: str) -> list[Event]:
     """What the journal says of the last attempt at *step*, oldest first; its DDL stands apart."""
     mine = [event for event in view.events if getattr(event.fact, "step", None) == step]
     begun = max((n for n, event in enumerate(mine) if isinstance(event.fact, ev.StepStarted)), default=0)

@@ -13,7 +13,8 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from dbwatch.backfill.progress import State
-from dbwatch.journal.events import Event, Marked, StepStarted
+from dbwatch.journal.chain import Event
+from dbwatch.journal.events import Marked, StepStarted
 from dbwatch.monitor.history import History, Point
 from dbwatch.monitor.samples import View
 from dbwatch.tui.chart import SMALLEST, Mark, Series, chart

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import ClassVar
 
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
+from dbwatch.journal.chain import Event
 from dbwatch.journal.words import sentence
 from dbwatch.text import one_line
 from dbwatch.tui.allowed import short
@@ -40,7 +42,7 @@ def tone(fact: ev.Fact) -> Tone:
             return ""
 
 
-def says(event: ev.Event, view: WindowView) -> str:
+def says(event: Event, view: WindowView) -> str:
     """What *event* says, in one line; an action of the abort is named, not only numbered."""
     actions = view.state.abort.actions if view.state.abort is not None else ()
     match event.fact:
@@ -50,21 +52,21 @@ def says(event: ev.Event, view: WindowView) -> str:
             return one_line(sentence(fact))
 
 
-def event_line(event: ev.Event, view: WindowView) -> Line:
+def event_line(event: Event, view: WindowView) -> Line:
     """An event as a line of the table."""
     who = short(event.actor)
     said = Cell(says(event, view), tone(event.fact))
-    return Line(event.seq, (f"{event.at:%H:%M:%S}", who, ev.kind_of(event.fact), said))
+    return Line(event.seq, (f"{event.at:%H:%M:%S}", who, chain.kind_of(event.fact), said))
 
 
-def chosen(frame: Frame, choice: Choice) -> list[ev.Event]:
+def chosen(frame: Frame, choice: Choice) -> list[Event]:
     """The events that pass the filter: by text, kind or person."""
     if frame.window is None:
         return []
     return [
         event
         for event in frame.window.events
-        if choice.matches(event.actor, ev.kind_of(event.fact), says(event, frame.window))
+        if choice.matches(event.actor, chain.kind_of(event.fact), says(event, frame.window))
     ]
 
 
@@ -101,7 +103,7 @@ class JournalPane(TablePane):
                 "at": event.at.isoformat(),
                 "actor": event.actor,
                 "epoch": event.epoch,
-                "kind": ev.kind_of(event.fact),
+                "kind": chain.kind_of(event.fact),
                 "says": sentence(event.fact),
                 "body": event.body,
                 "hash": event.hash,
@@ -115,7 +117,7 @@ class JournalPane(TablePane):
         if event is None:
             return []
         return [
-            f"event      {event.seq} {ev.kind_of(event.fact)}",
+            f"event      {event.seq} {chain.kind_of(event.fact)}",
             f"at         {event.at:%Y-%m-%d %H:%M:%S.%f} server time",
             f"by         {event.actor}, epoch {event.epoch}",
             f"says       {sentence(event.fact)}",
