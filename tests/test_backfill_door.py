@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ from servers import Database
 
 from dbwatch.backfill.progress import BackfillProgress, State
 from dbwatch.cli.backfill import bar
+from dbwatch.cli.commands import BEHIND
 from dbwatch.errors import Exit
 
 ONCE = ("--table", "t", "--set", "v = v + 1", "--where", "true", "--mode", "once", "--batch-time", "10ms")
@@ -51,6 +53,18 @@ async def test_it_ends_with_one_line_of_json(db: Database) -> None:
     assert last["seconds"] > 0
     assert lines[-2]["state"] == "done"
     assert await ledger.violations() == []
+
+
+async def test_it_is_nicer_than_who_started_it(db18: Database) -> None:
+    await Ledger.make(db18)
+    holder = await db18.foreign(autocommit=False)
+    await holder.execute("SELECT FROM t WHERE id = 1200 FOR UPDATE")
+    process = await start(db18, *ONCE)
+    await wait_for(db18, WORKER_WAITS)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, ours + BEHIND)
+    await holder.rollback()
+    assert (await end(process))[0] == Exit.OK
 
 
 async def test_it_makes_the_journal_where_there_is_none(db18: Database) -> None:

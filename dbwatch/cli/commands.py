@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -165,6 +167,7 @@ def backfill(
     ] = None,
 ) -> int:
     """Fills a table in small batches; called again after whatever ended it, it goes on where it stood."""
+    _step_back()
     from dbwatch.backfill.spec import Spec
     from dbwatch.backfill.walk import Walk
     from dbwatch.cli import backfill as door
@@ -284,6 +287,18 @@ def abort(
     from dbwatch.cli import abort as door
 
     return door.main(runbook, dry_run=dry_run, confirm=confirm, undone=done or [], actor=actor, folder=state_dir)
+
+
+BEHIND = 10
+"""By so much a backfill without a screen is nicer than who started it. Measured where the server and an application at
+half of what it can do run on the same two cores: until its first batch we need 0.7 s of CPU, and what queued up behind
+that meanwhile waited for 0.2 s, for a twentieth of the whole run; so it is 0.05 s, and the run takes no longer."""
+
+
+def _step_back() -> None:
+    """Where the server runs on the same machine, it and its other clients come first."""
+    with contextlib.suppress(OSError, AttributeError):  # no such thing here
+        os.nice(BEHIND)
 
 
 def main() -> None:
