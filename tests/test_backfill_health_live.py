@@ -6,7 +6,9 @@ import asyncio
 import json
 import sys
 from dataclasses import replace
+from typing import Any
 
+import psycopg
 import pytest
 from ledger import ONCE, QUICK, WORKER_WAITS, Ledger, wait_for
 from servers import Database, OwnServers, eventually
@@ -15,7 +17,7 @@ from dbwatch.backfill import sight
 from dbwatch.backfill.health import Gate, Thresholds
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.reading import SLOW_EVERY, Reading
-from dbwatch.backfill.signals import NAMES
+from dbwatch.backfill.signals import BRISK_POLLS, NAMES
 from dbwatch.backfill.watch import Watch
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Exit
@@ -107,6 +109,32 @@ async def test_how_busy_those_are_who_come_and_go_is_seen_on_every_major(any_db:
     assert (while_it_works.active, after_it.active) == (2, 1)
     report.cancel()
     await asyncio.wait({long})
+
+
+async def test_where_others_work_the_first_look_is_of_several_moments(db18: Database) -> None:
+    alone = watching(db18)
+    nobody = (await looked(alone)).server
+    shops = [await db18.foreign("shop") for _ in range(5)]
+
+    async def work(shop: psycopg.AsyncConnection[Any]) -> None:
+        while True:
+            await shop.execute("SELECT pg_sleep(0.01)")
+
+    at_work = [asyncio.create_task(work(shop)) for shop in shops]
+    await asyncio.sleep(0.2)
+    watch = watching(db18)
+    first, second = (await looked(watch)).server, (await looked(watch)).server
+    for task in at_work:
+        task.cancel()
+    await asyncio.wait(at_work)
+    await end(alone)
+    await end(watch)
+    assert nobody is not None
+    assert first is not None
+    assert second is not None
+    assert nobody.glances == second.glances == ()
+    assert len(first.glances) == BRISK_POLLS - 1
+    assert all(brisk == 5 for brisk, _ in first.glances)
 
 
 async def test_nothing_of_it_waits_for_a_lock_on_the_table(db: Database) -> None:

@@ -58,6 +58,11 @@ def test_how_busy_others_are_is_the_mean_of_the_last_looks() -> None:
     assert busy() is None
 
 
+def test_glances_of_one_reading_count_like_looks_of_their_own() -> None:
+    reading = seen(0.0, **server(brisk=8, busy=6, glances=((8, 0),) * 7))
+    assert after(Gate(), reading).memory.busy == pytest.approx(6 / 64)
+
+
 PAUSES: list[tuple[str, dict[str, Any], str]] = [
     ("blocked", {"waiters": (Waiter(47, "app", 1.0),)}, "we block 47 (app) for 1.0 s"),
     ("latency", {"latency": Latency(900, 3.4, 2.0)},

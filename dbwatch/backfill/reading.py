@@ -78,6 +78,8 @@ class Server:
     """Sessions of others that began or ended a statement within the last second."""
     busy: int = 0
     """Of those, the ones that work right now: not those that a long statement keeps."""
+    glances: tuple[tuple[int, int], ...] = ()
+    """The same two at other moments since the last reading."""
 
 
 @dataclass(frozen=True, slots=True)

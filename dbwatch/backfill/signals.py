@@ -183,7 +183,7 @@ class Memory:
             active=active,
             lately=lately,
             company=company,
-            brisk=(*self.brisk, (server.brisk, server.busy))[-BRISK_POLLS:],
+            brisk=(*self.brisk, (server.brisk, server.busy), *server.glances)[-BRISK_POLLS:],
             connections=self.connections or server.connections,
             wal=wal,
             identity=self.server,

@@ -14,7 +14,7 @@ from dbwatch.backfill.heap import Heap
 from dbwatch.backfill.latency import Ledger
 from dbwatch.backfill.reading import SLOW_EVERY, Counts, Holder, Latency, Reading, Replica, Server, Slot, Table, Waiter
 from dbwatch.backfill.sight import Sight
-from dbwatch.backfill.signals import Thresholds
+from dbwatch.backfill.signals import BRISK_LEAST, BRISK_POLLS, Thresholds
 from dbwatch.clock import Clock
 from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
 from dbwatch.journal import SCHEMA
@@ -24,6 +24,8 @@ from dbwatch.text import one_line
 
 ANSWER_S = 2.0
 """How long a question may take before its connection is closed."""
+GLANCE_EVERY_S = 0.04
+"""Longer than a short statement takes: two moments have little in common."""
 
 _VACUUM_PHASES = (
     "initializing", "scanning heap", "vacuuming indexes", "vacuuming heap", "cleaning up indexes", "truncating heap",
@@ -104,8 +106,20 @@ class Watch:
         texts = [(query(name, session.server_version), parameters) for name, parameters in questions]
         blocking, holds, [server] = await session.results(texts, within=len(texts) * ANSWER_S)
         slots, holders = _holds(holds)
-        reading = self._blocking(blocking, asked)
-        return replace(reading, server=_server(server), slots=slots, holders=holders, **self._seldom)
+        reading, found = self._blocking(blocking, asked), _server(server)
+        if self._looks == 0 and found.brisk >= BRISK_LEAST:
+            found = replace(found, glances=await self._glances(session))
+        return replace(reading, server=found, slots=slots, holders=holders, **self._seldom)
+
+    async def _glances(self, session: Session) -> tuple[tuple[int, int], ...]:
+        """How busy others are, at some more moments: by that we begin, and of eight sessions one moment says little."""
+        seen = []
+        for _ in range(BRISK_POLLS - 1):
+            await self._clock.sleep(GLANCE_EVERY_S)
+            [row] = await self._ask(session, "backfill-health-server")
+            server = _server(row)
+            seen.append((server.brisk, server.busy))
+        return tuple(seen)
 
     async def _ask(self, session: Session, name: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
         return await session.values(query(name, session.server_version), parameters, within=ANSWER_S)
