@@ -64,6 +64,13 @@ def test_a_table_with_a_third_of_its_rows_pending_is_still_walked_in_full_batche
     assert pace.size * 10 * US <= 0.1
 
 
+def test_a_batch_that_was_cut_smaller_teaches_by_its_own_keys_unless_it_is_a_crumb() -> None:
+    pace = settled(10 * US)
+    for keys, rows, teaches in ((0.5, 0.5, True), (0.5, 0.3, True), (0.5, 0.2, False), (0.1, 0.1, False)):
+        took = Batch(round(rows * pace.size), rows * pace.size * 20 * US, keys=round(keys * pace.size))
+        assert (pace.after(took).cost != pace.cost) is teaches, (keys, rows)
+
+
 def test_an_empty_stretch_teaches_nothing() -> None:
     assert Pace().after(Batch(0, 0.001)).size == FIRST
 

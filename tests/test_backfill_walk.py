@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from dbwatch.backfill.cursor import Cursor, Window
 from dbwatch.backfill.pages import Pages, last_of, page
-from dbwatch.backfill.passes import PASSES, PASSES_AMONG_OTHERS, STRIPES, Light, share, stripes, together
+from dbwatch.backfill.passes import (
+    PASSES,
+    PASSES_AMONG_OTHERS,
+    STRIPES,
+    WINDOW_MOST,
+    Light,
+    cuts,
+    share,
+    stripes,
+    together,
+)
 from dbwatch.backfill.walk import HOT_LEAST, LOOK_FIRST, LOOK_MOST, STRETCH, Chooser, Walk
 
 FIRST_LOOK = Chooser.starting(Walk.AUTO, "").left
@@ -56,7 +66,7 @@ def walked(chooser: Chooser, costs: dict[Walk, float], windows: int, hot: float 
 
 
 CHEAPER_STRIPES = {Walk.STRIPES: 4e-6, Walk.KEYSET: 10e-6}
-DEARER_STRIPES = {Walk.STRIPES: 14e-6, Walk.KEYSET: 10e-6}
+DEARER_STRIPES = {Walk.STRIPES: 16e-6, Walk.KEYSET: 10e-6}
 
 
 def test_where_stripes_are_cheaper_a_plain_stretch_is_timed_seldom() -> None:
@@ -139,24 +149,45 @@ def test_pages_are_passed_without_a_gap_to_the_last(first: int, more: int, rows:
     assert pages.edge(None, top, rows) is not None
 
 
-@given(st.integers(1, 12), st.integers(1, 4), st.lists(st.integers(0, 30), min_size=1, max_size=11))
+CUTS = st.lists(st.integers(1, 4), min_size=1, max_size=12)
+
+
+@given(CUTS, st.integers(1, 4), st.lists(st.integers(0, 30), min_size=1, max_size=11))
 def test_several_hands_take_every_pass_over_every_window_once_and_in_its_order(
-    windows: int, hands: int, fit: list[int]
+    windows: list[int], hands: int, fit: list[int]
 ) -> None:
-    messages = list(together(windows, hands, fit))
-    taken = [one for message in messages for one in message]
-    assert sorted(taken) == [(number, window) for number in range(len(fit)) for window in range(windows)]
-    for window in range(windows):
-        assert [number for number, over in taken if over == window] == list(range(len(fit)))
+    taken = [one for message in together(windows, hands, fit) for one in message]
+    for window, n in enumerate(windows):
+        its = [(number, cut) for number, over, cut in taken if over == window]
+        assert its == [(0, cut) for cut in range(n)] + [(number, 0) for number in range(1, len(fit))]
 
 
-@given(st.integers(1, 12), st.integers(1, 4), st.lists(st.integers(1, 30), min_size=2, max_size=11))
+@given(CUTS, st.integers(1, 4), st.lists(st.integers(1, 30), min_size=2, max_size=11))
 def test_a_message_of_several_hands_is_for_one_of_them_and_no_longer_than_fits(
-    windows: int, hands: int, fit: list[int]
+    windows: list[int], hands: int, fit: list[int]
 ) -> None:
-    most = -(-windows // hands)
+    most = -(-len(windows) // hands)
     for message in together(windows, hands, fit):
-        assert sum(1 / fit[number] for number, _ in message) <= 1 + 1e-6
-        assert len({window // most for _, window in message}) == 1
-        heavy = [number == 0 for number, _ in message]
+        assert sum(1 / fit[number] for number, *_ in message) <= 1 + 1e-6
+        assert len({window // most for _, window, _ in message}) == 1
+        heavy = [number == 0 for number, *_ in message]
         assert all(heavy) or not any(heavy)
+
+
+def test_a_window_is_as_large_as_its_first_batch_until_it_is_known_what_a_light_pass_takes() -> None:
+    assert Light().window(1000, PASSES, 0.1, 1.0) == round(1000 / share(PASSES))
+    assert Light().after(0.01, 1000).window(1000, 1, 0.1, 1.0) == 1000
+
+
+@given(st.integers(10, 7000), st.floats(1e-6, 1e-3), st.sampled_from([1.0, 3.0, 4.0]))
+def test_a_light_pass_over_a_window_fits_by_what_it_took_and_at_worst_by_what_it_may_take(
+    size: int, each_s: float, at_worst: float
+) -> None:
+    window = Light().after(1000 * each_s, 1000).window(size, PASSES, 0.1, at_worst)
+    light = window * share(PASSES, 1)
+    if window > round(size / share(PASSES)):
+        assert light * each_s <= 0.1
+        assert light <= at_worst * size + 1
+        assert window <= WINDOW_MOST
+    own = window * share(PASSES)
+    assert own / cuts(own, size) <= 1.25 * size + 1

@@ -39,6 +39,8 @@ class BatchSession:
         """None behind a pooler, where a backend is ours only for a transaction."""
         self.images: Images | None = None
         """Where the batches keep what they overwrite; None: nowhere."""
+        self.analyzed = False
+        """An ANALYZE of the table was under way when the last message of batches ended."""
         self._texts: dict[Any, str] = {}
 
     @classmethod
@@ -80,11 +82,14 @@ class BatchSession:
             seconds += more
         return (tuple(found[0]) if found else None), seconds
 
+    async def is_analyzed(self, statements: Statements) -> bool:
+        """Whether an ANALYZE of the table is under way, as far as we may know. Raises as `Session.call` does."""
+        [(self.analyzed,)] = await self.session.values(self._about("backfill-analyze", statements))
+        return self.analyzed
+
     async def top(self, statements: Statements, timeouts: Timeouts) -> Key | None:
         """The last page of the heap as it is now; None where it has none. Raises as `Session.call` does."""
-        relation = sql.Literal(statements.relation)
-        question = sql.SQL(self._file("backfill-pages")).format(relation=relation).as_string(None)
-        [(pages,)], _ = await self._look(question, {}, timeouts)
+        [(pages,)], _ = await self._look(self._about("backfill-pages", statements), {}, timeouts)
         return last_of(pages)
 
     async def fill(self, at: Position, part: Part, timeouts: Timeouts) -> Filled:
@@ -108,7 +113,9 @@ class BatchSession:
             batches.append((self._text(at, part, timeouts, ends=not left), _moving(at, part)))
             if part.moves:
                 at = at.after(rows=0, keys=part.keys, cursor=part.next)
-        return _filled(await self._run((*batches, self._committed), timeouts))
+        results = await self._run((*batches, self._ending(parts[-1])), timeouts)
+        self.analyzed = results[-1][0][2]
+        return _filled(results)
 
     async def fill_beside(self, at: Position, parts: Sequence[Part], timeouts: Timeouts) -> list[Filled]:
         """As `fill_each`, under the epoch of *at*, of *parts* that move no cursor: others fill meanwhile."""
@@ -122,7 +129,7 @@ class BatchSession:
         out = sql.SQL(self._file("backfill-quarantine-out") + ";\n")
         text = self._composed(part, self._settings, beforehand=out)
         batch = text, _moving(at, part) | _constant(at, part, timeouts) | {"key": key}
-        began, _out, *results = await self._run((batch, self._committed), timeouts)
+        began, _out, *results = await self._run((batch, self._ending(part)), timeouts)
         [filled] = _filled([began, *results])
         return filled
 
@@ -250,6 +257,17 @@ class BatchSession:
         """The results of *texts*, that of the settings first."""
         return await self.session.results(texts, within=len(texts) * timeouts.within_s)
 
+    def _ending(self, part: Part) -> tuple[str, dict[str, Any]]:
+        """What ends a message of batches, of which *part* is one."""
+        relation = part.statements.relation
+        if relation not in self._texts:
+            self._texts[relation] = self._about("backfill-committed", part.statements)
+        return self._texts[relation], {}
+
+    def _about(self, name: str, statements: Statements) -> str:
+        """A question about the table."""
+        return sql.SQL(self._file(name)).format(relation=sql.Literal(statements.relation)).as_string(None)
+
     def _file(self, name: str) -> str:
         return query(name, self.session.server_version).decode()
 
@@ -264,11 +282,6 @@ class BatchSession:
             *(_setting(name, sql.Literal(value)) for name, value in texts.items()),
             *(_setting(name, sql.Placeholder(value)) for name, value in limits.items()),
         )
-
-    @cached_property
-    def _committed(self) -> tuple[str, dict[str, Any]]:
-        """What ends a message of batches."""
-        return self._file("backfill-committed"), {}
 
     @cached_property
     def _settings(self) -> sql.Composable:

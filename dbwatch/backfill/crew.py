@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.images import Images
+from dbwatch.backfill.keys import Key
 from dbwatch.backfill.part import Filled, Part, Timeouts
 from dbwatch.backfill.progress import Worker
 from dbwatch.backfill.row import Position
@@ -31,6 +32,8 @@ class Piece:
     parts: tuple[Part, ...]
     keys: tuple[int, ...]
     """Of each."""
+    windows: tuple[Key, ...]
+    """The end of the window that each is in."""
     filled: list[Filled] | None = None
     """None: one failed, or it is not known whether they were committed."""
 
@@ -60,6 +63,11 @@ class Crew:
         """Their backends; none behind a pooler."""
         alive = [hand for hand in self._hands if hand is not None and hand.session.alive]
         return tuple(hand.worker for hand in alive if hand.worker is not None)
+
+    @property
+    def analyzed(self) -> bool:
+        """An ANALYZE of the table was under way when the last message of one of them ended."""
+        return any(hand is not None and hand.analyzed for hand in self._hands)
 
     async def fill(self, at: Position, cut: Cut, images: Images | None, timeouts: Timeouts) -> list[Piece]:
         """Fills what *cut* gives until it gives None or one fails: all pieces, in the order in which they were cut.

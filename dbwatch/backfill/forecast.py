@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from dbwatch.backfill.estimate import PAGE
 from dbwatch.backfill.pace import DUTY_MOST, MOST
-from dbwatch.backfill.passes import PASSES, share
-from dbwatch.backfill.walk import WINDOW_MOST
+from dbwatch.backfill.passes import PASSES, WINDOW_MOST, share
 
 IN_PLACE_S = 2.5e-6
 ELSEWHERE_S = 1.6e-6

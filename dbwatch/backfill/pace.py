@@ -64,6 +64,8 @@ class Batch:
     """Written by the whole server meanwhile: an upper bound of ours."""
     waited_s: float = 0.0
     """Of *seconds*, spent waiting for locks, as far as it was seen."""
+    keys: int | None = None
+    """That it took; None: as many as the pace allowed."""
     heaviest: bool = True
     """No other batch of its window costs as much a row: by it the size is chosen."""
 
@@ -213,7 +215,8 @@ class Pace:
     def _teaches(self, batch: Batch, seconds: float) -> bool:
         if not batch.heaviest:
             return False
-        if batch.rows >= self.size / 2:
+        keys = self.size if batch.keys is None else max(batch.keys, self.size / 2)
+        if batch.rows >= keys / 2:
             return True
         return batch.rows >= WORTH_A_LOOK and (self.cost is None or seconds / batch.rows < self.cost)
 

@@ -8,8 +8,10 @@ whole table takes 6.0 us a row; 11 passes (3 stripes of 23, then 2 each) 3.5 to 
 to 3.5 with 1.20; eight (5, 4, 3, 3, 2, 2, 2, 2) 3.6 with 1.25. With fillfactor 85 (one UPDATE: 5.5 us): 11 passes 2.5
 with 1.02, these nine 2.4 with 1.04, nine in the opposite order 2.6 with 1.07.
 
-Among others a batch has a third of the time: there a window is as large as its first pass may be long, and with a
-smaller one, of 11 passes, it is larger by a third. At 2,600 tps on 2 cores that is 11.3 s for 2 M rows, with nine 12.0.
+A batch has a bounded time, and a row of the first pass costs several times one of a light pass. So a window is larger
+than one batch of its first pass, which takes it cut up; that halves the batches. Measured on 18 beside an application
+at 1,050 tps (2 cores, 2 M rows): 28 to 33 s and 3,400 batches with windows of one batch, 23 to 27 s and 1,650 so. There
+11 passes leave its p99 at 10 to 12 ms, nine at 18 to 21, which are a tenth faster.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from math import ceil
 
 STRIPES = 23
 """A row is of one of so many, by a number of its own: a prime, so that keys with a step between them fall into all."""
@@ -33,12 +36,23 @@ def stripes(of: int, number: int) -> tuple[int, int]:
     return first, first + shape[number] - 1
 
 
+def cuts(keys: float, size: float) -> int:
+    """Into how many batches of *size* keys so many are cut."""
+    return max(1, ceil(keys / size - SPARED))
+
+
 def share(of: int, number: int = 0) -> float:
     """The share of a window's rows that a pass takes; the first takes the largest."""
     first, last = stripes(of, number)
     return (last - first + 1) / STRIPES
 
 
+WINDOW_MOST = 40_000
+"""Rows in a window of stripes."""
+LIGHT = 0.7
+"""Share of a batch's time that a light pass over a window is to take: what it takes varies."""
+SPARED = 0.25
+"""Of a batch: so much more is taken along rather than left for another one."""
 _REMEMBERS = 0.9
 """How much of the longest pass is remembered at each further one: a third after the passes of a window."""
 _WEIGHS = 0.2
@@ -59,6 +73,19 @@ class Light:
         mean = self.mean + _WEIGHS * (each - self.mean) if self.mean else each
         return Light(mean, max(each, _REMEMBERS * self.longest))
 
+    def window(self, size: int, of: int, target_s: float, at_worst: float) -> int:
+        """Rows of a window for so many passes, where a batch of *size* heavy rows takes about *target_s*.
+
+        As large as one batch of the first pass; larger, so that the first pass takes it in several, as far as a light
+        pass is known to fit: it is cheaper by the row, and each batch costs something by itself. Even if none of its
+        updates were HOT it would take no longer than *at_worst* batches.
+        """
+        least = size / share(of)
+        if of == 1 or not self.longest:
+            return round(least)
+        fits = LIGHT * target_s / self.longest
+        return round(max(least, min(WINDOW_MOST, min(fits, at_worst * size) / share(of, 1))))
+
     def fit(self, within_s: float, keys: float) -> int:
         """How many of so many *keys* fit into so much time, where one of them may take as long as the longest; 0 while
         nobody knows."""
@@ -67,16 +94,21 @@ class Light:
         return 1 + max(0, int((within_s / keys - self.longest) / self.mean))
 
 
-def together(windows: int, hands: int, fit: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
-    """The messages in which several *hands* take their passes over so many *windows*, in their order: each some passes
-    (their numbers from 0) over windows. A message takes as many as *fit* says of each pass, at most.
+Batch = tuple[int, int, int]
+"""The number of a pass from 0, of a window, and of the cut in which that pass takes it."""
+
+
+def together(cuts: Sequence[int], hands: int, fit: Sequence[int]) -> Iterator[list[Batch]]:
+    """The messages in which several *hands* take their passes over windows, in their order: each some batches. The
+    first pass takes a window in so many *cuts*, the others as a whole; a message takes as many batches as *fit* says of
+    each pass, at most.
 
     Each hand has neighbouring windows, and goes over all of them with one pass after the other; what one pass left
     behind in a window can be pruned by the next, for that is a batch of its own.
     """
-    most = -(-windows // hands)
-    blocks = [range(first, min(windows, first + most)) for first in range(0, windows, most)]
-    for turn in zip_longest(*(_messages(block, fit) for block in blocks)):
+    most = -(-len(cuts) // hands)
+    blocks = [range(first, min(len(cuts), first + most)) for first in range(0, len(cuts), most)]
+    for turn in zip_longest(*(_messages(block, cuts, fit) for block in blocks)):
         yield from filter(None, turn)
 
 
@@ -84,16 +116,17 @@ _ROUNDED = 1e-9
 """By so much shares of a message may miss the whole."""
 
 
-def _messages(windows: range, fit: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
-    message: list[tuple[int, int]] = []
+def _messages(windows: range, cuts: Sequence[int], fit: Sequence[int]) -> Iterator[list[Batch]]:
+    message: list[Batch] = []
     left = 1.0
     for number, most in enumerate(fit):
         each = 1 / max(1, most)
-        for one in windows:
+        taken = ((number, one, cut) for one in windows for cut in range(1 if number else cuts[one]))
+        for batch in taken:
             if message and (left < each - _ROUNDED or message[-1][0] < number == 1):
                 yield message
                 message, left = [], 1.0
-            message.append((number, one))
+            message.append(batch)
             left -= each
     if message:
         yield message

@@ -13,6 +13,7 @@ from dbwatch.backfill.forecast import Forecast, Table, forecast
 from dbwatch.backfill.keys import KeyColumn, UniqueIndex, choose
 from dbwatch.backfill.legs import Leg, divisible, legs
 from dbwatch.backfill.pages import Pages
+from dbwatch.backfill.passes import WINDOW_MOST
 from dbwatch.backfill.sight import Sight
 from dbwatch.backfill.spec import Spec, require_possible
 from dbwatch.backfill.statements import Statements, shown
@@ -28,7 +29,7 @@ from dbwatch.backfill.target import (
     unique_indexes,
     walk_facts,
 )
-from dbwatch.backfill.walk import WINDOW_MOST, Walk, why_not_by_keys, why_plain
+from dbwatch.backfill.walk import Walk, why_not_by_keys, why_plain
 from dbwatch.errors import Refused, UsageError
 from dbwatch.postgres.session import Session
 from dbwatch.text import one_line, sanitize

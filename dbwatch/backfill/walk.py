@@ -16,12 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from dbwatch.backfill.passes import PASSES
+from dbwatch.backfill.passes import PASSES, WINDOW_MOST
 from dbwatch.backfill.target import Target, WalkFacts
 from dbwatch.text import one_line
 
-WINDOW_MOST = 40_000
-"""Rows in a window of stripes."""
 CORRELATED = 0.9
 """Correlation of the key's first column with the heap, from which on stripes by keys can pay."""
 ROWS_LEAST = WINDOW_MOST
@@ -39,7 +37,7 @@ LOOK_SOON = 4
 """The same at first after stripes that found their pages held: mostly it is a report, which ends in a moment."""
 SPARSE = 0.05
 """Share of rows to be filled below which it is walked plainly: what is hardly written leaves no bloat."""
-NO_WORSE = 1.2
+NO_WORSE = 1.5
 """Stripes may cost so many times the plain walk: they spare the table the bloat, and what is timed is never quiet."""
 
 

@@ -4,9 +4,9 @@ Several workers are given pieces (`together.py`) of which each takes the next on
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import psycopg
 
@@ -17,69 +17,23 @@ from dbwatch.backfill.cursor import Cursor, Window
 from dbwatch.backfill.hunt import Hunter
 from dbwatch.backfill.keys import Key
 from dbwatch.backfill.legs import Leg, resumed
-from dbwatch.backfill.pace import FULL, MOST, Batch
-from dbwatch.backfill.part import Filled, Part, Timeouts
-from dbwatch.backfill.passes import PASSES_AMONG_OTHERS, Light, share
+from dbwatch.backfill.outwaiting import Outwaiting
+from dbwatch.backfill.pace import FULL, MOST
+from dbwatch.backfill.part import Part, Timeouts
+from dbwatch.backfill.passes import PASSES_AMONG_OTHERS, WINDOW_MOST, Light, cuts, share
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.row import Position
 from dbwatch.backfill.statements import Statements
+from dbwatch.backfill.stretch import Otherwise, Stand, Stretch, Walked, learnt
 from dbwatch.backfill.together import WINDOWS_EACH, Cutter
-from dbwatch.backfill.walk import STRETCH, WINDOW_MOST, Chooser, Walk
+from dbwatch.backfill.walk import STRETCH, Chooser, Walk
 from dbwatch.backfill.worker import BatchWorker
 from dbwatch.clock import Clock
-
-
-@dataclass(frozen=True, slots=True)
-class _Walked:
-    """A committed batch of the walk."""
-
-    batch: Batch
-    keys: int
-    """That it took."""
-    hot: float | None
-    of: int
-    """Passes of the window that it is in."""
-    ends: bool
-    """That window ended with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """Committed batches that were begun together."""
-
-    walked: Sequence[_Walked]
-    beside_s: float | None = None
-    """How long they took side by side; None: one came after the other."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Otherwise:
-    """A step that says nothing of a batch: of a hunt, from one leg to the next, or past what the final scan will do."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Stand:
-    """Where the walk goes on: on a leg, in a window of it."""
-
-    leg: Leg
-    place: Cursor
-    looked_s: float
-    """What it took to find the window's end; 0 where it was open already."""
-
-    @property
-    def window(self) -> Window:
-        assert self.place.window is not None
-        return self.place.window
-
 
 HELP_AFTER_S = 1.0
 """How long one worker fills alone before another one helps: by then it is seen whether others work on the server, and a
 small table is done."""
-_ALL_BUT = 0.8
-"""A pass is split where it is that much larger than a batch may be."""
 
 
 class Walker:
@@ -95,6 +49,7 @@ class Walker:
         self._chooser = Chooser.starting(plan.spec.walk, plan.why_plain)
         self._tops: dict[str, Key | None] = {}
         self._light = Light()
+        self._outwaiting = Outwaiting(worker, clock)
         self._began = clock.monotonic()
         self._singly: Key | None = None
         """The end of the window in which one of several passes failed: there they go one by one."""
@@ -117,7 +72,7 @@ class Walker:
             walked = await self._worker.carry_out(self._batch)
             if walked is None:
                 break
-            if isinstance(walked, _Otherwise):
+            if isinstance(walked, Otherwise):
                 self._hunter.tell()
                 await self._worker.rest(walked.seconds)
                 continue
@@ -143,7 +98,7 @@ class Walker:
             return Walk.STRIPES
         return Walk.PAGES if self._plan.by_pages else Walk.KEYSET
 
-    async def _batch(self, session: BatchSession, timeouts: Timeouts) -> _Stretch | _Otherwise | None:
+    async def _batch(self, session: BatchSession, timeouts: Timeouts) -> Stretch | Otherwise | None:
         """The next batch from where the cursor stands, or several; None where nothing is above it."""
         if self._unsure:
             await self._hold.again(session)
@@ -163,8 +118,10 @@ class Walker:
             await row.note_walked(session.session, at)
             self._hold.position = replace(at, walked=True)
             return None
-        if isinstance(stand, _Otherwise):
+        if isinstance(stand, Otherwise):
             return stand
+        if stand.window.of > 1:
+            await self._outwaiting.analyze(session, stand.leg.statements, seen=session.analyzed)
         lights = self._lights(stand)
         if lights > 1:
             return await self._fill_lights(session, stand, lights, timeouts)
@@ -181,7 +138,7 @@ class Walker:
         await self._hold.crew.disband()
         return None
 
-    async def _stand(self, session: BatchSession, at: Position, timeouts: Timeouts) -> _Stand | _Otherwise | None:
+    async def _stand(self, session: BatchSession, at: Position, timeouts: Timeouts) -> Stand | Otherwise | None:
         """Where the walk goes on, with a window that is open; past the end of a leg there is none yet, and None where
         that was the last one."""
         legs, place = resumed(self._plan.legs, self._place(at))
@@ -194,26 +151,31 @@ class Walker:
                 if len(legs) == 1:
                     return None
                 self._ahead = at.cursor, Cursor(leg=legs[1].name)
-                return _Otherwise(0.0)
+                return Otherwise(0.0)
             place = opened
-        return _Stand(legs[0], place, looked_s)
+        return Stand(legs[0], place, looked_s)
 
     def _allowed(self, window: Window) -> int:
         """How many of the window's keys may be walked for one batch, of which a pass takes its share."""
-        return round(self._worker.pace.size / share(window.of, window.number))
+        own, pace = float(self._worker.pace.size), self._worker.pace
+        if window.number and self._light.longest:
+            own = max(own, FULL * pace.target_s / self._light.longest)
+        return round(own / share(window.of, window.number))
 
-    def _taken(self, stand: _Stand) -> int | None:
-        """How many of them the next batch walks; None: the whole window."""
-        allowed = self._allowed(stand.window)
+    def _taken(self, stand: Stand) -> int | None:
+        """How many of them the next batch walks; None: all that are left of the window."""
+        window, allowed = stand.window, self._allowed(stand.window)
         if self._hunts(stand.leg):
             return min(allowed, self._hunter.hunt.take)
-        slowed = allowed < _ALL_BUT * stand.window.keys  # since it was opened
-        return allowed if slowed else None
+        by_pages = stand.leg.by_pages
+        left = stand.leg.pages.rows_of(stand.place.after, window.hi) if by_pages else window.keys
+        batches = cuts(left, allowed)
+        return math.ceil(left / batches) if batches > 1 else None
 
     def _hunts(self, leg: Leg) -> bool:
         return self._hunter.hunt.on and not leg.by_pages
 
-    async def _fill_one(self, session: BatchSession, stand: _Stand, timeouts: Timeouts) -> _Stretch | _Otherwise:
+    async def _fill_one(self, session: BatchSession, stand: Stand, timeouts: Timeouts) -> Stretch | Otherwise:
         """The next batch of the present window: the pass under way, or a piece of it."""
         began, at = self._clock.monotonic(), self._hold.position
         leg, place, window, looked_s = stand.leg, stand.place, stand.window, stand.looked_s
@@ -233,10 +195,10 @@ class Walker:
         else:
             filled = await self._hunter.fill(session, part, take, self._allowed(window), timeouts)
         if filled is None or hunting:
-            return _Otherwise(self._clock.monotonic() - began + stand.looked_s)
+            return Otherwise(self._clock.monotonic() - began + stand.looked_s)
         self._ahead = part.next, after
-        batch = _batch(part, filled, looked_s=looked_s)
-        return _Stretch([_Walked(batch, keys, filled.hot, window.of, after.window is None)])
+        batch = learnt(part, keys, filled, looked_s=looked_s)
+        return Stretch([Walked(batch, keys, filled.hot, window.of, after.window is None)])
 
     def _part(
         self, scanned: int, statements: Statements, lo: Key | None, hi: Key, take: int, window: Window, after: Cursor
@@ -249,7 +211,7 @@ class Walker:
         told = max(0, min(keys, self._plan.rows_estimate - scanned))
         return Part(statements, lo, hi, told, after.to_text(), window.number, window.of), keys
 
-    def _lights(self, stand: _Stand) -> int:
+    def _lights(self, stand: Stand) -> int:
         """How many of the light passes over the present window fit into the time of a message; 0 before the first, and
         where it is not passed over as a whole."""
         window = stand.window
@@ -261,8 +223,8 @@ class Walker:
         return min(fit, window.of - window.number)
 
     async def _fill_lights(
-        self, session: BatchSession, stand: _Stand, count: int, timeouts: Timeouts
-    ) -> _Stretch | _Otherwise:
+        self, session: BatchSession, stand: Stand, count: int, timeouts: Timeouts
+    ) -> Stretch | Otherwise:
         """The next *count* passes over the present window in one message, each committed by itself: a pass is short,
         and our side would take longer between two of them than it may."""
         at, place, statements = self._hold.position, stand.place, stand.leg.statements
@@ -284,20 +246,20 @@ class Walker:
             await self._hold.again(session)
             self._singly = parts[0].hi
             if self._hunter.deals_with(error):
-                return _Otherwise(self._clock.monotonic() - began)
+                return Otherwise(self._clock.monotonic() - began)
             raise
         for part, one in zip(parts, filled, strict=True):
             self._hold.position = self._hold.position.after(rows=one.rows, keys=part.keys, cursor=part.next)
         self._ahead = parts[-1].next, place
         walked = [
-            _Walked(_batch(part, one), keys, one.hot, part.of, over)
+            Walked(learnt(part, keys, one), keys, one.hot, part.of, over)
             for part, one, (keys, over) in zip(parts, filled, ends, strict=True)
         ]
-        return _Stretch(walked)
+        return Stretch(walked)
 
     async def _fill_together(
         self, session: BatchSession, crew: Crew, at: Position, timeouts: Timeouts
-    ) -> _Stretch | _Otherwise | None:
+    ) -> Stretch | Otherwise | None:
         """What the crew fills above the cursor for TOGETHER_S; None where it could not begin.
 
         The cursor moves past all that is filled without a gap. Where a piece failed we go alone as far as they went,
@@ -311,9 +273,14 @@ class Walker:
         if ends:
             return None
         hands = crew.hands
+
+        async def wait() -> None:
+            await self._outwaiting.analyze(session, leg.statements, seen=crew.analyzed)
+
         cutter = Cutter(
             session, self._worker, self._clock, timeouts, leg,
             lo=place.lo, top=top, passes=passes, light=self._light, hands=hands, most=self._rounds(passes, hands),
+            wait=wait if passes > 1 else None,
         )  # fmt: skip
         self._unsure = True
         pieces = await crew.fill(at, cutter.cut, session.images, timeouts)
@@ -323,7 +290,7 @@ class Walker:
         self._alone = rest if failed else 0
         self._unsure = rest > 0
         if not done:
-            return _Otherwise(took_s) if pieces else None
+            return Otherwise(took_s) if pieces else None
         rows, batches = at.rows_done + sum(filled.rows for *_, filled in done), at.batches + len(done)
         self._hold.position = replace(at, rows_done=rows, batches=batches)
         if passed:
@@ -334,10 +301,10 @@ class Walker:
             self._ahead = edge.to_text(), edge
         beside = min(1.0, took_s / max(1e-9, sum(filled.seconds for *_, filled in done)))
         walked = [  # the WAL of them all is in the figure of each
-            _Walked(_batch(part, one, beside=beside), keys, one.hot, part.of, part.number == part.of - 1)
+            Walked(learnt(part, keys, one, beside=beside), keys, one.hot, part.of, part.number == part.of - 1)
             for part, keys, one in done
         ]
-        return _Stretch(walked, took_s)
+        return Stretch(walked, took_s)
 
     def _rounds(self, passes: int, hands: int) -> int:
         """How many rounds a stretch may have at most: few where something is to be learnt from it."""
@@ -356,9 +323,10 @@ class Walker:
     async def _opened(
         self, session: BatchSession, leg: Leg, place: Cursor, timeouts: Timeouts
     ) -> tuple[Cursor | None, float]:
-        """*place* with the next window of *leg*, as large as a batch may be, and the seconds; None: the leg is done."""
+        """*place* with the next window of *leg*, and the seconds; None: the leg is done."""
         passes = self._passes
-        keys = round(self._worker.pace.size / share(passes))
+        pace = self._worker.pace
+        keys = self._light.window(pace.size, passes, pace.target_s, pace.alone_s / pace.target_s)
         top, ends = await self._top(session, leg, timeouts)
         if ends:
             return None, 0.0
@@ -378,9 +346,3 @@ class Walker:
             return top, top is None
         top = self._hold.position.top(leg.name)
         return top, top is None and self._plan.spec.mode == "once"
-
-
-def _batch(part: Part, filled: Filled, *, looked_s: float = 0.0, beside: float = 1.0) -> Batch:
-    """What the pace learns of *part*; *beside*: that share of the WAL figure is its own."""
-    wal = round(filled.wal_bytes * beside)
-    return Batch(filled.rows, filled.seconds + looked_s, wal, heaviest=part.number == 0)
