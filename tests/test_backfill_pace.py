@@ -71,6 +71,15 @@ def test_a_batch_that_was_cut_smaller_teaches_by_its_own_keys_unless_it_is_a_cru
         assert (pace.after(took).cost != pace.cost) is teaches, (keys, rows)
 
 
+def test_cheap_rows_may_be_more_than_dear_ones_by_time_but_not_by_wal_nor_by_a_ceiling() -> None:
+    alone = settled(10 * US)
+    among, busy = alone.among(True, 0.0), alone.among(True, 0.9)
+    assert [pace.lighter for pace in (alone, among, busy)] == pytest.approx([1.0, 1 / 0.33, 4.0])
+    assert replace(among, wal_per_row=16 * 2**20 / among.size / 1.5).lighter == pytest.approx(1.5)
+    assert replace(among, wal_per_row=16 * 2**20 / among.size).lighter == 1.0
+    assert replace(among, most_per_s=1000).lighter == 1.0
+
+
 def test_an_empty_stretch_teaches_nothing() -> None:
     assert Pace().after(Batch(0, 0.001)).size == FIRST
 

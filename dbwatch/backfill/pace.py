@@ -127,6 +127,16 @@ class Pace:
         return max(self.alone_s, longer_s)
 
     @property
+    def lighter(self) -> float:
+        """How many times as many rows as `size` a batch of cheap ones may have: even if each of them proved as dear as
+        the dearest, it would take no longer than one may where nobody else is there, and write no more WAL than any."""
+        if self.most_per_s:
+            return 1.0
+        by_time = self.alone_s / self.target_s
+        by_wal = WAL_PER_BATCH / (self.wal_per_row * self.size) if self.wal_per_row else by_time
+        return max(1.0, min(by_time, by_wal))
+
+    @property
     def duty(self) -> float:
         """The share of time spent working, manual speed included: all of it where nobody is there to rest for."""
         allowed = 1.0 if self.alone else min(BUSY_DUTY, self.auto_duty) if self.busy else self.auto_duty

@@ -94,7 +94,7 @@ class Cutter:
         self._passes = passes
         pace = worker.pace
         size = max(1, round(BESIDE * pace.size))
-        window = light.window(size, passes, pace.target_s, pace.alone_s / pace.target_s)
+        window = light.window(size, passes, pace.target_s, pace.lighter)
         self._cuts = cuts(window * share(passes), size)
         self._keys = ceil(window / self._cuts)
         own = self._keys * share(passes)

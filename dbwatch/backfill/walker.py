@@ -122,6 +122,8 @@ class Walker:
             return stand
         if stand.window.of > 1:
             await self._outwaiting.analyze(session, stand.leg.statements, seen=session.analyzed)
+            if not self._worker.goes_on:
+                return Otherwise(0.0)
         lights = self._lights(stand)
         if lights > 1:
             return await self._fill_lights(session, stand, lights, timeouts)
@@ -326,7 +328,7 @@ class Walker:
         """*place* with the next window of *leg*, and the seconds; None: the leg is done."""
         passes = self._passes
         pace = self._worker.pace
-        keys = self._light.window(pace.size, passes, pace.target_s, pace.alone_s / pace.target_s)
+        keys = self._light.window(pace.size, passes, pace.target_s, pace.lighter)
         top, ends = await self._top(session, leg, timeouts)
         if ends:
             return None, 0.0
