@@ -76,7 +76,7 @@ class Pace:
 
     base_target_s: float = 0.1
     size: int = FIRST
-    """Keys that the next batch walks."""
+    """Keys that the next batch takes; in stripes one of a first pass."""
     most: int = MOST
     """As many at most, by the way it walks."""
     cost: float | None = None

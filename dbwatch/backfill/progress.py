@@ -65,7 +65,7 @@ class BackfillProgress:
     eta_high_s: float | None = None
     """The same to the latest; None with *eta_low_s* known: it stands still so often that nobody can tell."""
     batch_rows: int = 0
-    """Keys that the next batch will walk."""
+    """Keys that the next batch may take; in stripes one of a first pass, the light ones take more."""
     batch_ms: float = 0.0
     """What the last batch took on the server, COMMIT included."""
     target_ms: float = 0.0

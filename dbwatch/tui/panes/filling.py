@@ -132,7 +132,8 @@ def _how(progress: BackfillProgress, *, driving: bool) -> Iterator[Content]:
     speed = "as planned" if not level else f"{level:+d} {'faster' if level > 0 else 'gentler'}"
     if not progress.state.ended:
         keys = "    [ gentler   ] faster   t batch time" if driving else ""
-        size = f"{progress.batch_rows:,} keys in the next batch; works {progress.duty * 100:.0f} % of the time"
+        batch = "a batch of a first pass" if progress.walk is Walk.STRIPES else "the next batch"
+        size = f"{progress.batch_rows:,} keys in {batch}; works {progress.duty * 100:.0f} % of the time"
         yield line("size", Content(size))
         yield line("speed", Content.assemble(speed, (keys, FAINT)))
     if progress.walk is not None:
