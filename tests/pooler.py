@@ -11,6 +11,8 @@ import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -29,11 +31,31 @@ listen_port = {own_port}
 unix_socket_dir =
 auth_type = trust
 auth_file = {users}
+admin_users = {user}
 pool_mode = transaction
 default_pool_size = 4
 server_round_robin = 1
 """
 """The next session of a client gets another backend: whoever relies on keeping one is found out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pooler:
+    """One that runs."""
+
+    dsn: str
+    """What leads through it."""
+    config: Path
+    """Its settings, which name the server."""
+    settings: dict[str, object]
+
+    async def lead_to(self, dsn: str) -> None:
+        """From now on to the server of *dsn*: whoever is connected gets a backend there for the next transaction."""
+        behind = conninfo_to_dict(dsn)
+        self.config.write_text(_CONFIG.format(**{**self.settings, "host": behind["host"], "port": behind["port"]}))
+        console = make_conninfo(self.dsn, dbname="pgbouncer")
+        async with await psycopg.AsyncConnection.connect(console, autocommit=True) as connection:
+            await connection.execute("RELOAD")
 
 
 @asynccontextmanager
@@ -42,6 +64,13 @@ async def pgbouncer(dsn: str, *users: str) -> AsyncIterator[str]:
 
     It lets in the user of *dsn*, and *users*, without a password.
     """
+    async with pooler(dsn, *users) as running:
+        yield running.dsn
+
+
+@asynccontextmanager
+async def pooler(dsn: str, *users: str) -> AsyncIterator[Pooler]:
+    """As `pgbouncer`, for whoever leads it elsewhere."""
     behind = conninfo_to_dict(dsn)
     reaped = await Reaped.open("nobody" if os.geteuid() == 0 else None)
     try:
@@ -50,6 +79,7 @@ async def pgbouncer(dsn: str, *users: str) -> AsyncIterator[str]:
         port = _free_port()
         config = reaped.folder / "pgbouncer.ini"
         where = {"host": behind["host"], "port": behind["port"], "own_port": port, "users": known}
+        where["user"] = behind["user"]
         config.write_text(_CONFIG.format(**where))
         child = await reaped.spawn([_program(), str(config)], reaped.folder / "pgbouncer.log")
         through = make_conninfo(dsn, host="127.0.0.1", port=port)
@@ -64,7 +94,7 @@ async def pgbouncer(dsn: str, *users: str) -> AsyncIterator[str]:
             return True
 
         await eventually(answers)
-        yield through
+        yield Pooler(through, config, where)
     finally:
         await reaped.close()
 

@@ -15,7 +15,7 @@ from test_backfill_door import end, start
 from test_backfill_poison import PHONE, casts
 from windows import Shop, driven, step, until
 
-from dbwatch.backfill import certificate, quarantine
+from dbwatch.backfill import certificate, retrying
 from dbwatch.backfill.certificate import Certificate
 from dbwatch.errors import Exit
 from dbwatch.journal import chain
@@ -107,7 +107,7 @@ async def test_rows_in_quarantine_keep_the_next_step_waiting_until_they_are_fill
             " tries them again; or amend the runbook: tolerates = 2 in look",
         )
         await db18.sql("UPDATE t SET old = '7' WHERE id = 40")
-        await quarantine.retry(db18.connector, 1)
+        await retrying.retry(db18.connector, 1)
         assert "which left 1 row in quarantine" in (await conductor.submit(SignOff("look", "seen"))).text
         shop.runbook.write_text(RUNBOOK.replace('"somebody looks"', '"somebody looks"\ntolerates = 1'))
         await until(conductor, lambda c: bool(c.feed().frame.window.edited_sha))  # type: ignore[union-attr]
@@ -119,7 +119,7 @@ async def test_rows_in_quarantine_keep_the_next_step_waiting_until_they_are_fill
         refused = await conductor.submit(RunStep("drop", conductor.state.database))
         assert "which left 1 row in quarantine" in refused.text
         assert conductor.state.step("drop").status is StepStatus.PENDING
-        await quarantine.retry(db18.connector, 1)
+        await retrying.retry(db18.connector, 1)
         await step(conductor, "drop")
 
 

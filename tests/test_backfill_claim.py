@@ -197,3 +197,21 @@ async def test_a_number_that_another_backfill_has_now_is_left_to_it(db: Database
     others, ours = await db.sql("SELECT status, rows_done FROM dbwatch.backfill ORDER BY id")
     assert (others, ours) == (("running", 0), ("done", 3000))
     assert await ledger.violations() == []
+
+
+async def test_a_person_who_stops_it_does_not_wait_for_another_to_go_away(db18: Database) -> None:
+    ledger = await Ledger.make(db18)
+    first, seen = await ledger.backfill()
+    seen.react = lambda told: seen.control.pause() if told.batches == 3 else None
+    running = asyncio.create_task(first.run())
+    await seen.until(lambda told: told.state is State.PAUSED)
+    second, scene = await ledger.backfill()
+    waiting = asyncio.create_task(second.run())
+    await asyncio.sleep(0.3)
+    scene.control.stop()
+    async with asyncio.timeout(1.5):  # of the 3 s that it waits for an owner to go away
+        result = await waiting
+    assert (result.outcome, result.rows) == (State.STOPPED, 0)
+    seen.control.resume()
+    assert (await running).outcome is State.DONE
+    assert await ledger.violations() == []

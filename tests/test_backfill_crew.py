@@ -13,7 +13,7 @@ from ledger import QUICK, WORKER_WAITS, Ledger, run_elsewhere, wait_for
 from proxy import FaultProxy
 from servers import Database, eventually
 
-from dbwatch.backfill import walker
+from dbwatch.backfill import row, walker
 from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.spec import Spec
@@ -251,3 +251,46 @@ async def test_what_cannot_be_done_side_by_side_is_refused(
     ledger = await Ledger.make(db18)
     with pytest.raises(UsageError, match=why):
         await ledger.plan(replace(SIDE, **changes))  # type: ignore[arg-type]
+
+
+@SIDE_BY_SIDE
+async def test_one_that_is_slow_to_connect_holds_up_nobody(
+    db18: Database, monkeypatch: pytest.MonkeyPatch, side: Spec
+) -> None:
+    ledger = await Ledger.make(db18, ROWS)
+    opening = BatchSession.open
+
+    async def opened(connector: Connector) -> BatchSession:
+        task = asyncio.current_task()
+        if task is not None and task.get_name().startswith("backfill hand 1 "):
+            await asyncio.sleep(60)
+        return await opening(connector)
+
+    monkeypatch.setattr(BatchSession, "open", opened)
+    backfill, scene = await ledger.backfill(side)
+    async with asyncio.timeout(20):
+        result = await backfill.run()
+    assert (result.outcome, result.rows) == (State.DONE, 20_000)
+    assert await ledger.violations() == []
+    assert max(len({*p.crew, p.worker}) for p in scene.told) == 4
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("backfill hand")]
+
+
+@SIDE_BY_SIDE
+async def test_a_cursor_that_a_late_message_of_ours_moved_is_no_taking_over(
+    db18: Database, monkeypatch: pytest.MonkeyPatch, side: Spec
+) -> None:
+    ledger = await Ledger.make(db18, ROWS)
+    moving, late = row.move, 0
+
+    async def moved(*args: Any, **more: Any) -> bool:
+        nonlocal late
+        if not late:  # what was sent over a connection that is lost comes in before what is sent over the next one
+            late = 1
+            assert await moving(*args, **more)
+        return await moving(*args, **more)
+
+    monkeypatch.setattr(row, "move", moved)
+    result = await ledger.run(side)
+    assert (result.outcome, result.rows, late) == (State.DONE, 20_000, 1)
+    assert await ledger.violations() == []

@@ -10,10 +10,14 @@ import pytest
 from fakefeed import BACKFILLING
 from hypothesis import given
 from hypothesis import strategies as st
+from ledger import Ledger, Scene
+from servers import Database
 
 from dbwatch.backfill.eta import LEAST_S, MEMORY_S, Seen, spread
 from dbwatch.backfill.progress import State, between, left
+from dbwatch.backfill.run import Backfill
 from dbwatch.cli.backfill import bar, progress_json
+from dbwatch.clock import SystemClock
 
 
 def walked(rates: Iterable[int]) -> list[Seen]:
@@ -86,3 +90,15 @@ def test_the_bar_and_the_json_lines_tell_the_range_too() -> None:
     found = progress_json(told)
     assert (found["eta_s"], found["eta_low_s"], found["eta_high_s"]) == (760.0, 600.0, 1080.0)
     assert left(replace(told, state=State.DONE, eta_s=0.0)) == "0:00"
+
+
+async def test_where_there_is_more_than_was_estimated_nobody_knows_how_much(db18: Database) -> None:
+    ledger = await Ledger.make(db18)
+    scene = Scene()
+    plan = replace(await ledger.plan(), rows_estimate=100)
+    await Backfill(db18.connector, plan, clock=SystemClock(), progress=scene.see).run()
+    beyond = [told for told in scene.told if told.state is State.RUNNING and told.rows_done > 100]
+    assert len(beyond) > 3
+    assert {(told.eta_s, told.eta_low_s, told.eta_high_s) for told in beyond} == {(None, None, None)}
+    last = scene.told[-1]
+    assert (last.state, last.eta_s, last.eta_low_s, last.eta_high_s) == (State.DONE, 0.0, 0.0, 0.0)

@@ -12,7 +12,7 @@ import pytest
 from ledger import Ledger, planned
 from servers import Database
 
-from dbwatch.backfill import final, quarantine
+from dbwatch.backfill import final, quarantine, retrying
 from dbwatch.backfill.cursor import Cursor
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.run import Result
@@ -120,6 +120,44 @@ async def test_rows_with_null_in_their_key_are_filled_too(any_db: Database, walk
     await complete(any_db, await ledger.run(spec))
 
 
+INDEXED = "CREATE INDEX ON u (v)"
+"""With it stripes cannot pay, and the table is walked by keys."""
+
+
+@pytest.mark.parametrize("rows", [30, 20_000])
+async def test_walked_by_keys_rows_with_null_in_theirs_are_no_end_of_the_keys(db: Database, rows: int) -> None:
+    ledger = await table(
+        db,
+        "a int UNIQUE",
+        f"INSERT INTO u (a) SELECT CASE WHEN n % 3 > 0 THEN n END FROM generate_series(1, {rows}) AS n",  # noqa: S608
+        INDEXED,
+        "ALTER TABLE u ADD CHECK (a <> 25 OR v IS NULL)",
+    )
+    assert not (await ledger.plan(FILL)).by_pages
+    result = await ledger.run(FILL)
+    assert (result.outcome, result.rows, result.quarantined, result.pending) == (State.DONE, rows - 1, 1, 1)
+    assert await db.sql("SELECT key FROM dbwatch.quarantine") == [('["25"]',)]
+    assert await db.sql(LEFT) == [(1,)]
+
+
+@pytest.mark.parametrize("indexed", [True, False], ids=["by keys", "by pages"])
+async def test_a_row_with_null_in_a_part_of_its_key_is_met_once(db: Database, indexed: bool) -> None:
+    ledger = await table(
+        db,
+        "a int, b int, UNIQUE (a, b)",
+        "INSERT INTO u (a, b) SELECT n % 50, CASE WHEN n % 3 > 0 THEN n END FROM generate_series(1, 9000) AS n",
+        *([INDEXED] if indexed else []),
+        "ALTER TABLE u ADD CHECK (a <> 7 OR b IS NOT NULL OR v IS NULL)",
+    )
+    bad = 9000 // 150
+    result = await ledger.run(FILL)
+    assert (result.outcome, result.quarantined, result.pending) == (State.DONE, bad, bad)
+    assert await db.sql(LEFT) == [(bad,)]
+    await db.sql("ALTER TABLE u DROP CONSTRAINT u_check")
+    assert (await retrying.retry(db.connector, result.id)).filled == bad
+    assert await db.sql(LEFT) == [(0,)]
+
+
 @pytest.mark.parametrize("changes", [{"mode": "once"}, {"undo": True}, {"walk": Walk.KEYSET}])
 async def test_what_needs_a_key_is_refused_without(db18: Database, changes: dict[str, Any]) -> None:
     ledger = await table(db18, "a int UNIQUE")
@@ -129,17 +167,109 @@ async def test_what_needs_a_key_is_refused_without(db18: Database, changes: dict
             await ledger.plan(replace(FILL, **changes))
 
 
-async def test_a_poison_row_of_a_table_without_a_key_ends_it_and_says_why(db18: Database) -> None:
-    ledger = await table(
-        db18,
-        "a int",
-        "INSERT INTO u (a) SELECT generate_series(1, 5000)",
-        "ALTER TABLE u ADD CHECK (a <> 4321 OR v IS NULL)",
+KEYLESS = {
+    "no key": ("a int", "INSERT INTO u (a) SELECT generate_series(1, 5000)", ()),
+    "NULL in the key": ("a int, k int UNIQUE", "INSERT INTO u (a, k) SELECT n, CASE WHEN n % 3 > 0 THEN n END"
+                        " FROM generate_series(1, 5000) AS n", ()),
+    "partitions": ("a int, p int DEFAULT 1", "INSERT INTO u (a, p) SELECT n, n % 2 FROM generate_series(1, 5000) AS n",
+                   ("CREATE TABLE u0 PARTITION OF u FOR VALUES IN (0)",
+                    "CREATE TABLE u1 PARTITION OF u FOR VALUES IN (1)")),
+}  # fmt: skip
+BAD = [3, 1200, 1202, 4320]
+
+
+async def poisoned(db: Database, how: str) -> Ledger:
+    """A table u whose rows BAD, without a key, refuse their value."""
+    columns, rows, parts = KEYLESS[how]
+    await db.sql(
+        f"CREATE TABLE u ({columns}, v int, w int DEFAULT 1){' PARTITION BY LIST (p)' if parts else ''}", *parts, rows
     )
+    await db.sql(f"ALTER TABLE u ADD CHECK (a <> ALL('{{{', '.join(map(str, BAD))}}}') OR v IS NULL)")
+    await schema.ensure(db.connector)
+    return Ledger(db)
+
+
+@pytest.mark.parametrize("how", KEYLESS)
+async def test_a_poison_row_without_a_key_is_set_aside_under_its_version(any_db: Database, how: str) -> None:
+    ledger = await poisoned(any_db, how)
+    result = await ledger.run(FILL)
+    assert (result.outcome, result.rows, result.quarantined, result.pending) == (State.DONE, 4996, 4, 4)
+    assert "(23514: 4)" in result.note
+    assert await any_db.sql("SELECT a FROM u WHERE v IS NULL ORDER BY a") == [(a,) for a in BAD]
+    named = await any_db.sql(
+        "SELECT u.a FROM u JOIN (SELECT key::json AS held FROM dbwatch.quarantine) AS q"
+        " ON (u.tableoid::text, u.ctid::text, u.xmin::text)"
+        " = (held ->> 'tableoid', held ->> 'ctid', held ->> 'xmin') ORDER BY 1"
+    )
+    keyed = {1202} if how == "NULL in the key" else set()
+    assert named == [(a,) for a in BAD if a not in keyed]
+    assert (await ledger.run(FILL)).already
+    await any_db.sql("ALTER TABLE u DROP CONSTRAINT u_check")
+    retried = await retrying.retry(any_db.connector, result.id)
+    assert (retried.filled, retried.healed, retried.left) == (4, 0, ())
+    assert await any_db.sql(LEFT, "SELECT count(*) FROM dbwatch.quarantine") == [(0,)]
+    assert await any_db.sql(LEFT) == [(0,)]
+
+
+async def test_a_row_without_a_key_that_was_mended_is_found_though_its_version_is_gone(db18: Database) -> None:
+    ledger = await poisoned(db18, "no key")
+    result = await ledger.run(FILL)
+    await db18.sql("UPDATE u SET a = 7777 WHERE a = 3", "DELETE FROM u WHERE a = 1200")
+    [(key,)] = await db18.sql("SELECT key FROM dbwatch.quarantine ORDER BY length(key), key LIMIT 1")
+    one = await retrying.retry(db18.connector, result.id, quarantine.canonical(key.replace(',"', ', "')))
+    assert (one.filled, one.healed, one.left) == (1, 0, ()), "the first in the heap is the one that was mended"
+    assert await db18.sql("SELECT v FROM u WHERE a = 7777") == [(1,)]
+    rest = await retrying.retry(db18.connector, result.id)
+    assert (rest.filled, rest.healed, [poison.sqlstate for poison in rest.left]) == (0, 1, ["23514", "23514"])
+    assert await db18.sql("SELECT count(*) FROM dbwatch.quarantine") == [(2,)] == await db18.sql(LEFT)
+
+
+async def test_a_row_without_a_key_that_was_touched_but_not_mended_stays_in_quarantine(db18: Database) -> None:
+    ledger = await poisoned(db18, "no key")
+    result = await ledger.run(FILL)
+    before = await db18.sql("SELECT key FROM dbwatch.quarantine")
+    await db18.sql("UPDATE u SET a = a WHERE a = ANY('{3, 1200}')")
+    retried = await retrying.retry(db18.connector, result.id)
+    assert (retried.filled, retried.healed, len(retried.left)) == (0, 0, 4)
+    after = await db18.sql("SELECT key FROM dbwatch.quarantine")
+    assert (len(after), len({*after} & {*before})) == (4, 2), "those touched are held under their new versions"
+    assert await db18.sql(LEFT) == [(4,)]
+
+
+async def test_a_place_that_another_row_took_is_no_row_in_quarantine(db18: Database) -> None:
+    """Where a version lay another one may come to lie, which was never tried."""
+    await db18.sql("CREATE TABLE u (a int CHECK (a <> 50 OR v IS NULL), v int, w int DEFAULT 1)")
+    await db18.sql("INSERT INTO u (a) SELECT generate_series(1, 100)")
+    await schema.ensure(db18.connector)
+    result = await Ledger(db18).run(FILL)
+    assert result.quarantined == 1
+    [(place,)] = await db18.sql("SELECT ctid::text FROM u WHERE v IS NULL")
+    await db18.sql("DELETE FROM u", "VACUUM (TRUNCATE off) u")
+    rows = 0
+    while await db18.sql(f"SELECT 1 FROM u WHERE ctid = '{place}'") == []:  # noqa: S608  # ours
+        await db18.sql("INSERT INTO u (a) SELECT generate_series(9001, 9050)")
+        rows += 50
+        assert rows < 900
+    retried = await retrying.retry(db18.connector, result.id)
+    assert (retried.filled, retried.healed, retried.left) == (rows, 0, ())
+    assert await db18.sql(LEFT) == [(0,)] == await db18.sql("SELECT count(*) FROM dbwatch.quarantine")
+
+
+async def test_the_budget_counts_rows_without_a_key_too(db18: Database) -> None:
+    ledger = await poisoned(db18, "no key")
+    with pytest.raises(DbwatchError, match="more rows that cannot take their value than the 3"):
+        await ledger.run(replace(FILL, quarantine=3))
+    await db18.sql("DELETE FROM u WHERE a = ANY('{3, 1200, 1202, 4320}')")
+    result = await ledger.run(replace(FILL, quarantine=3))
+    assert (result.outcome, result.pending, await db18.sql(LEFT)) == (State.DONE, 0, [(0,)])
+
+
+async def test_without_a_budget_the_first_poison_row_without_a_key_ends_it(db18: Database) -> None:
+    ledger = await poisoned(db18, "no key")
     with pytest.raises(DbwatchError, match="violates check constraint"):
-        await ledger.run(FILL)
-    await db18.sql("DELETE FROM u WHERE a = 4321")
-    await complete(db18, await ledger.run(FILL))
+        await ledger.run(replace(FILL, quarantine=0))
+    await db18.sql("ALTER TABLE u DROP CONSTRAINT u_check")
+    await complete(db18, await ledger.run(replace(FILL, quarantine=0)))
 
 
 async def test_poison_is_left_to_the_scan_by_keys_which_sets_it_aside(db18: Database) -> None:
@@ -155,7 +285,7 @@ async def test_poison_is_left_to_the_scan_by_keys_which_sets_it_aside(db18: Data
     held = await db18.sql("SELECT key FROM dbwatch.quarantine ORDER BY 1")
     assert held == [('["17"]',), ('["30000"]',), ('["30001"]',)]
     await db18.sql("ALTER TABLE u DROP CONSTRAINT u_check")
-    assert (await quarantine.retry(db18.connector, result.id)).filled == 3
+    assert (await retrying.retry(db18.connector, result.id)).filled == 3
     assert await db18.sql(LEFT) == [(0,)]
 
 
@@ -282,3 +412,54 @@ async def test_a_table_with_few_rows_to_fill_is_passed_over_once(db18: Database)
     await complete(db18, result)
     assert result.rows == 100
     assert result.batches < 300
+
+
+async def test_a_row_without_a_key_that_was_mended_into_one_that_set_leaves_pending_is_not_called_healed(
+    db18: Database,
+) -> None:
+    await db18.sql("CREATE TABLE u (a text, v int)", "INSERT INTO u SELECT generate_series(1, 3000)")
+    await db18.sql("UPDATE u SET a = 'x' WHERE a = '77'")
+    await schema.ensure(db18.connector)
+    ledger = Ledger(db18)
+    result = await ledger.run(replace(FILL, set="v = nullif(a, '')::int"))
+    assert (result.outcome, result.quarantined, result.pending) == (State.DONE, 1, 1)
+    await db18.sql("UPDATE u SET a = '' WHERE a = 'x'")
+    retried = await retrying.retry(db18.connector, result.id)
+    assert (retried.filled, retried.healed, len(retried.left)) == (0, 0, 1)
+    assert "a row is pending elsewhere" in retried.left[0].message
+    await db18.sql("UPDATE u SET a = '5' WHERE a = ''")
+    assert (await retrying.retry(db18.connector, result.id)).filled == 1
+
+
+async def test_what_was_changed_before_the_backfill_is_done_is_left_to_it(db18: Database) -> None:
+    ledger = await poisoned(db18, "no key")
+    with pytest.raises(DbwatchError, match="more rows that cannot take their value than the 2"):
+        await ledger.run(replace(FILL, quarantine=2))
+    await db18.sql("UPDATE u SET a = -a WHERE a = ANY('{3, 1200, 1202}')")
+    retried = await retrying.retry(db18.connector, 1)
+    assert (retried.filled, retried.healed, retried.handed_back, retried.left) == (0, 0, 2, ())
+    result = await ledger.run(replace(FILL, quarantine=2))
+    assert (result.outcome, result.quarantined, result.pending) == (State.DONE, 1, 1)
+    assert await db18.sql(LEFT) == [(1,)]
+
+
+async def test_a_heap_with_hardly_a_row_on_a_page_is_hunted_through(db18: Database) -> None:
+    ledger = await poisoned(db18, "no key")
+    await db18.sql("UPDATE u SET w = 2", "DELETE FROM u WHERE a <> ALL('{3, 1202, 4320, 4321}')", "ANALYZE u")
+    found = await ledger.plan(FILL)
+    assert found.legs[0].pages.rows_each < 0.5
+    async with asyncio.timeout(30):
+        result = await ledger.run(FILL)
+    assert (result.outcome, result.rows, result.quarantined) == (State.DONE, 1, 3)
+
+
+async def test_few_rows_go_alone_for_one_that_cannot_take_its_value(db18: Database) -> None:
+    ledger = await table(
+        db18,
+        "a int",
+        "INSERT INTO u (a) SELECT generate_series(1, 40000)",
+        "ALTER TABLE u ADD CHECK (a <> 20000 OR v IS NULL)",
+    )
+    result = await ledger.run(FILL)
+    assert (result.outcome, result.rows, result.quarantined) == (State.DONE, 39_999, 1)
+    assert result.batches < 800, "a page or two row by row, the others in batches again"

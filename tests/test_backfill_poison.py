@@ -17,7 +17,7 @@ from ledger import ONCE, Ledger, run_elsewhere
 from proxy import FaultProxy
 from servers import Database
 
-from dbwatch.backfill import batch, quarantine
+from dbwatch.backfill import batch, retrying
 from dbwatch.backfill.hunt import Hunt
 from dbwatch.backfill.progress import State
 from dbwatch.backfill.spec import Spec
@@ -114,7 +114,7 @@ async def test_a_key_of_two_columns_is_kept_whole(db18: Database) -> None:
     ]
     assert len(await ledger.violations()) == 2
     await db18.sql("ALTER TABLE t DROP CONSTRAINT t_check")
-    assert (await quarantine.retry(db18.connector, 1)).filled == 2
+    assert (await retrying.retry(db18.connector, 1)).filled == 2
     assert await ledger.violations() == []
 
 
@@ -348,7 +348,7 @@ async def test_an_engine_that_sets_a_row_aside_before_its_cursor_passes_it_is_ca
     ledger = await poisoned(db18, [1777])
     assert (await ledger.run()).rows == 3000
     assert await ledger.violations() == []
-    assert (await quarantine.retry(db18.connector, 1)).filled == 1
+    assert (await retrying.retry(db18.connector, 1)).filled == 1
     assert [(times, value) for _, times, value in await ledger.violations()] == [(2, 2)]
 
 
@@ -418,7 +418,7 @@ async def test_a_row_that_was_mended_by_hand_is_pending_no_longer(db18: Database
     scene.react = mend
     result = await backfill.run()
     assert (result.outcome, result.pending, result.quarantined) == (State.DONE, 1, 2)
-    retried = await quarantine.retry(db18.connector, 1)
+    retried = await retrying.retry(db18.connector, 1)
     assert (retried.filled, retried.healed, [p.key for p in retried.left]) == (0, 1, ['["50"]'])
 
 

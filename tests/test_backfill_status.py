@@ -16,7 +16,7 @@ from test_backfill_poison import PHONE, casts, held, poisoned, those
 from test_window_undo import HASH, capitals, noted
 from windows import PATIENCE_S, abort, driven, step, steps_before
 
-from dbwatch.backfill import known, quarantine
+from dbwatch.backfill import known, quarantine, retrying
 from dbwatch.backfill.known import Known
 from dbwatch.backfill.progress import State
 from dbwatch.errors import Exit, Refused, UsageError
@@ -127,10 +127,10 @@ async def test_a_retry_fills_what_can_take_its_value_now_and_counts_it(any_db: D
     ledger = await casts(any_db, 40, 50, 60)
     await ledger.run(replace(PHONE, undo=True))
     await any_db.sql("UPDATE t SET old = '7' WHERE id IN (40, 60)")
-    retried = await quarantine.retry(any_db.connector, 1, '["60"]')
+    retried = await retrying.retry(any_db.connector, 1, '["60"]')
     assert (retried.filled, retried.left) == (1, ())
     assert await held(any_db) == those([40, 50], "22P02")
-    retried = await quarantine.retry(any_db.connector, 1)
+    retried = await retrying.retry(any_db.connector, 1)
     assert (retried.filled, [p.key for p in retried.left]) == (1, ['["50"]'])
     assert await any_db.sql("SELECT rows_done, pending FROM dbwatch.backfill") == [(2999, 1)]
     assert await any_db.sql("SELECT count(*) FROM dbwatch.before_1") == [(2999,)]
@@ -147,11 +147,11 @@ async def test_two_who_retry_at_once_set_each_row_once(db18: Database) -> None:
     ledger = await poisoned(db18, range(100, 140))
     await ledger.run()
     await db18.sql("ALTER TABLE t DROP CONSTRAINT poisoned")
-    pair = [quarantine.retry(db18.connector, 1) for _ in range(2)]
+    pair = [retrying.retry(db18.connector, 1) for _ in range(2)]
     ends = await asyncio.gather(*pair, return_exceptions=True)
-    assert all(isinstance(end, Refused | quarantine.Retried) for end in ends), ends
+    assert all(isinstance(end, Refused | retrying.Retried) for end in ends), ends
     while await held(db18):
-        await quarantine.retry(db18.connector, 1)
+        await retrying.retry(db18.connector, 1)
     assert await ledger.violations() == []
     assert await db18.sql("SELECT rows_done FROM dbwatch.backfill") == [(3000,)]
 
@@ -163,14 +163,14 @@ async def test_a_retry_is_refused_while_an_owner_is_alive(db18: Database) -> Non
     running = asyncio.create_task(backfill.run())
     await scene.until(lambda p: p.state is State.PAUSED)
     with pytest.raises(Refused, match=f"{backfill.owner} .* is alive"):
-        await quarantine.retry(db18.connector, 1)
+        await retrying.retry(db18.connector, 1)
     scene.react = lambda _: None
     scene.control.resume()
     assert (await running).quarantined == 1
     with pytest.raises(UsageError, match="knows no backfill 7"):
-        await quarantine.retry(db18.connector, 7)
+        await retrying.retry(db18.connector, 7)
     with pytest.raises(UsageError, match="is not in the quarantine"):
-        await quarantine.retry(db18.connector, 1, '["4"]')
+        await retrying.retry(db18.connector, 1, '["4"]')
 
 
 async def test_a_retry_that_may_not_take_rows_out_changes_nothing(db18: Database) -> None:
@@ -184,9 +184,9 @@ async def test_a_retry_that_may_not_take_rows_out_changes_nothing(db18: Database
         "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA dbwatch TO retries",
     )  # fmt: skip
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="quarantine"):
-        await quarantine.retry(Connector(db18.dsn_as("retries")), 1)
+        await retrying.retry(Connector(db18.dsn_as("retries")), 1)
     await db18.sql("GRANT DELETE ON dbwatch.quarantine TO retries")
-    assert (await quarantine.retry(Connector(db18.dsn_as("retries")), 1)).filled == 1
+    assert (await retrying.retry(Connector(db18.dsn_as("retries")), 1)).filled == 1
     assert await ledger.violations() == []
     await db18.sql("DROP OWNED BY retries", "DROP ROLE retries")
 

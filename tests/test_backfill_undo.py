@@ -221,3 +221,23 @@ async def test_what_others_write_while_it_fills_and_goes_back_survives(db: Datab
     assert await db.sql(WRONG.format(where="id NOT IN (SELECT id FROM said)")) == [(0,)]
     assert returned.rows > 0  # how many the application left alone is a matter of speed
     assert returned.changed > 0
+
+
+async def test_who_may_only_pause_a_backfill_may_not_read_what_it_overwrites(db18: Database) -> None:
+    await users(db18)
+    pauses, fills = f"pauses_{db18.name}", f"fills_{db18.name}"
+    await schema.ensure(db18.connector)
+    await db18.sql(
+        f"CREATE ROLE {pauses}",
+        f"CREATE ROLE {fills}",
+        f"GRANT SELECT, UPDATE ON dbwatch.backfill TO {pauses}",
+        f"GRANT SELECT, INSERT, UPDATE ON dbwatch.backfill TO {fills}",
+    )
+    try:
+        await fill(db18)
+        asked = "SELECT has_table_privilege('{}', 'dbwatch.before_1', 'SELECT, INSERT, UPDATE, DELETE')"
+        assert await db18.sql(asked.format(pauses)) == [(False,)]
+        assert await db18.sql(asked.format(fills)) == [(True,)]
+    finally:
+        for role in (pauses, fills):
+            await db18.sql(f"DROP OWNED BY {role}", f"DROP ROLE {role}")

@@ -193,10 +193,22 @@ class BatchSession:
         [(rows, unfillable)], seconds = await self._look(statements.count(after=lo is not None), parameters, timeouts)
         return Pending(rows, unfillable, seconds)
 
-    async def found(self, statements: Statements, n: int, timeouts: Timeouts) -> list[str]:
-        """The places of *n* pending rows, or of all, in one look at the whole table. Raises as `fill` does."""
-        rows, _ = await self._look(statements.found(), {"n": n}, timeouts)
-        return [place for (place,) in rows]
+    async def found(self, statements: Statements, n: int, timeouts: Timeouts, *, fillable: bool = False) -> list[Key]:
+        """The versions of *n* pending rows, or of all, in one look at the whole table; with *fillable* only of those
+        that SET will clear. Raises as `fill` does."""
+        return (await self._look(statements.found(fillable=fillable), {"n": n}, timeouts))[0]
+
+    async def standing(self, statements: Statements, lo: Key | None, hi: Key, timeouts: Timeouts) -> list[Key]:
+        """The versions of all rows above *lo* up to *hi*. Raises as `fill` does."""
+        parameters = {**bound("lo", lo), **bound("hi", hi)}
+        return (await self._look(statements.standing(after=lo is not None), parameters, timeouts))[0]
+
+    async def on_standby(self) -> bool:
+        """Whether the server is a standby now, as far as it says."""
+        try:
+            return await self.session.values("SELECT pg_catalog.pg_is_in_recovery()", within=2.0) == [(True,)]
+        except (psycopg.Error, ConnectionLost, ServerSilent):
+            return False
 
     async def rollback(self) -> None:
         """Ends a failed transaction; where even that is not answered, the connection is closed."""
@@ -255,7 +267,7 @@ class BatchSession:
 
     async def _run(self, texts: Sequence[tuple[str, dict[str, Any]]], timeouts: Timeouts) -> Results:
         """The results of *texts*, that of the settings first."""
-        return await self.session.results(texts, within=len(texts) * timeouts.within_s)
+        return await self.session.results(texts, within=timeouts.within_s(len(texts)))
 
     def _ending(self, part: Part) -> tuple[str, dict[str, Any]]:
         """What ends a message of batches, of which *part* is one."""

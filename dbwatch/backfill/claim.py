@@ -12,11 +12,11 @@ from zlib import crc32
 import psycopg
 from psycopg import sql
 
-from dbwatch.backfill.control import Control
+from dbwatch.backfill.control import Control, StopRequested
 from dbwatch.backfill.images import Images
 from dbwatch.backfill.keys import Key, to_text
 from dbwatch.backfill.plan import Plan
-from dbwatch.backfill.row import RESTORED, RESTORING, Position, Row, rows_of
+from dbwatch.backfill.row import OIDS, RESTORED, RESTORING, Position, Row, rows_of
 from dbwatch.backfill.statements import PINNED
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced, Refused
@@ -83,8 +83,8 @@ async def claim(
     An unfinished one whose owner is gone is taken over under a higher epoch; a finished one is left alone unless
     *again*. A window has its own; in mode once an unfinished one of anybody's is gone on with, since rows that it did
     must not be done again. One whose data went back does not count any more. Raises Fenced where the window was taken
-    over, Refused where its data is just going back or an unfinished one has no before-images that are asked for, and
-    as `Session.call` does.
+    over, Refused where its data is just going back or an unfinished one has no before-images that are asked for or
+    went by partitions that *plan* does not know so, and as `Session.call` does.
     """
 
     async def work(connection: Connection) -> Claimed | Finished | Occupied:
@@ -107,6 +107,7 @@ async def claim(
             if mine.finished:
                 return Finished(mine)
             _require_images(plan, mine, window)
+            _require_route(plan, mine)
             images = mine.kept_in
             if plan.kept and images is None:
                 images = await _keep(connection, Images.of(mine.id, plan.statements, plan.kept))
@@ -206,6 +207,27 @@ def _require_images(plan: Plan, row: Row, window: UUID | None) -> None:
         )
 
 
+def _require_route(plan: Plan, row: Row) -> None:
+    """Raises Refused where only the cursors of partitions tell what was done, and *plan* does not know them so."""
+    begun = row.position.tops if plan.spec.mode == "once" else None
+    if not isinstance(begun, dict):
+        return
+    if not plan.legs[0].partition:
+        raise Refused(
+            f"the backfill of {plan.table} was begun partition by partition",
+            why="as it would go on now, it walks the table as one, and would lose rows or do them twice",
+            next="let a role that may fill each partition by itself go on with it, without undo",
+        )
+    at, now = row.position.place.leg, {leg.oid: leg.name for leg in plan.legs}
+    for name, oid in begun.get(OIDS, {}).items():
+        if name >= at and now.get(oid, name) != name:
+            raise Refused(
+                f"partition {one_line(name)} is called {one_line(now[oid])} now",
+                why="how far it is filled is known under the name that it had",
+                next="give it that name back until this is done",
+            )
+
+
 async def _take(connection: Connection, row: Row, owner: str, status: str = "running") -> Row:
     await _execute(connection, "backfill-take", id=row.id, owner=owner, status=status)
     [taken] = await rows_of(connection, id=row.id)
@@ -218,7 +240,11 @@ async def _new(connection: Connection, plan: Plan, owner: str, window: UUID | No
     if plan.spec.mode == "once":
         tops = await _tops(connection, plan)
         nothing = not tops
-        ceiling = None if nothing else to_text(tops[""]) if "" in tops else json.dumps(tops, ensure_ascii=False)
+        if "" in tops:
+            ceiling = to_text(tops[""])
+        elif tops:
+            oids = {leg.name: leg.oid for leg in plan.legs if leg.name in tops}
+            ceiling = json.dumps({**tops, OIDS: oids}, ensure_ascii=False)
     ours = {"owner": owner, "window": window, "step": step_id, "ceiling": ceiling, "walked": nothing}
     what = {"spec": plan.spec_json, "spec_hash": plan.spec_hash}
     [(id,)] = await (await _execute(connection, "backfill-new", **ours, **what)).fetchall()
@@ -264,8 +290,8 @@ async def patiently(
 ) -> Claimed | Finished:
     """What *attempt* gives, once a killed owner's backend is gone, or one that came through a pooler has been silent.
 
-    Raises Refused where the owner lives, and DbwatchError where *work* (`the backfill of public.users`) cannot be
-    claimed.
+    Raises Refused where the owner lives, DbwatchError where *work* (`the backfill of public.users`) cannot be claimed,
+    and StopRequested where a person says stop meanwhile.
     """
     deadline = clock.monotonic() + OWNER_GONE_WITHIN_S
     silent_s = 0.0
@@ -281,6 +307,8 @@ async def patiently(
         if alive:
             raise at_work(got, work)
         await control.rest(clock, 0.1)
+        if control.stopping:
+            raise StopRequested
 
 
 async def _attempted(attempt: Callable[[], Awaitable[Got]], work: str) -> Got | None:

@@ -15,14 +15,13 @@ from typing import Protocol, TypeVar
 import psycopg
 
 from dbwatch.backfill.batch import BatchSession
-from dbwatch.backfill.control import Control
+from dbwatch.backfill.control import Control, StopRequested
 from dbwatch.backfill.keys import Key
 from dbwatch.backfill.part import Timeouts
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.same import Limits, Look, Questions, Size, Tally
 from dbwatch.backfill.trouble import poisonous, sentence
-from dbwatch.backfill.worker import StopRequested
 from dbwatch.clock import Clock
 from dbwatch.postgres.session import describe
 from dbwatch.text import one_line

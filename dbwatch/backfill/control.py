@@ -18,6 +18,10 @@ LONGEST_OVERRIDE_S = 24 * 3600.0
 """For longer, start it without the signal."""
 
 
+class StopRequested(Exception):
+    """The control said stop: no error, a person's wish on its way out of the loops."""
+
+
 class Control:
     """The hand on a running backfill. Belongs to one event loop; every method but `rest` returns at once."""
 

@@ -23,6 +23,8 @@ from dbwatch.postgres.session import Connector
 
 AGAIN_AFTER_S = 30.0
 """How long we do without a connection that could not be made."""
+READY_S = 1.0
+"""How long we wait for one, once: until it is there the others do without."""
 
 
 @dataclass(slots=True)
@@ -50,6 +52,8 @@ class Crew:
         self._hands: list[BatchSession | None] = [None] * hands
         self._not_before = [float("-inf")] * hands
         """When each may connect again."""
+        self._opening: dict[int, asyncio.Task[BatchSession]] = {}
+        """Those that connect just now."""
         self.changed: Callable[[], None] = lambda: None
         """Called where a connection came or went."""
 
@@ -113,17 +117,27 @@ class Crew:
 
     def sever(self) -> None:
         """Shuts the connections at once."""
+        for opening in self._opening.values():
+            opening.cancel()
         for hand in self._hands:
             if hand is not None:
                 hand.session.sever()
 
     async def disband(self) -> None:
         """Ends the connections; `fill` opens them again."""
-        ended = [hand for hand in self._hands if hand is not None]
-        if not ended:
+        opening, self._opening = list(self._opening.values()), {}
+        if opening:
+            for task in opening:
+                task.cancel()
+            ended, _ = await asyncio.wait(opening, timeout=1.0)
+            for task in ended:
+                if not task.cancelled() and task.exception() is None:
+                    task.result().session.sever()
+        hands = [hand for hand in self._hands if hand is not None]
+        if not hands:
             return
         self._hands = [None] * len(self._hands)
-        for hand in ended:
+        for hand in hands:
             await hand.session.close()
         self.changed()
 
@@ -131,10 +145,20 @@ class Crew:
         hand = self._hands[number]
         if hand is not None and hand.session.alive:
             return hand
-        if self._clock.monotonic() < self._not_before[number]:
+        opening = self._opening.get(number)
+        if opening is None:
+            if self._clock.monotonic() < self._not_before[number]:
+                return None
+            connecting = BatchSession.open(self._connector)
+            opening = self._opening[number] = asyncio.create_task(connecting, name=f"backfill hand {number} connects")
+            await asyncio.wait({opening}, timeout=READY_S)
+        if not opening.done():
+            return None
+        del self._opening[number]
+        if opening.cancelled():
             return None
         try:
-            hand = self._hands[number] = await BatchSession.open(self._connector)
+            hand = self._hands[number] = opening.result()
         except EXPECTED:
             self._not_before[number] = self._clock.monotonic() + AGAIN_AFTER_S
             return None

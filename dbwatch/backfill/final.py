@@ -10,9 +10,10 @@ import psycopg
 from dbwatch.backfill import quarantine
 from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.hunt import Hunt, Hunter
-from dbwatch.backfill.keys import Key, from_text
+from dbwatch.backfill.keys import Key
 from dbwatch.backfill.notes import extra_condition
 from dbwatch.backfill.pace import Batch
+from dbwatch.backfill.pages import VERSION
 from dbwatch.backfill.part import Filled, Part, Pending, Timeouts
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.report import Reporter
@@ -20,6 +21,7 @@ from dbwatch.backfill.statements import Statements
 from dbwatch.backfill.trouble import poisonous
 from dbwatch.backfill.worker import BatchWorker
 from dbwatch.clock import Clock
+from dbwatch.postgres.session import describe
 
 FIRST_KEYS, LEAST_KEYS, MOST_KEYS = 2_000, 200, 200_000
 """Keys that one question of the scan covers: the first one, and the bounds; between them the target time decides."""
@@ -61,7 +63,8 @@ class FinalScan:
     one follows. Else the table is scanned by keys, and by pages for rows without a key. The first scan fills what it
     finds. Where it found some, another look tells, or a second scan does the same, and the last only counts; without
     the text of what stays pending (`Fragments.stays_pending`) rows cannot be told apart, and the second one counts.
-    What is in quarantine is left out; a row behind the cursor that cannot take its value either comes there.
+    What is in quarantine is left out; a row that cannot take its value and is not there yet comes there: one behind the
+    cursor, one that a walk by pages left, or one without a key, under the name of its version.
     """
 
     def __init__(self, worker: BatchWorker, hunter: Hunter, plan: Plan, reporter: Reporter, clock: Clock) -> None:
@@ -74,6 +77,8 @@ class FinalScan:
         self._keys = FIRST_KEYS
         self.unfillable = 0
         """Rows that SET leaves pending, once it has run."""
+        self.held = 0
+        """Rows in quarantine that are still pending, once it has run."""
 
     async def run(self) -> tuple[int, str]:
         """The rows still pending, without those in quarantine, and why, in one sentence.
@@ -82,6 +87,13 @@ class FinalScan:
         """
         self._reporter.checking = True
         self._hunter.tell()
+        left, note = await self._scanned()
+        self.held, changed = await still_pending(self._worker, self._plan.statements)
+        if changed and not left:  # who changed a row in quarantine may have done so behind the last look
+            left, note = await self._stared()
+        return left, note
+
+    async def _scanned(self) -> tuple[int, str]:
         keyless = not self._plan.key
         if await self._clear():
             return 0, ""
@@ -109,28 +121,32 @@ class FinalScan:
             if found == []:
                 self._reporter.remaining = 0
                 return True
-            if found is None or not fills or len(found) > FOUND_MOST or not await self._fill_found(found):
+            if isinstance(found, psycopg.Error) or not fills or len(found) > FOUND_MOST:
+                return False
+            if not await self._fill_found(found):
                 return False
         return False
 
-    async def _seen(self, within_ms: int, most: int) -> list[str] | None:
-        """The places of *most* pending rows that one look at the whole table sees; None where it would take longer."""
+    async def _seen(self, within_ms: int, most: int) -> list[Key] | psycopg.Error:
+        """The versions of *most* pending rows that a look at the whole table sees; the error where it takes longer, or
+        where for a row it cannot be told."""
         statements = self._plan.statements.sparing(self._hunter.spared_by)
 
-        async def looked(session: BatchSession, timeouts: Timeouts) -> list[str] | None:
+        async def looked(session: BatchSession, timeouts: Timeouts) -> list[Key] | psycopg.Error:
             try:
                 return await session.found(statements, most, Timeouts(timeouts.lock_ms, within_ms))
             except psycopg.Error as error:
                 if not isinstance(error, psycopg.errors.QueryCanceled) and not poisonous(error):
                     raise
                 await session.rollback()
-                return None
+                return error
 
         return await self._worker.carry_out(looked)
 
-    async def _fill_found(self, places: list[str]) -> bool:
-        """Fills what is still pending in *places*; False where one cannot take its value, or SET left all so."""
-        rows = 0
+    async def _fill_found(self, found: list[Key]) -> bool:
+        """Fills what is still pending where *found* was seen; False where one cannot take its value, or SET left all
+        so."""
+        rows, places = 0, [place for place, *_ in found]
         while places:
             began, size = self._clock.monotonic(), min(SCATTERED, self._worker.pace.size)
             filled = await self._worker.carry_out(partial(self._fill_at, places[:size]))
@@ -157,8 +173,10 @@ class FinalScan:
     async def _stared(self) -> tuple[int, str]:
         """What a look at the whole table says, after scans by pages found nothing, which may miss a row."""
         seen = await self._seen(STARE_MS, 1)
-        if seen is None:
+        if isinstance(seen, psycopg.errors.QueryCanceled):
             return 0, "rows without a key that were moved while they were looked for may have been missed"
+        if isinstance(seen, psycopg.Error):
+            return 1, f"of at least one row it cannot be told whether it is pending: {describe(seen)}"
         if seen:
             return 1, "at least one row is pending again: the application writes such rows; run it again"
         return 0, ""
@@ -222,7 +240,7 @@ class FinalScan:
             try:
                 return await session.count(statements.sparing(self._hunter.spared_by), lo, hi, timeouts), filled
             except psycopg.Error as error:
-                if not self._hunter.deals_with(error) or statements.pages is not None:
+                if not self._hunter.deals_with(error):
                     raise
                 await session.rollback()
                 filled += await self._fill(statements, lo, hi, session, timeouts)
@@ -248,10 +266,19 @@ class FinalScan:
             edge, looked_s = await session.edge(statements, lo, hi, take, timeouts)
             if edge is None:
                 return rows
+            pages = statements.pages
+            if hunting and pages is not None and (take == 1 or pages.pages_of(take) == 1):
+                before, held = self._hunter.hunt, self._reporter.quarantined
+                rows += await self._fill_each(statements, lo, edge, session, timeouts)
+                there = pages.rows_of(lo, edge)
+                aside = self._reporter.quarantined > held
+                self._hunter.hunt = Hunt(there) if aside else before.passed(max(take, there), most)
+                lo = edge
+                continue
             exact, taken = take == 1 and statements.pages is None, statements.sparing(self._hunter.spared_by)
             if exact:
                 taken = taken.alone()
-            part = Part(taken, edge if exact else lo, edge, 0, self._hold.position.cursor, fillable=True)
+            part = Part(taken, lo, edge, 0, self._hold.position.cursor, fillable=True)
             filled = await self._hunter.fill(session, part, take, most, timeouts)
             if filled is None or hunting:
                 self._hunter.tell()
@@ -264,6 +291,21 @@ class FinalScan:
                 rows += filled.rows
             if filled is not None or exact:
                 lo = edge
+
+    async def _fill_each(
+        self, statements: Statements, lo: Key | None, hi: Key, session: BatchSession, timeouts: Timeouts
+    ) -> int:
+        """Fills one after the other the rows above *lo* up to *hi*, few pages in which one cannot take its value."""
+        rows = 0
+        for version in await session.standing(statements, lo, hi, timeouts):
+            await self._worker.may_go()
+            began, taken = self._clock.monotonic(), statements.sparing(self._hunter.spared_by).version()
+            part = Part(taken, None, version, 0, self._hold.position.cursor, fillable=True)
+            filled = await self._hunter.fill(session, part, 1, self._worker.pace.size, timeouts)
+            rows += 0 if filled is None else filled.rows
+            self._hunter.tell()
+            await self._worker.rest(self._clock.monotonic() - began)
+        return rows
 
     def _explained(self, swept: _Sweep) -> str:
         reasons = []
@@ -280,23 +322,30 @@ class FinalScan:
         return "; ".join(reasons)
 
 
-async def still_pending(worker: BatchWorker, statements: Statements) -> int:
-    """How many rows in quarantine are still pending: others may have been mended, or are gone.
+async def still_pending(worker: BatchWorker, statements: Statements) -> tuple[int, bool]:
+    """How many rows in quarantine are still pending: others may have been mended, or are gone; and whether one of those
+    was there under its version: it may be pending under another.
 
     One for which that cannot be told counts as pending. Raises as `BatchWorker.carry_out` does.
     """
 
-    async def held(session: BatchSession, _: Timeouts) -> list[Key]:
+    async def held(session: BatchSession, _: Timeouts) -> list[str]:
         rows = await quarantine.listed(session.session, worker.hold.position.id)
-        return [from_text(row.poison.key) for row in rows]
+        return [row.poison.key for row in rows]
 
-    async def counted(key: Key, session: BatchSession, timeouts: Timeouts) -> int:
+    async def counted(name: str, session: BatchSession, timeouts: Timeouts) -> int:
+        one, key = statements.one(name)
         try:
-            return (await session.count(statements.alone(), key, key, timeouts)).rows
+            return (await session.count(one, None, key, timeouts)).rows
         except psycopg.Error as error:
             if not poisonous(error):
                 raise
             await session.rollback()
             return 1
 
-    return sum([await worker.carry_out(partial(counted, key)) for key in await worker.carry_out(held)])
+    rows, changed = 0, False
+    for name in await worker.carry_out(held):
+        pending = await worker.carry_out(partial(counted, name))
+        rows += pending
+        changed = changed or (not pending and statements.one(name)[0].one_by == VERSION)
+    return rows, changed

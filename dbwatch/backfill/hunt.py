@@ -83,7 +83,7 @@ class Hunter:
         try:
             filled = await session.fill(at, part, timeouts)
         except psycopg.Error as error:
-            if not self.deals_with(error) or part.statements.pages is not None:  # without a key no row can be named
+            if not self.deals_with(error):
                 raise
             await session.rollback()
             await self._met(error, session, part, keys, timeouts)
@@ -95,12 +95,12 @@ class Hunter:
 
     async def fill_or_leave(self, session: BatchSession, part: Part, timeouts: Timeouts) -> Filled | None:
         """Fills *part*, which is a range of pages; None where it met poison: then all of it is left to the final scan,
-        which goes by keys and hunts it down. Raises as `fill` does."""
+        which hunts it down. Raises as `fill` does."""
         at = self._hold.position
         try:
             filled = await session.fill(at, part, timeouts)
         except psycopg.Error as error:
-            if not self.deals_with(error) or not self._plan.key:
+            if not self.deals_with(error):
                 raise
             await session.rollback()
             await _blame_a_row(error, session, part, timeouts)
@@ -117,13 +117,13 @@ class Hunter:
     async def _met(
         self, error: psycopg.Error, session: BatchSession, part: Part, keys: int, timeouts: Timeouts
     ) -> None:
-        if not part.statements.exact:
+        if not part.statements.one_by:
             self._because = f"looks for the row that cannot take its value: {describe(error)}"
             if not self.hunt.on:
                 await _blame_a_row(error, session, part, timeouts)
             self.hunt = self.hunt.failed(keys)
             return
-        at, poison = self._hold.position, Poison.of(part.hi, error)
+        at, poison = self._hold.position, Poison.of(part.statements.named(part.hi), error)
         held = await quarantine.tally(session.session, at.id)
         if held.rows >= self._plan.spec.quarantine:
             raise quarantine.spent(self._plan.work, at.id, held, self._plan.spec.quarantine, poison) from error

@@ -21,6 +21,8 @@ class Leg:
     by_pages: bool
     """It is walked by the pages of its heap."""
     partition: bool = False
+    oid: int = 0
+    """Of a partition."""
 
     @property
     def statements(self) -> Statements:
@@ -63,7 +65,9 @@ def legs(whole: Statements, leaves: Sequence[Heap], pages: Pages, *, by_pages: b
     if not divisible(leaves):
         return (Leg(whole, pages, by_pages=False),)
     ordered = sorted(leaves, key=lambda leaf: f"{leaf.schema}.{leaf.name}")
-    return tuple(Leg(_of(whole, leaf), _fitted(pages, leaf), by_pages, partition=True) for leaf in ordered)
+    return tuple(
+        Leg(_of(whole, leaf), _fitted(pages, leaf), by_pages, partition=True, oid=leaf.oid) for leaf in ordered
+    )
 
 
 def divisible(leaves: Sequence[Heap]) -> bool:

@@ -4,11 +4,13 @@ It reads the heap as it lies, without an index, and it needs no key. But a row t
 move from a page that is still to come to one that is done, so that such a walk proves nothing: it is for a WHERE that
 SET makes untrue, and another look has to follow that misses no row.
 
-A page stands for a key here: its last place, as the text of a tid.
+A page stands for a key here: its last place, as the text of a tid. One row without a key is named by its version.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -17,6 +19,8 @@ from dbwatch.backfill.keys import Key, KeyColumn
 
 CTID = (KeyColumn("ctid", "tid"),)
 """What such a walk goes by."""
+VERSION = (KeyColumn("ctid", "tid"), KeyColumn("xmin", "xid"), KeyColumn("tableoid", "oid"))
+"""System columns that together name one version of a row: whoever updates the row makes another one."""
 LAST = 2**16 - 1
 """No place on a page is higher."""
 PLACES_PER_8KB = 291
@@ -69,6 +73,17 @@ def place(number: int) -> Key:
 def page(key: Key) -> int:
     """The page that *key* stands for."""
     return int(key[0][1:].partition(",")[0])
+
+
+def version_to_text(version: Key) -> str:
+    """*version*, the values of VERSION, as the journal keeps it: an object of JSON, where a key is an array."""
+    values = {column.name: value for column, value in zip(VERSION, version, strict=True)}
+    return json.dumps(values, separators=(",", ":"))
+
+
+def version_from(values: Mapping[str, str]) -> Key:
+    """The values of VERSION in the object that `version_to_text` wrote. Raises KeyError where one is missing."""
+    return tuple(values[column.name] for column in VERSION)
 
 
 def last_of(pages: int) -> Key | None:

@@ -35,9 +35,10 @@ class Timeouts:
             lasts=lasts,
         )
 
-    @property
-    def within_s(self) -> float:
-        return (self.lock_ms + self.statement_ms) / 1000 + ANSWER_S
+    def within_s(self, texts: int) -> float:
+        """How long a message of so many *texts* may take until the socket is closed: two of them as long as they may.
+        Where more do, what is committed stays, and the row tells what it was."""
+        return min(texts, 2) * (self.lock_ms + self.statement_ms) / 1000 + ANSWER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Part:
     """What one batch takes."""
 
     statements: Statements
-    """Of the leg that it is on, `exact` and `spared_by` included."""
+    """Of the leg that it is on, `one_by` and `spared_by` included."""
     lo: Key | None
     """What lies above this key, up to *hi*."""
     hi: Key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dbwatch.backfill import fragments, notes, same, sight
 from dbwatch.backfill.estimate import Estimator, Sizes, estimate
@@ -120,6 +120,11 @@ class Plan:
         return self.legs[0].by_pages
 
     @property
+    def as_one(self) -> Plan:
+        """The same, with the partitions walked as one table, by keys."""
+        return replace(self, legs=legs(self.statements, (), self.legs[0].pages, by_pages=False))
+
+    @property
     def batch_sql(self) -> str:
         """The UPDATE of a batch, for a person to read."""
         return "\n".join(map(sanitize, shown(self.legs[0].statements.update(after=True)).splitlines()))
@@ -160,7 +165,10 @@ async def plan(
     indexes = await unique_indexes(session, target, within=within)
     index = choose(indexes, read.targets, wanted, target.display, loose=loose)
     key = index.key if index is not None else ()
-    statements = Statements(target.schema, target.name, key, spec.set, spec.where, read.stays_pending)
+    nullable = index is not None and index.nullable
+    statements = Statements(
+        target.schema, target.name, key, spec.set, spec.where, read.stays_pending, nullable=nullable
+    )
     if kept:
         await require_room(session, target, within=within)
     facts = await walk_facts(session, target, key[0].name if key else None, read.targets, within=within)
@@ -185,7 +193,7 @@ async def plan(
         table=target.display,
         index=one_line(index.index) if index is not None else "",
         key=key,
-        nullable=index is not None and index.nullable,
+        nullable=nullable,
         statements=statements,
         legs=legs(statements, parts, pages, by_pages=by_pages),
         rows_estimate=sizes.rows,

@@ -79,8 +79,12 @@ class Reporter:
         total = self._plan.rows_estimate
         left = max(0, total - at.scanned)
         over = state in (State.DONE, State.INCOMPLETE)
-        eta_s = 0.0 if over else left / key_rate if key_rate > 0 else None
-        low_s, high_s = self._spread(now, state, at.scanned, 0 if over else left, eta_s)
+        eta_s = left / key_rate if key_rate > 0 else None
+        low_s, high_s = self._spread(now, state, at.scanned, left, eta_s)
+        if over:
+            eta_s = low_s = high_s = 0.0
+        elif not left or self.checking:  # there is more than was estimated, or the scan: how much, nobody knows
+            eta_s = low_s = high_s = None
         forecast, pending = self._plan.forecast, self._plan.pending_estimate
         told = BackfillProgress(
             table=self._plan.table,

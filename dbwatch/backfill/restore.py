@@ -14,7 +14,7 @@ from psycopg import sql
 from dbwatch.backfill import claim, kept, row
 from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.claim import Claimed, Finished
-from dbwatch.backfill.control import Control
+from dbwatch.backfill.control import Control, StopRequested
 from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.hold import Hold
 from dbwatch.backfill.kept import Kept
@@ -28,7 +28,7 @@ from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.row import RESTORED, RESTORING
 from dbwatch.backfill.spec import Spec
-from dbwatch.backfill.worker import BatchWorker, StopRequested, at_work
+from dbwatch.backfill.worker import BatchWorker, at_work
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced
 from dbwatch.journal.fence import Fence
@@ -130,6 +130,9 @@ class Restore:
                 done = claimed.row
                 return Returned(State.DONE, done.restored, done.changed, done.missing, 0.0, note)
             await self._analyze(session.session)
+        except StopRequested:
+            await session.session.close()
+            return Returned(State.STOPPED, 0, 0, 0, self._clock.monotonic() - began, "stopped before it began")
         except BaseException:
             session.session.sever()
             raise

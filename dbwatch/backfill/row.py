@@ -19,6 +19,8 @@ from dbwatch.postgres.session import Connection, Session
 
 RESTORING, RESTORED = "restoring", "restored"
 """The row's status while its data goes back, and after that."""
+OIDS = "oids"
+"""In a ceiling of several legs, beside the last key of each: the oid of each, for it may be renamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,19 @@ class Position:
         """What the cursor says."""
         return Cursor.from_text(self.cursor)
 
+    @property
+    def tops(self) -> Any:
+        """What the ceiling says: the last key of the table, or an object of that of each leg; None: it says nothing."""
+        return None if self.ceiling is None else json.loads(self.ceiling)
+
+    @property
+    def as_one(self) -> bool:
+        """Its ceiling is of the table as one."""
+        return isinstance(self.tops, list)
+
     def top(self, leg: str) -> Key | None:
         """The last key to do on the *leg* of that name; None: whatever it holds, in mode once nothing."""
-        if self.ceiling is None:
-            return None
-        tops = json.loads(self.ceiling)
+        tops = self.tops
         if isinstance(tops, dict):
             tops = tops.get(leg)
         return None if tops is None else tuple(map(str, tops))
@@ -125,9 +135,11 @@ async def beat(session: Session, at: Position, *, within: float = 5.0) -> None:
     await _write(session, at, "backfill-beat", {}, within)
 
 
-async def move(session: Session, at: Position, cursor: str | None, keys: int, *, within: float = 5.0) -> None:
-    """The cursor goes from *at* to *cursor*, past so many *keys*: all below it is filled. Raises as `beat` does."""
-    await _write(session, at, "backfill-move", {"next": cursor, "scanned": keys, "cursor": at.cursor}, within)
+async def move(session: Session, at: Position, cursor: str | None, keys: int, *, within: float = 5.0) -> bool:
+    """The cursor goes from *at* to *cursor*, past so many *keys*: all below it is filled. False where it is not where
+    we left it, or not ours: the row tells. Raises as `Session.call` does."""
+    values = {"next": cursor, "scanned": keys, "cursor": at.cursor, "id": at.id, "epoch": at.epoch}
+    return await session.execute(query("backfill-move", session.server_version), values, within=within) == 1
 
 
 async def note_walked(session: Session, at: Position, *, within: float = 5.0) -> None:

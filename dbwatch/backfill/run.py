@@ -11,8 +11,8 @@ from dbwatch.backfill.batch import BatchSession
 from dbwatch.backfill.claim import Claimed, Finished
 from dbwatch.backfill.compared import Compared, anew, whole
 from dbwatch.backfill.comparing import comparing
-from dbwatch.backfill.control import Control
-from dbwatch.backfill.final import FinalScan, still_pending
+from dbwatch.backfill.control import Control, StopRequested
+from dbwatch.backfill.final import FinalScan
 from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.hold import Hold
 from dbwatch.backfill.hunt import Hunter
@@ -23,7 +23,7 @@ from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.progress import Progress, State, nobody
 from dbwatch.backfill.report import Reporter
 from dbwatch.backfill.walker import Walker
-from dbwatch.backfill.worker import BatchWorker, StopRequested, at_work
+from dbwatch.backfill.worker import BatchWorker, at_work
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced
 from dbwatch.journal.fence import Fence
@@ -102,6 +102,9 @@ class Backfill:
         session = await BatchSession.open(self._connector)
         try:
             claimed = await self._claim(session.session)
+        except StopRequested:
+            await session.session.close()
+            return Result(State.STOPPED, 0, 0, self._clock.monotonic() - began, None, note="stopped before it began")
         except BaseException:
             session.session.sever()
             raise
@@ -110,6 +113,8 @@ class Backfill:
                 return await self._finished(claimed, session)
             finally:
                 await session.session.close()
+        if self._plan.legs[0].partition and (claimed.images is not None or claimed.position.as_one):
+            self._plan = self._plan.as_one
         hold = Hold(
             session,
             claimed,
@@ -138,16 +143,15 @@ class Backfill:
                 self._reporter.checking = False
                 await self._count_quarantine(worker)
                 hunter = Hunter(worker, self._plan, self._reporter)
-                left, unfillable, note = 0, 0, ""
+                left, unfillable, note, still = 0, 0, "", None
                 async with comparing(self._connector, self._plan, self._clock, self._reporter):
                     await Walker(worker, hunter, self._plan, self._reporter, self._clock).run()
                     forgotten = worker.hold.forgotten
                     if self._plan.spec.mode == "pending":
                         scan = FinalScan(worker, hunter, self._plan, self._reporter, self._clock)
-                        (left, note), unfillable = await scan.run(), scan.unfillable
+                        (left, note), unfillable, still = await scan.run(), scan.unfillable, scan.held
                 held = await self._count_quarantine(worker)
-                once = self._plan.spec.mode == "once"
-                pending = left + (held.rows if once else await still_pending(worker, self._plan.statements))
+                pending = left + (held.rows if still is None else still)
                 note = "; ".join(filter(None, [quarantine.explained(worker.hold.position.id, held), note]))
                 compared = await whole(worker, self._plan, self._reporter)
                 note = "; ".join(filter(None, [note, compared.note]))

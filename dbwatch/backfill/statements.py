@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +10,8 @@ from typing import Any
 
 from psycopg import sql
 
-from dbwatch.backfill.keys import Key, KeyColumn
-from dbwatch.backfill.pages import CTID, Pages
+from dbwatch.backfill.keys import Key, KeyColumn, from_text, to_text
+from dbwatch.backfill.pages import CTID, VERSION, Pages, version_from, version_to_text
 from dbwatch.backfill.passes import STRIPES
 from dbwatch.postgres.queries import marked
 
@@ -44,16 +45,31 @@ class Statements:
     """The bounds are pages of the heap; None: keys."""
     without_key: bool = False
     """Only rows with a NULL in their key, which no walk by keys meets."""
+    nullable: bool = False
+    """Rows may have a NULL in their key; one that has is named by its version."""
     places: tuple[str, ...] = ()
     """Rows are named by their places, whatever the bounds say."""
-    exact: bool = False
-    """`lo` itself belongs to the range: with `lo` and `hi` alike it is one key."""
+    one_by: tuple[KeyColumn, ...] = ()
+    """The columns by which `hi` is one row, whatever lies around it; empty: it is the end of a range."""
     spared_by: int | None = None
     """Rows that the backfill of that id holds in quarantine are left out, and nothing of theirs is evaluated."""
 
     def alone(self) -> Statements:
-        """The same where `lo` and `hi` are one key, and mean it."""
-        return replace(self, exact=True)
+        """The same of the one row whose key `hi` is."""
+        return replace(self, one_by=self.key)
+
+    def version(self) -> Statements:
+        """The same of the one row whose version `hi` is."""
+        return replace(self, one_by=VERSION)
+
+    def one(self, name: str) -> tuple[Statements, Key]:
+        """The same of the one row that `named` gave that *name*, and its `hi`."""
+        values = json.loads(name)
+        return (self.version(), version_from(values)) if isinstance(values, dict) else (self.alone(), from_text(name))
+
+    def named(self, hi: Key) -> str:
+        """The name of the one row that *hi* is, as the journal keeps it."""
+        return version_to_text(hi) if self.one_by == VERSION else to_text(hi)
 
     def at(self, places: Sequence[str]) -> Statements:
         """The same of the rows in so many *places*, as `found` names them."""
@@ -107,10 +123,23 @@ class Statements:
             keys=self._order(" DESC"),
         )
 
-    def found(self) -> str:
-        """The places of `n` rows that are still pending, by one look at the whole table."""
+    def found(self, *, fillable: bool = False) -> str:
+        """The versions of `n` rows that are still pending, by one look at the whole table; with *fillable* only of
+        those that SET will clear."""
         return self._question(
-            "SELECT ctid::text\nFROM {table}\nWHERE {condition}\nLIMIT %(n)s", condition=self._condition(stays=None)
+            "SELECT {version}\nFROM {table}\nWHERE {condition}\nLIMIT %(n)s",
+            version=_texts(VERSION),
+            condition=self._condition(stays=False if fillable else None),
+        )
+
+    def standing(self, *, after: bool) -> str:
+        """The versions of all rows above `lo` (with *after*) up to `hi`, pending or not: nothing of the DBA's is
+        evaluated."""
+        return self._question(
+            "SELECT {version}\nFROM {table}\nWHERE {range}\n    AND {condition}",
+            version=_texts(VERSION),
+            range=self.range(after=after),
+            condition=self._without_key() if self.without_key else sql.SQL("true"),
         )
 
     def count(self, *, after: bool) -> str:
@@ -127,12 +156,10 @@ class Statements:
         return marked(self._text(template, **parts))
 
     def _text(self, template: str, **parts: sql.Composable) -> str:
-        texts = (sql.SQL("{}::text").format(name(column.name)) for column in self.key)
         table = name(self.schema, self.table)
         if self.called:
             table = sql.SQL("{} AS {}").format(table, name(self.called))
-        known = {"table": table, "texts": sql.SQL(", ").join(texts)}
-        return sql.SQL(template).format(**known, **parts).as_string()
+        return sql.SQL(template).format(table=table, texts=_texts(self.key), **parts).as_string()
 
     def _order(self, direction: str) -> sql.Composable:
         """Qualified, for a bare name in ORDER BY means the column of the result: the key's *text*."""
@@ -142,18 +169,25 @@ class Statements:
     def _condition(self, *, stays: bool | None) -> sql.Composable:
         condition = sql.SQL("({})").format(literally(self.where))
         if self.without_key:
-            nulls = (sql.SQL("{} IS NULL").format(name(column.name)) for column in self.key)
-            condition = sql.SQL("({})\n    AND {}").format(sql.SQL(" OR ").join(nulls), condition)
+            condition = sql.SQL("{}\n    AND {}").format(self._without_key(), condition)
         if stays is not None and self.stays_pending is not None:
             condition = sql.SQL("{}\n    AND ({}) IS NOT TRUE").format(condition, literally(self.stays_pending))
         if self.spared_by is None:
             return condition
-        texts = [sql.SQL('{}::text COLLATE "C"').format(name(column.name)) for column in self.key]
-        values = [sql.SQL("q.key::json ->> {}").format(sql.Literal(n)) for n in range(len(self.key))]
-        return sql.SQL(
-            "CASE WHEN {} IN (SELECT {} FROM dbwatch.quarantine AS q WHERE q.backfill_id = {})\n"
-            "        THEN false ELSE {} END"
-        ).format(row_of(texts), sql.SQL(", ").join(values), sql.Literal(self.spared_by), condition)
+        held = sql.SQL(" OR ").join(self._held(self.spared_by))
+        return sql.SQL("CASE WHEN {}\n        THEN false ELSE {} END").format(held, condition)
+
+    def _held(self, id: int) -> Iterator[sql.Composable]:
+        """What holds for a row in the quarantine of the backfill of that *id*, by key and by version; false or NULL
+        for any other."""
+        if self.key and not self.without_key:
+            yield _among(id, self.key, range(len(self.key)))
+        if self.nullable or not self.key:
+            yield _among(id, VERSION, [column.name for column in VERSION])
+
+    def _without_key(self) -> sql.Composable:
+        nulls = (sql.SQL("{} IS NULL").format(name(column.name)) for column in self.key)
+        return sql.SQL("({})").format(sql.SQL(" OR ").join(nulls))
 
     def _number(self) -> sql.Composable:
         """A number by which rows fall into stripes: a lone integer itself, so that each page has its share of each
@@ -170,20 +204,27 @@ class Statements:
         return sql.SQL("({})").format(sql.SQL(" # ").join(hashes))
 
     def _range(self, *, after: bool, upto: str | None) -> sql.Composable:
+        if self.one_by:
+            ones = (ordered(column, name(column.name)) for column in self.one_by)
+            equal = map(sql.SQL("{} = {}").format, ones, _values(self.one_by, "hi"))
+            return sql.SQL("\n    AND ").join(equal)
         if self.places:
             return sql.SQL("ctid = ANY(CAST({} AS tid[]))").format(sql.Literal(list(self.places)))
         if self.pages is not None:
             return self.pages.range(bounds([sql.Identifier("ctid")], CTID, after=after, upto=upto), after=after)
         columns = [ordered(column, name(column.name)) for column in self.key]
-        return bounds(columns, self.key, after=after, upto=upto, exact=self.exact)
+        found = bounds(columns, self.key, after=after, upto=upto)
+        if not self.nullable:
+            return found
+        there = (sql.SQL("{} IS NOT NULL").format(name(column.name)) for column in self.key)
+        return sql.SQL("\n    AND ").join((found, *there))
 
 
 def bounds(
-    columns: Sequence[sql.Composable], key: Sequence[KeyColumn], *, after: bool, upto: str | None, exact: bool = False
+    columns: Sequence[sql.Composable], key: Sequence[KeyColumn], *, after: bool, upto: str | None
 ) -> sql.Composable:
-    """*columns*, which hold a *key*, above `lo` (with *after*; *exact*: from `lo` on) and up to the bound called
-    *upto*."""
-    sides = [(">=" if exact else ">", "lo")] if after else []
+    """*columns*, which hold a *key*, above `lo` (with *after*) and up to the bound called *upto*."""
+    sides = [(">", "lo")] if after else []
     if upto is not None:
         sides.append(("<=", upto))
     texts = (
@@ -196,6 +237,20 @@ def bounds(
 def _values(key: Sequence[KeyColumn], which: str) -> Iterator[sql.Composable]:
     for number, column in enumerate(key, 1):
         yield sql.SQL("CAST({} AS {})").format(sql.Placeholder(f"{which}_{number}"), literally(column.type))
+
+
+def _texts(columns: Sequence[KeyColumn]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.SQL("{}::text").format(name(column.name)) for column in columns)
+
+
+def _among(id: int, columns: Sequence[KeyColumn], parts: Sequence[int | str]) -> sql.Composable:
+    """*columns* name a row that the backfill of that *id* holds in quarantine, where a name has those *parts*; NULL
+    where it holds others."""
+    texts = [sql.SQL('{}::text COLLATE "C"').format(name(column.name)) for column in columns]
+    values = sql.SQL(", ").join(sql.SQL("q.key::json ->> {}").format(sql.Literal(part)) for part in parts)
+    return sql.SQL("{} IN (SELECT {} FROM dbwatch.quarantine AS q WHERE q.backfill_id = {})").format(
+        row_of(texts), values, sql.Literal(id)
+    )
 
 
 def row_of(columns: Sequence[sql.Composable], *, always: bool = False) -> sql.Composable:

@@ -67,6 +67,7 @@ class Column:
 class Heap:
     """A relation that holds rows, as the catalogue tells of it."""
 
+    oid: int
     schema: str
     name: str
     kind: str

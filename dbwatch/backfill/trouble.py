@@ -7,7 +7,6 @@ from enum import Enum, auto
 
 import psycopg
 
-from dbwatch.backfill.keys import Key, to_text
 from dbwatch.errors import CannotConnect, ConnectionLost, DbwatchError, ServerSilent
 from dbwatch.postgres.session import describe
 from dbwatch.text import one_line
@@ -72,15 +71,15 @@ class Poison:
     """A row that cannot take its value."""
 
     key: str
-    """Its key as the journal keeps it: canonical JSON, raw."""
+    """Its name as the journal keeps it (`Statements.named`): canonical JSON, raw."""
     sqlstate: str
     message: str
     """Why, in the server's words; harmless."""
 
     @classmethod
-    def of(cls, key: Key, error: psycopg.Error) -> Poison:
-        """What a batch of that *key* alone met."""
-        return cls(to_text(key), error.sqlstate or "", one_line(error.diag.message_primary or str(error), 500))
+    def of(cls, key: str, error: psycopg.Error) -> Poison:
+        """What a batch of that row alone met."""
+        return cls(key, error.sqlstate or "", one_line(error.diag.message_primary or str(error), 500))
 
 
 def poisonous(error: BaseException) -> bool:

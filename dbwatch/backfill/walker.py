@@ -187,7 +187,7 @@ class Walker:
             found, more_s = await session.edge(statements, place.after, window.hi, taken, timeouts)
             hi, take, looked_s = found or window.hi, taken, looked_s + more_s
             if take == 1 and found is not None and not leg.by_pages:
-                lo, statements = hi, statements.alone()
+                statements = statements.alone()
         after = place.passed(hi)
         part, keys = self._part(at.scanned, statements, lo, hi, take, window, after)
         if leg.by_pages:
@@ -292,13 +292,15 @@ class Walker:
         self._alone = rest if failed else 0
         self._unsure = rest > 0
         if not done:
-            return Otherwise(took_s) if pieces else None
+            return Otherwise(took_s) if pieces or not self._worker.goes_on else None
         rows, batches = at.rows_done + sum(filled.rows for *_, filled in done), at.batches + len(done)
         self._hold.position = replace(at, rows_done=rows, batches=batches)
         if passed:
             edge, keys = Cursor(passed[-1].hi, leg=leg.name), sum(each.keys for each in passed)
             scanned = max(0, min(keys, self._plan.rows_estimate - at.scanned))
-            await row.move(session.session, at, edge.to_text(), scanned)
+            if not await row.move(session.session, at, edge.to_text(), scanned):
+                self._unsure = True  # a message of ours that nobody heard of any more came in late
+                return Otherwise(took_s)
             self._hold.position = replace(self._hold.position, cursor=edge.to_text(), scanned=at.scanned + scanned)
             self._ahead = edge.to_text(), edge
         beside = min(1.0, took_s / max(1e-9, sum(filled.seconds for *_, filled in done)))

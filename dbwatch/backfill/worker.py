@@ -11,7 +11,7 @@ from typing import TypeVar
 from dbwatch.backfill import row
 from dbwatch.backfill.answer import answer
 from dbwatch.backfill.batch import BatchSession
-from dbwatch.backfill.control import Control
+from dbwatch.backfill.control import Control, StopRequested
 from dbwatch.backfill.feeling import Feeling
 from dbwatch.backfill.health import Thresholds
 from dbwatch.backfill.hold import Hold
@@ -71,10 +71,6 @@ async def at_work(
         watching.cancel()
         await asyncio.wait({watching}, timeout=1.0)
         await worker.disconnect()
-
-
-class StopRequested(Exception):
-    """The control said stop: no error, a person's wish on its way out of the loops."""
 
 
 class BatchWorker:
@@ -196,11 +192,16 @@ class BatchWorker:
             await self._obey()
             self._look()
             if self._control.paused_because is not None:
+                self._trouble_since = None
                 self.tell(State.PAUSED, self._control.paused_because)
                 await self._control.rest(self._clock, 1.0)
             elif not self._felt.gate.open:
                 gate = self._felt.gate
                 was_hurt = was_hurt or bool(gate.hurt_because)
+                if not gate.blind_because:
+                    self._trouble_since = None
+                elif self.hold.session is None:
+                    self._give_up(Trouble.LOST, gate.closed_because)
                 self.tell(State.THROTTLED, gate.closed_because, gate.closed_was)
                 await self._control.rest(self._clock, gate.thresholds.poll_s / 2)
             else:
@@ -256,11 +257,12 @@ class BatchWorker:
 
     async def _recover(self, trouble: Trouble, error: Exception, failures: int) -> None:
         session = self.hold.session
-        if trouble is Trouble.LOST:
-            if session is not None:
-                session.session.sever()
-        elif session is not None:
+        if session is not None and trouble is not Trouble.LOST:
             await session.rollback()
+            if trouble is Trouble.FATAL and await session.on_standby():  # a failover, under a pooler's connection
+                trouble = Trouble.LOST
+        if session is not None and trouble is Trouble.LOST:
+            session.session.sever()
         if trouble is Trouble.FATAL:
             raise sentence(error, self._plan.work) from error
         if self._control.stopping:
@@ -283,8 +285,9 @@ class BatchWorker:
         self.tell(State.THROTTLED, found.reason)
         await self._rest(found.rest_s)
 
-    def _give_up(self, trouble: Trouble, reason: str, error: Exception) -> None:
-        """Raises where patience is over; a lock, a deadlock and a cancel are somebody's doing and never end it."""
+    def _give_up(self, trouble: Trouble, reason: str, error: Exception | None = None) -> None:
+        """Raises where patience is over; a lock, a deadlock and a cancel are somebody's doing and never end it, nor
+        does what was before a pause."""
         if trouble not in (Trouble.LOST, Trouble.CROWDED, Trouble.TIMEOUT):
             self._trouble_since = None
             return

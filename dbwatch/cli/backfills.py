@@ -7,10 +7,11 @@ import json
 from collections import defaultdict
 from dataclasses import asdict
 
-from dbwatch.backfill import giving, known, quarantine
+from dbwatch.backfill import giving, known, quarantine, retrying
 from dbwatch.backfill.known import Known
 from dbwatch.backfill.orders import Act
-from dbwatch.backfill.quarantine import Held, Retried
+from dbwatch.backfill.quarantine import Held
+from dbwatch.backfill.retrying import Retried
 from dbwatch.cli import actor
 from dbwatch.cli.output import say
 from dbwatch.clock import SystemClock
@@ -51,7 +52,7 @@ def retry(dsn: str, *, id: int, key: str, as_json: bool) -> int:
 
     Raises DbwatchError where nothing can be tried.
     """
-    result = asyncio.run(quarantine.retry(Connector(dsn), id, quarantine.canonical(key) if key else None))
+    result = asyncio.run(retrying.retry(Connector(dsn), id, quarantine.canonical(key) if key else None))
     say(json.dumps(asdict(result)) if as_json else "\n".join(retried_lines(result)))
     return Exit.FAILED if result.left else Exit.OK
 
@@ -65,8 +66,9 @@ def order(dsn: str, act: Act, *, id: int | None, named: str, why: str) -> int:
 
 def retried_lines(result: Retried) -> list[str]:
     """What became of them, for a person. Pure."""
+    back = f"{result.handed_back:,} changed since and left to the backfill, which is not done, "
     return [
         f"{quarantine.told(result.filled)} filled, {result.healed:,} needed nothing any more, "
-        f"{len(result.left):,} still in quarantine",
+        f"{back if result.handed_back else ''}{len(result.left):,} still in quarantine",
         *quarantine.lines(Held(0, poison) for poison in result.left),
     ]

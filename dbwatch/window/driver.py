@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import psycopg
 
-from dbwatch.backfill.quarantine import Retried
+from dbwatch.backfill.retrying import Retried
 from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import Proposal, Request, StepStatus, WindowState

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dbwatch.backfill import quarantine
+from dbwatch.backfill import quarantine, retrying
 from dbwatch.backfill.outline import outline
-from dbwatch.backfill.quarantine import Retried
+from dbwatch.backfill.retrying import Retried
 from dbwatch.errors import Refused, UsageError
 from dbwatch.journal import schema
 from dbwatch.postgres.session import Role
@@ -58,7 +58,7 @@ async def aside(ground: Ground, step: str) -> Aside:
 async def retry(ground: Ground, step: str, key: str | None) -> Retried:
     """Tries the rows again that the backfill *step* holds in quarantine, or the one under *key*.
 
-    Raises Refused where it never began, or its owner is at work, and as `quarantine.retry`.
+    Raises Refused where it never began, or its owner is at work, and as `retrying.retry`.
     """
     session = await ground.base.open(Role.JOURNAL)
     try:
@@ -67,15 +67,17 @@ async def retry(ground: Ground, step: str, key: str | None) -> Retried:
         await session.close()
     if id is None:
         raise Refused(f"{step} never began in this window", next="there is nothing to try again")
-    return await quarantine.retry(ground.base, id, key)
+    return await retrying.retry(ground.base, id, key)
 
 
 def told(result: Retried) -> str:
     """What became of the rows, in a sentence without its end. Pure."""
-    tried = result.filled + result.healed + len(result.left)
+    tried = result.filled + result.healed + len(result.left) + result.handed_back
     parts = [f"{result.filled:,} filled"]
     if result.healed:
         parts.append(f"{result.healed:,} needed nothing any more")
+    if result.handed_back:
+        parts.append(f"{result.handed_back:,} changed since, left to the backfill")
     if result.left:
         last = result.left[0]
         parts.append(f"{len(result.left):,} cannot still ({last.sqlstate}: {last.message})")

@@ -7,6 +7,7 @@ WITH RECURSIVE parts AS (
     INNER JOIN parts AS p ON p.oid = i.inhparent
 )
 SELECT
+    c.oid::bigint AS oid,
     n.nspname AS schema,
     c.relname AS name,
     c.relkind::text AS kind,
