@@ -30,7 +30,7 @@ from dbwatch.journal import schema
 from dbwatch.journal.fold import StepStatus
 from dbwatch.postgres.session import Connector
 from dbwatch.steps.heard import Heard
-from dbwatch.window.intents import RunStep, ToggleBackfill
+from dbwatch.window.intents import ResumeBackfill, RunStep
 
 WEI = "wei@bastion"
 PAUSED = "paused by wei@bastion from another terminal; dbwatch backfill resume lets it go on"
@@ -277,7 +277,7 @@ async def test_a_windows_step_is_paused_from_elsewhere_and_b_lets_it_go_on(db18:
         await until(conductor, lambda c: c.work.backfill is not None and c.work.backfill.state is State.PAUSED)
         words = "paused by wei@bastion from another terminal (too slow)"
         await until(conductor, lambda c: words in noted(c, "fill"))
-        assert (await conductor.submit(ToggleBackfill())).text == "fill goes on"
+        assert (await conductor.submit(ResumeBackfill("fill"))).text == "fill goes on"
         await holder.rollback()
         await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
         assert conductor.state.step("fill").status is StepStatus.DONE

@@ -22,7 +22,7 @@ from dbwatch.journal.fold import StepStatus
 from dbwatch.postgres.session import Role
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.filling import STOPPED
-from dbwatch.window.intents import OverrideSignal, RetryRows, RunStep, SetBatchTime, StopOurs, ToggleBackfill
+from dbwatch.window.intents import OverrideSignal, RetryRows, RunStep, SetBatchTime, StopOurs
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ async def test_signal_and_batch_time_change_while_it_runs_and_the_journal_says_w
         assert [answer.text for answer in early] == ["no backfill is running"] * 2
         await steps_before(conductor, "fill")
         conductor.work.hand.pause("held")
-        assert (await conductor.submit(ToggleBackfill())).taken
+        assert (await conductor.submit(RunStep("fill"))).taken
         await until(conductor, lambda c: c.work.backfilling)
         conductor.work.hand.pause("paused for the test")
         out = await conductor.submit(SetBatchTime(60))

@@ -17,7 +17,9 @@ from dbwatch.backfill.progress import State
 from dbwatch.backfill.restore import Restore, Returned
 from dbwatch.backfill.run import Backfill, Result
 from dbwatch.backfill.spec import Spec
+from dbwatch.backfill.walk import Walk
 from dbwatch.clock import SystemClock
+from dbwatch.errors import Refused
 from dbwatch.journal import schema
 from dbwatch.journal.fence import Fence
 from dbwatch.postgres.session import Connector, Role
@@ -241,3 +243,75 @@ async def test_who_may_only_pause_a_backfill_may_not_read_what_it_overwrites(db1
     finally:
         for role in (pauses, fills):
             await db18.sql(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+async def test_what_a_trigger_changed_again_on_the_way_back_keeps_its_image(db: Database) -> None:
+    await users(db)
+    await fill(db)
+    await db.sql(
+        "CREATE FUNCTION shouts() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN IF NEW.id <= 30 THEN NEW.phone := upper(NEW.phone); END IF; RETURN NEW; END'",
+        "CREATE TRIGGER shouts BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION shouts()",
+    )
+    returned = await back(db)  # of the first thirty rows ten held NULL, which stays NULL, and ten are shouted
+    assert (returned.rows, returned.changed, returned.missing) == (3990, 10, 0)
+    assert await db.sql(WRONG.format(where="id > 30")) == [(0,)]
+    held = await db.sql("SELECT key_1, old_1 FROM dbwatch.before_1 ORDER BY 1")
+    assert held == [(i, f"was {i}") for i in range(1, 31, 3)]
+
+
+async def test_of_several_columns_each_keeps_what_it_held_first(db: Database) -> None:
+    """The application changes one of them behind the cursor; the other's first image stays."""
+    await db.sql(
+        "CREATE TABLE users (id int PRIMARY KEY, a text, b text)",
+        "INSERT INTO users SELECT i, 'a ' || i, 'b ' || i FROM generate_series(1, 3000) AS i",
+    )
+    await schema.ensure(db.connector)
+    scene = Scene()
+
+    def write(told: object) -> None:
+        if scene.told[-1].batches == 8:
+            scene.react = lambda _: None
+            with psycopg.connect(db.dsn, autocommit=True) as connection:
+                connection.execute("UPDATE users SET a = 'theirs' WHERE id = 1 AND b = 'B'")
+
+    scene.react = write
+    spec = replace(UNDO, set="a = 'A', b = 'B'", where="(a, b) IS DISTINCT FROM ('A', 'B')", walk=Walk.KEYSET)
+    result = await fill(db, spec, scene)
+    assert (result.outcome, result.rows) == (State.DONE, 3001), "the first row was filled twice"
+    await back(db)
+    assert await db.sql("SELECT a, b FROM users WHERE id < 3 ORDER BY id") == [("theirs", "b 1"), ("a 2", "b 2")]
+
+
+async def test_nothing_is_brought_back_while_another_run_fills_it(db18: Database) -> None:
+    await users(db18)
+    await fill(db18)
+    found = await images(db18)
+    await db18.sql("UPDATE users SET phone = 'new' WHERE id > 5000")
+    scene = Scene()
+    scene.react = lambda told: scene.control.pause() if told.batches == 1 else None
+    plan = await planned(db18.connector, replace(UNDO, undo=False))
+    filling = Backfill(db18.connector, plan, clock=SystemClock(), control=scene.control, progress=scene.see, again=True)
+    running = asyncio.create_task(filling.run())
+    await scene.until(lambda told: told.state is State.PAUSED)
+    with pytest.raises(Refused, match="is at work already"):
+        await Restore(db18.connector, found, clock=SystemClock()).run()
+    scene.control.resume()
+    assert (await running).outcome is State.DONE
+
+
+async def test_a_partitioned_table_is_walked_by_keys_where_undo_is_asked_for(db18: Database) -> None:
+    await db18.sql(
+        "CREATE TABLE users (id int PRIMARY KEY, legacy text, phone text) PARTITION BY RANGE (id)",
+        "CREATE TABLE low PARTITION OF users FOR VALUES FROM (0) TO (30000)",
+        "CREATE TABLE high PARTITION OF users FOR VALUES FROM (30000) TO (60001)",
+        "INSERT INTO users SELECT i, 'l' || i FROM generate_series(1, 60000) AS i",
+        "ANALYZE users",
+    )
+    await schema.ensure(db18.connector)
+    scene = Scene()
+    result = await fill(db18, replace(UNDO, batch_time_ms=100), scene)
+    assert (result.outcome, result.rows) == (State.DONE, 60_000)
+    walked = [told for told in scene.told if not told.checking and told.state is State.RUNNING]
+    assert walked[-1].fraction > 0.9
+    assert (await back(db18)).rows == 60_000

@@ -14,9 +14,9 @@ from psycopg import sql
 
 from dbwatch.backfill.control import Control, StopRequested
 from dbwatch.backfill.images import Images
-from dbwatch.backfill.keys import Key, to_text
+from dbwatch.backfill.keys import Key
 from dbwatch.backfill.plan import Plan
-from dbwatch.backfill.row import OIDS, RESTORED, RESTORING, Position, Row, rows_of
+from dbwatch.backfill.row import MADE_OF, OIDS, RESTORED, RESTORING, Position, Row, rows_of
 from dbwatch.backfill.statements import PINNED
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError, Fenced, Refused
@@ -81,15 +81,16 @@ async def claim(
     """Makes the backfill of *plan* ours, under *owner*, the application_name of our worker.
 
     An unfinished one whose owner is gone is taken over under a higher epoch; a finished one is left alone unless
-    *again*. A window has its own; in mode once an unfinished one of anybody's is gone on with, since rows that it did
-    must not be done again. One whose data went back does not count any more. Raises Fenced where the window was taken
-    over, Refused where its data is just going back or an unfinished one has no before-images that are asked for or
-    went by partitions that *plan* does not know so, and as `Session.call` does.
+    *again*. A window has its own, in mode pending each step of it, once the others are done. In mode once an unfinished
+    one of anybody's is gone on with, since rows that it did must not be done again, unless the column that it filled
+    was made anew. One whose data went back does not count any more. Raises Fenced where the window was taken over,
+    Refused where its data is just going back or an unfinished one has no before-images that are asked for or its cursor
+    means something else now, and as `Session.call` does.
     """
 
     async def work(connection: Connection) -> Claimed | Finished | Occupied:
         async with connection.transaction():
-            await _prepare(connection, plan.spec_hash, fence)
+            await _prepare(connection, plan.spec_json, fence)
             rows = await rows_of(connection, spec_hash=plan.spec_hash)
             for row in rows:
                 if row.status == "running" and row.owner != owner:
@@ -101,7 +102,11 @@ async def claim(
             window = fence.window if fence else None
             mine = next((row for row in rows if row.window_id == window), None)
             if plan.spec.mode == "once":
-                mine = next((row for row in rows if not row.finished), mine)
+                mine = _begun(plan, rows[0], again=again) if rows and not rows[0].finished else mine
+                if mine is None and not again:
+                    await _require_same_key(connection, plan)
+            elif mine is not None and mine.finished and step_id is not None and mine.step_id != step_id:
+                mine = None
             if mine is None or (mine.finished and again):
                 return await _new(connection, plan, owner, window, step_id)
             if mine.finished:
@@ -111,7 +116,8 @@ async def claim(
             images = mine.kept_in
             if plan.kept and images is None:
                 images = await _keep(connection, Images.of(mine.id, plan.statements, plan.kept))
-            return Claimed((await _take(connection, mine, owner)).position, mine, images)
+            taken = await _take(connection, mine, owner, window=window, step=step_id)
+            return Claimed(taken.position, mine, images)
 
     return await session.call(work, within=within)
 
@@ -127,18 +133,19 @@ async def claim_back(
 
     async def work(connection: Connection) -> Claimed | Finished | Occupied:
         async with connection.transaction():
-            known = await (await _execute(connection, "backfill-hash", id=id)).fetchone()
-            await _prepare(connection, known[0] if known else "", fence)
-            rows = await rows_of(connection, id=id)
-            if not rows or rows[0].kept_in is None:
+            spec, spec_hash = await (await _execute(connection, "backfill-hash", id=id)).fetchone() or ("", "")
+            await _prepare(connection, spec, fence)
+            alike = await rows_of(connection, spec_hash=spec_hash)
+            row = next((each for each in alike if each.id == id), None)
+            if row is None or row.kept_in is None:
                 raise DbwatchError(f"the journal knows no before-images of backfill {id}")
-            [row] = rows
             if row.status == RESTORED:
                 return Finished(row)
-            if row.status in ("running", RESTORING) and row.owner != owner:
-                other = await occupied(connection, row)
-                if other is not None:
-                    return other
+            for each in alike:  # another run that does the same would fill what is brought back
+                if each.status in ("running", RESTORING) and each.owner != owner:
+                    other = await occupied(connection, each)
+                    if other is not None:
+                        return other
             taken = await _take(connection, row, owner, status=RESTORING)
             return Claimed(taken.way_back, row, row.kept_in)
 
@@ -158,13 +165,14 @@ async def occupied(connection: Connection, row: Row) -> Occupied | None:
     return Occupied(row, holder[0] if holder is not None and not row.owner.endswith(POOLED) else None)
 
 
-async def _prepare(connection: Connection, spec_hash: str, fence: Fence | None) -> None:
-    """One claim at a time, under settings by which keys are written exactly, and only by the window's driver."""
+async def _prepare(connection: Connection, spec: str, fence: Fence | None) -> None:
+    """One claim at a time of what does the same, by whatever key, under settings by which keys are written exactly, and
+    only by the window's driver."""
     settings = {**PINNED, "lock_timeout": "2s", "statement_timeout": "5s"}
     for name, value in settings.items():
         await connection.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), sql.Literal(value)))
     await connection.execute(
-        "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)", [_LOCK, crc32(spec_hash.encode()) - 2**31]
+        "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)", [_LOCK, crc32(_keyless(spec).encode()) - 2**31]
     )
     if fence is None:
         return
@@ -176,6 +184,47 @@ async def _prepare(connection: Connection, spec_hash: str, fence: Fence | None) 
 
 _LOCK = 0x6462_6266
 """The class of our advisory locks: `dbbf` in ASCII."""
+
+
+def _keyless(spec: str) -> str:
+    """*spec*, as `Plan.spec_json`, without its key."""
+    body = json.loads(spec or "{}")
+    body.pop("key", None)
+    return json.dumps(body, sort_keys=True)
+
+
+def _begun(plan: Plan, row: Row, *, again: bool) -> Row | None:
+    """*row*, which was begun in mode once, where *plan* goes on with it; None where nothing of it was done, for its
+    column is another one now, or where it is to begin *again*.
+
+    Raises Refused where its cursor means something else now.
+    """
+    tops = row.position.tops
+    was = tops.get(MADE_OF) if isinstance(tops, dict) else None  # an older version did not keep it
+    now = plan.made_of
+    if was is None or was == now:
+        return row
+    if again or (was["table"] == now["table"] and was["set"] != now["set"]):
+        return None
+    what = "the table is another one" if was["table"] != now["table"] else "its key is compared otherwise"
+    raise Refused(
+        f"the backfill of {plan.table} cannot go on from its cursor",
+        why=f"{what} than when backfill {row.id} began, and only the cursor tells which rows it has set",
+        next="look which rows have their value; --again begins anew, with every row",
+    )
+
+
+async def _require_same_key(connection: Connection, plan: Plan) -> None:
+    """Raises Refused where rows were set already on a walk by another key, or are just now."""
+    others = await _execute(connection, "backfill-otherwise", spec=plan.spec_json, spec_hash=plan.spec_hash)
+    found = await others.fetchone()
+    if found is not None:
+        key = ",".join(json.loads(found[0])["key"])
+        raise Refused(
+            f"the backfill of {plan.table} was begun by another key",
+            why=f"only its cursor, which goes by ({one_line(key)}), tells which rows it has set",
+            next=f"go on with it: --key {one_line(key)}; --again begins anew, with every row",
+        )
 
 
 def _require_whole(plan: Plan, rows: Sequence[Row]) -> None:
@@ -210,7 +259,7 @@ def _require_images(plan: Plan, row: Row, window: UUID | None) -> None:
 def _require_route(plan: Plan, row: Row) -> None:
     """Raises Refused where only the cursors of partitions tell what was done, and *plan* does not know them so."""
     begun = row.position.tops if plan.spec.mode == "once" else None
-    if not isinstance(begun, dict):
+    if not isinstance(begun, dict) or row.position.as_one:
         return
     if not plan.legs[0].partition:
         raise Refused(
@@ -219,8 +268,10 @@ def _require_route(plan: Plan, row: Row) -> None:
             next="let a role that may fill each partition by itself go on with it, without undo",
         )
     at, now = row.position.place.leg, {leg.oid: leg.name for leg in plan.legs}
-    for name, oid in begun.get(OIDS, {}).items():
-        if name >= at and now.get(oid, name) != name:
+    oids = begun.get(OIDS, {})
+    changed = {leg.oid for leg in plan.legs if oids.get(leg.name, leg.oid) != leg.oid}
+    for name, oid in oids.items():
+        if now.get(oid, name) != name and (name >= at or oid in changed):
             raise Refused(
                 f"partition {one_line(name)} is called {one_line(now[oid])} now",
                 why="how far it is filled is known under the name that it had",
@@ -228,8 +279,17 @@ def _require_route(plan: Plan, row: Row) -> None:
             )
 
 
-async def _take(connection: Connection, row: Row, owner: str, status: str = "running") -> Row:
-    await _execute(connection, "backfill-take", id=row.id, owner=owner, status=status)
+async def _take(
+    connection: Connection,
+    row: Row,
+    owner: str,
+    status: str = "running",
+    *,
+    window: UUID | None = None,
+    step: str | None = None,
+) -> Row:
+    values = {"id": row.id, "owner": owner, "status": status, "window": window, "step": step}
+    await _execute(connection, "backfill-take", **values)
     [taken] = await rows_of(connection, id=row.id)
     return taken
 
@@ -240,11 +300,9 @@ async def _new(connection: Connection, plan: Plan, owner: str, window: UUID | No
     if plan.spec.mode == "once":
         tops = await _tops(connection, plan)
         nothing = not tops
-        if "" in tops:
-            ceiling = to_text(tops[""])
-        elif tops:
-            oids = {leg.name: leg.oid for leg in plan.legs if leg.name in tops}
-            ceiling = json.dumps({**tops, OIDS: oids}, ensure_ascii=False)
+        if tops:
+            oids = {leg.name: leg.oid for leg in plan.legs if leg.partition and leg.name in tops}
+            ceiling = json.dumps({**tops, OIDS: oids, MADE_OF: plan.made_of}, ensure_ascii=False)
     ours = {"owner": owner, "window": window, "step": step_id, "ceiling": ceiling, "walked": nothing}
     what = {"spec": plan.spec_json, "spec_hash": plan.spec_hash}
     [(id,)] = await (await _execute(connection, "backfill-new", **ours, **what)).fetchall()

@@ -151,16 +151,17 @@ class Images:
     def keep(self) -> str:
         """Writes the images of what was filled; a row that SET left as it was needs none.
 
-        A row that was filled before and is pending again has an image. What it held when we came the second time is
-        either what we had written (then the first image stays the truth) or somebody else's (then that is it).
+        A row that was filled before and is pending again has an image. What a column held when we came the second time
+        is either what we had written (then the first image stays the truth) or somebody else's (then that is it).
         """
         every = [*self._named("key"), *self._named("old"), *self._named("new")]
-        untouched = _same(self._at("i", "new"), self._at("excluded", "old"))
         changes = [
             sql.SQL("{old} = CASE WHEN {untouched} THEN i.{old} ELSE excluded.{old} END").format(
-                old=old, untouched=untouched
+                old=old, untouched=_same([written], [found])
             )
-            for old in self._named("old")
+            for old, written, found in zip(
+                self._named("old"), self._at("i", "new"), self._at("excluded", "old"), strict=True
+            )
         ]
         changes += [sql.SQL("{new} = excluded.{new}").format(new=new) for new in self._named("new")]
         return _text(
@@ -176,10 +177,16 @@ class Images:
     # --- the parts of `backfill-restore`
 
     def restore(self, *, after: bool) -> str:
-        """Brings back the rows with images above `lo` (with *after*) up to `hi` that still hold what we wrote."""
+        """Brings back the rows with images above `lo` (with *after*) up to `hi` that still hold what we wrote; of each
+        whether it holds what it held before, for a trigger of the table may have changed it again."""
         images, table = self._ranges(after=after)
         return _text(
-            "{}\n    AND {}\n    AND {}\nRETURNING {}", self._restoring(), images, table, _list(self._at("i", "key"))
+            "{}\n    AND {}\n    AND {}\nRETURNING {}, {} AS back",
+            self._restoring(),
+            images,
+            table,
+            _list(self._at("i", "key")),
+            _same([self._of_target(column) for column in self.columns], self._at("i", "old")),
         )
 
     def by_hand(self) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dbwatch.backfill import fragments, notes, same, sight
 from dbwatch.backfill.estimate import Estimator, Sizes, estimate
@@ -74,6 +75,8 @@ class Plan:
     """Those of the notes that say what undo keeps, and what it need not keep."""
     never_hot: bool = False
     """Every update of it has to write an index that holds what SET changes."""
+    made_of: Mapping[str, Any] = field(default_factory=dict)
+    """What a cursor in mode once means, as JSON: the table, the columns of SET, the key's types and collations."""
     unseen: Mapping[str, str] = field(default_factory=dict)
     """Health signals that privileges hide, by their short names, and the GRANT that shows each: it does not start
     until they are seen, or left out by name."""
@@ -180,7 +183,8 @@ async def plan(
     if not key and not divisible(parts):
         raise _undivided(target, parts)
     version = session.server_version
-    by_pages, why = _route(spec, target, facts, sizes, key, version, divided=target.kind == "r" or divisible(parts))
+    divided = target.kind == "r" or (bool(parts) and divisible(parts))
+    by_pages, why = _route(spec, target, facts, sizes, key, version, divided=divided)
     spec_json = _canonical(spec, target, index)
     undo_notes = tuple(notes.of_undo(spec, target, makers, sizes))
     seen = seen or await sight.look(session, within=within)
@@ -209,6 +213,7 @@ async def plan(
         undo_notes=undo_notes,
         never_hot=bool(facts.indexes),
         unseen=seen.missing(spec.without),
+        made_of=_made_of(read, target, columns, key),
         kept=kept,
         images_bytes=sizes.images_bytes,
     )
@@ -284,6 +289,17 @@ def _canonical(spec: Spec, target: Target, index: UniqueIndex | None) -> str:
         "mode": spec.mode,
     }
     return json.dumps(identity, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def _made_of(
+    read: fragments.Fragments, target: Target, columns: Mapping[str, Column], key: Sequence[KeyColumn]
+) -> dict[str, Any]:
+    collations = {column.name: column.collation or columns[column.name].collation for column in key}
+    return {
+        "table": target.oid,
+        "set": {column: columns[column].number for column in read.targets},
+        "key": [[columns[c.name].number, c.type, collations[c.name]] for c in key],
+    }
 
 
 def _check_targets(spec: Spec, read: fragments.Fragments, target: Target, columns: Mapping[str, Column]) -> None:

@@ -19,8 +19,9 @@ from dbwatch.postgres.session import Connection, Session
 
 RESTORING, RESTORED = "restoring", "restored"
 """The row's status while its data goes back, and after that."""
-OIDS = "oids"
-"""In a ceiling of several legs, beside the last key of each: the oid of each, for it may be renamed."""
+OIDS, MADE_OF = "oids", "made of"
+"""In a ceiling, beside the last key of each leg: the oid of each partition, for it may be renamed, and `Plan.made_of`.
+No leg is called so: its name is empty, or has a dot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,15 @@ class Position:
 
     @property
     def tops(self) -> Any:
-        """What the ceiling says: the last key of the table, or an object of that of each leg; None: it says nothing."""
+        """What the ceiling says: an object with the last key of each leg (of older versions that of the table alone);
+        None: it says nothing."""
         return None if self.ceiling is None else json.loads(self.ceiling)
 
     @property
     def as_one(self) -> bool:
         """Its ceiling is of the table as one."""
-        return isinstance(self.tops, list)
+        tops = self.tops
+        return isinstance(tops, list) or (isinstance(tops, dict) and "" in tops)
 
     def top(self, leg: str) -> Key | None:
         """The last key to do on the *leg* of that name; None: whatever it holds, in mode once nothing."""
@@ -75,6 +78,7 @@ class Row:
 
     id: int
     window_id: UUID | None
+    step_id: str | None
     spec: str
     """Table, SET, WHERE, key and mode as canonical JSON."""
     status: str

@@ -57,8 +57,12 @@ class Target:
 class Column:
     """One column of it."""
 
+    number: int
+    """pg_attribute.attnum: a column that is dropped and made again has another one."""
     name: str
     type: str
+    collation: str | None
+    """As SQL; None where the type has none."""
     generated: bool
     always_identity: bool
 

@@ -96,7 +96,7 @@ async def _of_journal(ledger: Ledger, row: tuple[Any, ...], counted: int, held: 
 
 def _ceiling(ledger: Ledger) -> list[str]:
     """SQL of the highest key that the backfill was to do, as its row tells it, column by column."""
-    named = ", ".join(f"'{column}', b.ceiling::jsonb ->> {n}" for n, column in enumerate(_bare(ledger)))
+    named = ", ".join(f"'{column}', b.ceiling::jsonb -> '' ->> {n}" for n, column in enumerate(_bare(ledger)))
     return [_CEILING.format(column=column, named=named) for column in _bare(ledger)]
 
 

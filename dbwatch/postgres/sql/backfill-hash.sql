@@ -1,4 +1,6 @@
--- What the backfill of one id does, as the hash by which it is claimed; nothing where there is none.
-SELECT b.spec_hash
+-- What the backfill of one id does, and the hash of that; nothing where there is none.
+SELECT
+    b.spec,
+    b.spec_hash
 FROM dbwatch.backfill AS b
 WHERE b.id = %(id)s;

@@ -1,6 +1,7 @@
 -- dbwatch backfill: brings one batch of before-images back, in one message. Images are used up in the transaction that
 -- brings their rows back, and so are those of rows that are as they were already (brought back by hand). Of a row that
--- somebody else changed since, or that is gone, the image stays. The compare-and-set is as in backfill-batch.sql.
+-- somebody else changed since, or that is gone, the image stays; so it does where a trigger changed what was brought
+-- back. The compare-and-set is as in backfill-batch.sql.
 BEGIN /* one batch of before-images brought back */ ISOLATION LEVEL READ COMMITTED READ WRITE;
 {settings};
 SELECT /* dbwatch */ clock_timestamp(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0');
@@ -13,7 +14,7 @@ seen AS MATERIALIZED (
 consumed AS (
     DELETE FROM {images} AS i
     WHERE {range} AND ({keys}) IN (
-        SELECT {keys} FROM restored
+        SELECT {keys} FROM restored WHERE back
         UNION ALL
         SELECT {keys} FROM seen WHERE as_before
     )

@@ -2,6 +2,7 @@
 SELECT
     b.id,
     b.window_id,
+    b.step_id,
     b.spec,
     b.status,
     b.owner,
