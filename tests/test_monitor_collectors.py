@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +14,8 @@ import psycopg
 import pytest
 from jam import Jam, snapshot_as
 from psycopg import sql
-from servers import Database, OwnServers
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from servers import Database, OwnServers, eventually
 
 from dbwatch.clock import SystemClock
 from dbwatch.monitor.collectors import COLLECTORS
@@ -21,7 +23,7 @@ from dbwatch.monitor.export import VIEWS, to_json
 from dbwatch.monitor.poller import Poll, poll_once
 from dbwatch.monitor.samples import Snapshot, Status
 from dbwatch.monitor.source import Source
-from dbwatch.postgres.session import Connector
+from dbwatch.postgres.session import Connector, Role
 
 ALL = tuple(collector.name for collector in COLLECTORS)
 
@@ -376,6 +378,67 @@ async def test_own_sessions_are_told_by_name_and_role(db: Database) -> None:
 async def test_somebody_elses_session_is_not_ours_by_its_name(db: Database, role: str) -> None:
     impostor = await db.foreign("dbwatch worker 3f9c/4", user=role)
     assert impostor.info.backend_pid not in (await poll_once(db.connector)).own_pids
+
+
+async def test_own_sessions_of_another_role_than_the_monitors_are_told(db: Database, role: str) -> None:
+    worker = await db.foreign("dbwatch worker 3f9c/4")
+    other = await db.foreign("shop")
+    apart = Connector(db.dsn, roles={Role.MONITOR: db.dsn_as(role)})
+    own = (await poll_once(apart)).own_pids
+    assert worker.info.backend_pid in own
+    assert other.info.backend_pid not in own
+
+
+async def test_a_role_that_nobody_of_us_logs_in_as_is_not_ours_by_its_name(db: Database, role: str) -> None:
+    third = f"{role}_third"
+    await db.sql(f"CREATE ROLE {third} LOGIN")
+    try:
+        impostor = await db.foreign("dbwatch worker 3f9c/4", user=third)
+        apart = Connector(db.dsn, roles={Role.MONITOR: db.dsn_as(role)})
+        assert impostor.info.backend_pid not in (await poll_once(apart)).own_pids
+    finally:
+        await db.sql(f"DROP ROLE {third}")
+
+
+async def test_a_role_that_libpq_was_told_elsewhere_is_known_from_the_first_session(
+    db18: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGUSER", "postgres")
+    connector = Connector(make_conninfo("", **{**conninfo_to_dict(db18.dsn), "user": None}))
+    assert connector.users == frozenset()
+    session = await connector.open(Role.WORKER)
+    assert connector.tagged("3f9c/4").users == {"postgres"}
+    await session.close()
+
+
+async def test_scans_are_counted_since_the_last_reset(any_db: Database) -> None:
+    await any_db.sql(*SHOP)
+    before = await reset_of(any_db)
+    [(now,)] = await any_db.sql("SELECT clock_timestamp()")
+    assert before < now
+    await any_db.sql("SELECT pg_stat_reset()")
+
+    async def noticed() -> bool:
+        return await reset_of(any_db) >= now
+
+    await eventually(noticed)  # before 15 the counters are another process's, which is told by UDP
+
+
+@pytest.mark.parametrize("major", [14, 15, 18])
+async def test_a_crash_discards_the_counters_and_is_told_as_their_beginning(own_server: OwnServers, major: int) -> None:
+    server = await own_server(major)
+    database = await own_server.database(server)
+    await database.sql(*SHOP, "SELECT pg_stat_reset()")
+    [(before,)] = await database.sql("SELECT clock_timestamp()")
+    await server.kill9()
+    await server.start()
+    assert await reset_of(database) > before
+
+
+async def reset_of(db: Database) -> datetime:
+    [reset] = {index.stats_reset for index in (await poll_once(db.connector)).indexes.rows}
+    assert reset is not None
+    return reset
 
 
 async def test_the_json_has_the_keys_that_scripts_rely_on(db: Database) -> None:

@@ -12,9 +12,9 @@ from jam import Jam, nodes
 from servers import Database, OwnServers
 
 from dbwatch.monitor.lockmodes import MODES, conflict
-from dbwatch.monitor.locktree import LockNode, forest, walk
+from dbwatch.monitor.locktree import LockNode, forest, forest_of, walk
 from dbwatch.monitor.poller import poll_once
-from dbwatch.monitor.samples import Activity, Lock
+from dbwatch.monitor.samples import Activity, Blocked, Lock, Snapshot, Status, View
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 SHARE, ROW_EXCLUSIVE, EXCLUSIVE = "AccessShareLock", "RowExclusiveLock", "AccessExclusiveLock"
@@ -169,6 +169,24 @@ def test_the_servers_word_overrides_the_guess() -> None:
     sessions = [session(1), session(2, xact=5), session(3, xact=1)]
     assert shape(forest(locks, sessions)) == [(0, 1, 1), (1, 2, 0), (0, 3, 1)]
     assert shape(forest(locks, sessions, blockers={2: (1,), 3: (2,)})) == [(0, 1, 2), (1, 2, 1), (2, 3, 0)]
+
+
+@pytest.mark.parametrize(
+    ("status", "taken", "taken_at_its_word"),
+    [(Status.OK, 100.1, True), (Status.OK, 99.0, False), (Status.ERROR, 100.1, False)],
+    ids=["fresh", "of before the locks", "not answered"],
+)
+def test_the_servers_word_counts_only_for_the_locks_that_it_came_with(
+    status: Status, taken: float, taken_at_its_word: bool
+) -> None:
+    locks = [held(1, SHARE), wanted(2, EXCLUSIVE), wanted(3, SHARE)]
+    snapshot = Snapshot(
+        locks=View(Status.OK, taken=100.0, rows=tuple(locks)),
+        activity=View(Status.OK, rows=tuple(session(pid) for pid in (1, 2, 3, 9))),
+        blockers=View(status, taken=taken, rows=(Blocked(2, (9,)),)),
+    )
+    roots = [node.pid for node in forest_of(snapshot)]
+    assert roots == ([9] if taken_at_its_word else [1])
 
 
 def test_our_own_sessions_are_marked() -> None:

@@ -6,16 +6,18 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
+import psycopg
 import pytest
 from proxy import FaultProxy
 from servers import Database, OwnServers
 
 from dbwatch.clock import SystemClock
-from dbwatch.monitor.collectors import Collector, Reading
+from dbwatch.monitor.collectors import COLLECTORS, Collector, Reading
 from dbwatch.monitor.poller import Poll, Poller, changed, poll_once
 from dbwatch.monitor.rates import last_poll
 from dbwatch.monitor.samples import Snapshot, Status
@@ -353,6 +355,61 @@ async def test_a_view_that_took_long_is_left_alone_five_times_as_long(db: Databa
         clock.time += 1.0
     await source.close()
     assert [at - asked[0] for at in asked[:3]] == [0.0, 10.0, 20.0]
+
+
+def sized(source: Source, clock: HandClock, monkeypatch: pytest.MonkeyPatch, *, fails: bool) -> dict[str, list[float]]:
+    """Lets the size of the database take two seconds; when it was asked for, and when the vitals had come."""
+    ask = source.rows
+    times: dict[str, list[float]] = {"database-size": [], "vitals": []}
+
+    async def rows(name: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        if name == "database-size":
+            times[name].append(clock.time)
+            await clock.sleep(2.0)
+            if fails:
+                raise psycopg.errors.QueryCanceled("canceling statement due to statement timeout")
+        found = await ask(name, params)
+        if name == "vitals":
+            times[name].append(clock.time)
+        return found
+
+    monkeypatch.setattr(source, "rows", rows)
+    return times
+
+
+SIZE_AND_VITALS = tuple(one for one in COLLECTORS if one.name in ("size", "vitals"))
+
+
+async def test_a_slow_look_at_the_size_takes_neither_the_vitals_time_nor_their_turn(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HandClock()
+    source = await Source.open(db.connector)
+    times = sized(source, clock, monkeypatch, fails=False)
+    poll, snapshot = Poll(clock, SIZE_AND_VITALS), Snapshot()
+    for _ in range(70):
+        snapshot = await poll.take(source, snapshot, 1.0)
+        assert snapshot.vitals.taken == times["vitals"][-1]
+        assert snapshot.vitals.rows[0].database_bytes is not None
+        clock.time += 1.0
+    await source.close()
+    assert len(times["vitals"]) == 70
+    assert [at - times["database-size"][0] for at in times["database-size"]] == [0.0, 60.0]
+
+
+async def test_a_size_that_takes_too_long_is_not_known_and_not_asked_for_ten_minutes(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HandClock()
+    source = await Source.open(db.connector)
+    times = sized(source, clock, monkeypatch, fails=True)
+    poll, snapshot = Poll(clock, SIZE_AND_VITALS), Snapshot()
+    for _ in range(14):
+        snapshot = await poll.take(source, snapshot, 1.0)
+        assert (snapshot.vitals.status, snapshot.vitals.rows[0].database_bytes) == (Status.OK, None)
+        clock.time += 50.0
+    await source.close()
+    assert [at - times["database-size"][0] for at in times["database-size"]] == [0.0, 602.0]
 
 
 async def test_a_pid_is_ours_where_the_provider_says_so(db: Database, watch: Watch) -> None:

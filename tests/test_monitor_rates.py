@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -169,6 +170,45 @@ def test_index_scans_since_a_baseline_least_used_first() -> None:
         (1, 20, True, False),
         (2, 20, False, False),
     ]
+
+
+def test_an_index_is_new_only_if_all_the_earlier_ones_are_known() -> None:
+    [missed, known] = index_changes({1: 10}, [index(1, 30), index(2, 20)], complete=False)[::-1]
+    assert (known.index.indexrelid, known.scans, known.exact, known.new) == (1, 20, True, False)
+    assert (missed.index.indexrelid, missed.scans, missed.exact, missed.new) == (2, None, False, False)
+
+
+@pytest.mark.parametrize(("now", "least"), [(30, 20), (4, 4)])
+def test_index_scans_over_a_reset_are_at_least_what_they_say(now: int, least: int) -> None:
+    reset = replace(index(1, now), stats_reset=T0 + timedelta(seconds=1))
+    [change] = index_changes({1: 10}, [reset], since=T0)
+    assert (change.scans, change.exact) == (least, False)
+    [change] = index_changes({1: 10}, [replace(index(1, 30), stats_reset=T0)], since=T0)
+    assert (change.scans, change.exact) == (20, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "complete"),
+    [
+        (Status.OK, "", True),
+        (Status.OK, "1,000 of 1,312 indexes shown", False),
+        (Status.LOCKED, "a lock is in the way", False),
+        (Status.ERROR, "too slow", False),
+    ],
+)
+def test_a_baseline_knows_whether_it_has_all_indexes(status: Status, reason: str, complete: bool) -> None:
+    view = View(status, reason, T0, 0.0, (index(1, 30),))
+    baseline = Baseline.of(replace(poll(0), indexes=view))
+    assert baseline.indexes_complete is complete
+    assert Baseline.from_json(baseline.to_json()) == baseline
+
+
+@pytest.mark.parametrize(("number", "complete"), [(0, False), (1, True), (999, True), (1_000, False)])
+def test_a_baseline_of_an_earlier_dbwatch_has_all_indexes_if_that_can_be_told(number: int, complete: bool) -> None:
+    view = View(Status.OK, "", T0, 0.0, tuple(index(n, 0) for n in range(number)))
+    body = json.loads(Baseline.of(replace(poll(0), indexes=view)).to_json())
+    del body["indexes_complete"]
+    assert Baseline.from_json(json.dumps(body)).indexes_complete is complete
 
 
 async def test_a_baseline_survives_the_journal(db: Database) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -242,6 +242,33 @@ def test_the_last_poll_stands_beside_the_opening() -> None:
     assert line.cells[titles.index("now ms")] == "20.0"
 
 
+ENTERED = replace(
+    POLLED,
+    statements_before=view(
+        statement(1, "SELECT 1", 190, 480.0), AFTER[2], taken=95.0, reason="500 of 812 statements shown"
+    ),
+)
+"""Statement 2 was not among those shown of the poll before."""
+
+
+def test_what_a_statement_did_since_the_last_poll_is_left_open_where_that_is_not_known() -> None:
+    sheet = statements.sheet(ENTERED, BASELINE)
+    titles = [column.title for column in sheet.columns]
+    lines = {line.key: line for line in sheet.lines}
+    now = {key: (line.cells[titles.index("now/s")], line.cells[titles.index("now ms")]) for key, line in lines.items()}
+    assert now[AFTER[0].key] == ("2", "2.00")
+    assert now[AFTER[1].key] == ("", "")
+    exported = {record["queryid"]: record for record in statements.records(ENTERED, BASELINE)}
+    assert (exported[1]["last_poll_calls"], exported[1]["last_poll_mean_ms"]) == (10, 2.0)
+    assert (exported[2]["last_poll_calls"], exported[2]["last_poll_mean_ms"]) == (None, None)
+    assert not any(line.startswith("last") for line in statements.detail(ENTERED, BASELINE, AFTER[1].key))
+
+
+def test_a_statement_that_has_only_now_come_among_the_top_does_not_lead_what_runs_now() -> None:
+    shown = statements.sheet(ENTERED, BASELINE, Choice(sort="now")).lines
+    assert [line.key for line in shown[:2]] == [AFTER[0].key, AFTER[1].key]
+
+
 def test_without_a_baseline_the_statements_are_those_of_the_last_poll() -> None:
     sheet = statements.sheet(POLLED, None)
     assert [line.key for line in sheet.lines] == [AFTER[1].key, AFTER[3].key]
@@ -329,6 +356,42 @@ def test_a_baseline_of_another_database_is_not_used() -> None:
 def test_counters_that_were_reset_since_are_at_least_what_they_say() -> None:
     reset = replace(USED, indexes={**USED.indexes, 5: 100_000})
     assert table(indexes.sheet(indexed(reset), Choice(filter="email")), 85)[1].split()[2:4] == ["900+", "900"]
+
+
+def scanned(baseline: Baseline | None = None, **of_index: Any) -> Frame:
+    """An index that was scanned 900 times, or what *of_index* says."""
+    row = index(7, "idx_users_city", 900, **of_index)
+    return Frame(replace(JAM.snapshot, indexes=view(row), progress=view()), window(baseline=baseline))
+
+
+@pytest.mark.parametrize(
+    ("reset", "told"), [(T0 - timedelta(days=40), "2026-02-02 21:04"), (None, "the last reset")]
+)  # fmt: skip
+def test_an_index_without_scans_says_since_when_they_are_counted(reset: datetime | None, told: str) -> None:
+    unused = scanned(idx_scan=0, last_idx_scan=None, stats_reset=reset)
+    sheet = indexes.sheet(unused)
+    assert sheet.lines[0].cells[0] == Cell("○ no scans", "warn")
+    assert sheet.note == f"1 index · no scans since {told}"
+    assert f"scans        0 since {told}" in indexes.detail(unused, 7)
+    assert indexes.sheet(scanned(stats_reset=reset)).note == "1 index"
+
+
+def test_an_index_that_the_baseline_may_have_missed_is_neither_new_nor_counted_since() -> None:
+    [new] = indexes.sheet(scanned(USED)).lines
+    assert new.cells[0] == Cell("new")
+    assert new.cells[3] == "900"
+    missed = scanned(replace(USED, indexes_complete=False))
+    [line] = indexes.sheet(missed).lines
+    assert line.cells[0] == Cell("")
+    assert line.cells[3] == ""
+    assert indexes.records(missed)[0]["idx_scan_since_opening"] is None
+    assert not any("since the window opened" in told for told in indexes.detail(missed, 7))
+
+
+def test_scans_since_the_opening_are_at_least_what_they_say_where_the_counters_were_reset_since() -> None:
+    opened = replace(USED, indexes={7: 850})
+    assert indexes.sheet(scanned(opened, stats_reset=T0 - timedelta(days=1))).lines[0].cells[3] == "50"
+    assert indexes.sheet(scanned(opened, stats_reset=AT)).lines[0].cells[3] == "50+"
 
 
 # Charts

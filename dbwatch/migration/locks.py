@@ -129,6 +129,11 @@ def _rename(statement: pg.RenameStmt) -> Iterator[LockExpectation]:
         )
 
 
+def _moved(statement: pg.AlterObjectSchemaStmt) -> Iterator[LockExpectation]:
+    if statement.HasField("relation"):
+        yield LockExpectation(Mode.ACCESS_EXCLUSIVE, _spelled(statement.relation))
+
+
 def _trigger(statement: pg.CreateTrigStmt) -> Iterator[LockExpectation]:
     yield LockExpectation(Mode.SHARE_ROW_EXCLUSIVE, _spelled(statement.relation))
 
@@ -265,6 +270,7 @@ _LOCKS: Mapping[str, Callable[[Any], Iterator[LockExpectation]]] = {
     "index_stmt": _index,
     "drop_stmt": _drop,
     "rename_stmt": _rename,
+    "alter_object_schema_stmt": _moved,
     "create_trig_stmt": _trigger,
     "create_policy_stmt": _on_table(Mode.ACCESS_EXCLUSIVE, "table"),
     "alter_policy_stmt": _on_table(Mode.ACCESS_EXCLUSIVE, "table"),

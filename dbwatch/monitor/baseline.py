@@ -16,6 +16,9 @@ StatementKey = tuple[int, int, int, bool]
 TOP = 500
 """Statements that a baseline keeps: as many as one poll brings."""
 
+_MOST_INDEXES = 1_000
+"""Indexes that one poll brings at most."""
+
 _FORMAT = 1
 
 
@@ -66,6 +69,8 @@ class Baseline:
     """False where there were more statements than kept: one that is missing here may have run before."""
     indexes: Mapping[int, int] = field(default_factory=dict)
     """idx_scan by indexrelid."""
+    indexes_complete: bool = True
+    """False where some were not read: one that is missing here may have been there before."""
     tables: Mapping[int, TableFigures] = field(default_factory=dict)
     """By relid."""
 
@@ -75,14 +80,15 @@ class Baseline:
         if snapshot.facts is None or snapshot.at is None:
             raise ValueError("this snapshot has not seen a server yet")
         kept = statement_figures(snapshot.statements.rows[:TOP])
-        view = snapshot.statements
+        view, indexes = snapshot.statements, snapshot.indexes
         return cls(
             at=snapshot.at,
             system_identifier=snapshot.facts.system_identifier,
             database_oid=snapshot.facts.database_oid,
             statements=kept,
             statements_complete=view.status is Status.OK and not view.reason and len(view.rows) < TOP,
-            indexes={index.indexrelid: index.idx_scan for index in snapshot.indexes.rows},
+            indexes={index.indexrelid: index.idx_scan for index in indexes.rows},
+            indexes_complete=indexes.status is Status.OK and not indexes.reason,
             tables={
                 t.relid: TableFigures(t.bytes, t.n_live_tup, t.n_dead_tup, t.n_tup_upd, t.n_tup_hot_upd)
                 for t in snapshot.tables.rows
@@ -103,6 +109,7 @@ class Baseline:
             "statements_complete": self.statements_complete,
             "statements": [[*key, *_plain(figures)] for key, figures in sorted(self.statements.items())],
             "indexes": [list(item) for item in sorted(self.indexes.items())],
+            "indexes_complete": self.indexes_complete,
             "tables": [
                 [relid, t.bytes, t.n_live_tup, t.n_dead_tup, t.n_tup_upd, t.n_tup_hot_upd]
                 for relid, t in sorted(self.tables.items())
@@ -112,7 +119,10 @@ class Baseline:
 
     @classmethod
     def from_json(cls, text: str) -> Baseline:
-        """The baseline that `to_json` wrote as *text*. Raises ValueError where it is none."""
+        """The baseline that `to_json` wrote as *text*. Raises ValueError where it is none.
+
+        A text of before `indexes_complete` says by their number whether it has all of them.
+        """
         try:
             body = json.loads(text)
             if body["format"] != _FORMAT:
@@ -124,6 +134,7 @@ class Baseline:
                 statements_complete=bool(body["statements_complete"]),
                 statements={_key(row): _figures(row[4:]) for row in body["statements"]},
                 indexes={int(oid): int(scans) for oid, scans in body["indexes"]},
+                indexes_complete=bool(body.get("indexes_complete", 0 < len(body["indexes"]) < _MOST_INDEXES)),
                 tables={int(relid): TableFigures(*map(int, rest)) for relid, *rest in body["tables"]},
             )
         except (KeyError, TypeError, IndexError) as error:

@@ -15,6 +15,7 @@ import psycopg
 from dbwatch.monitor.samples import (
     Activity,
     Blocked,
+    DatabaseSize,
     IndexUse,
     Lock,
     Progress,
@@ -64,6 +65,10 @@ class Collector:
     """Gets the snapshot as far as this poll has filled it. Raises as `Session.call` does."""
     every: int = 1
     """Asked in every so many polls."""
+    rest_s: float = 0.0
+    """At least so many seconds lie between two readings."""
+    failed_s: float = 0.0
+    """The same after one that failed."""
 
 
 def _believed(rows: Sequence[object], hidden_rows: int, total: int, noun: str, source: Source) -> Reading:
@@ -72,13 +77,18 @@ def _believed(rows: Sequence[object], hidden_rows: int, total: int, noun: str, s
     return Reading(rows, Status.OK, cut(len(rows), total, noun))
 
 
+async def size(source: Source, so_far: Snapshot) -> Reading:
+    """One row: how large the database is. It may take long: asked before all that is to be of one instant."""
+    [(octets,)] = await source.rows("database-size", {"database": source.facts.database_oid})
+    return Reading((DatabaseSize(octets),))
+
+
 async def vitals(source: Source, so_far: Snapshot) -> Reading:
-    """One row: how busy the server is. The size of the database is looked at once a minute."""
-    here = {"database": source.facts.database_oid}
-    [row] = await source.rows("vitals", here)
+    """One row: how busy the server is. Nothing else is asked after it: its time is that of the counters."""
+    [row] = await source.rows("vitals", {"database": source.facts.database_oid})
     source.asked_before, reported = source.asked, source.asked_before
-    await _size(source, so_far.taken)
     (at, connections, active, waiting, commits, rollbacks, wal, deadlocks, temp, xmin_s, xact_s, unseen) = row
+    known = so_far.size.rows if so_far.size.status is Status.OK else ()
     sample = Vitals(
         connections=connections,
         connections_usable=source.facts.max_connections - source.facts.reserved_connections,
@@ -91,21 +101,10 @@ async def vitals(source: Source, so_far: Snapshot) -> Reading:
         temp_bytes=temp,
         oldest_xmin_s=xmin_s,
         oldest_xact_s=xact_s,
-        database_bytes=source.database_bytes,
+        database_bytes=known[0].database_bytes if known else None,
         own_xacts=reported,
     )
     return replace(_believed((sample,), unseen, 1, "sessions", source), at=at)
-
-
-async def _size(source: Source, now: float) -> None:
-    """Looks at the size of the database if it is time to. Too slow or not allowed: it is not known, the rest is."""
-    if now < source.database_bytes_due:
-        return
-    source.database_bytes_due = now + _SIZE_EVERY_S
-    try:
-        [(source.database_bytes,)] = await source.rows("database-size", {"database": source.facts.database_oid})
-    except (psycopg.errors.QueryCanceled, psycopg.errors.InsufficientPrivilege):
-        source.database_bytes, source.database_bytes_due = None, now + _SIZE_AGAIN_S
 
 
 async def activity(source: Source, so_far: Snapshot) -> Reading:
@@ -219,12 +218,14 @@ async def statements(source: Source, so_far: Snapshot) -> Reading:
 
 async def indexes(source: Source, so_far: Snapshot) -> Reading:
     """Indexes of this database, at most 1,000: invalid ones first, then the largest."""
-    rows = await source.rows("indexes")
+    rows = await source.rows("indexes", {"database": source.facts.database_oid})
     samples = [
-        IndexUse(oid, clean(schema), clean(table), clean(index), scans, last, octets, valid, ready, unique, primary)
-        for oid, schema, table, index, scans, last, octets, valid, ready, unique, primary, _ in rows
+        IndexUse(
+            oid, clean(schema), clean(table), clean(index), scans, last, octets, valid, ready, unique, primary, reset
+        )
+        for oid, schema, table, index, scans, last, octets, valid, ready, unique, primary, reset, _ in rows
     ]
-    return _believed(samples, 0, rows[0][11] if rows else 0, "indexes", source)
+    return _believed(samples, 0, rows[0][12] if rows else 0, "indexes", source)
 
 
 async def tables(source: Source, so_far: Snapshot) -> Reading:
@@ -238,6 +239,7 @@ async def tables(source: Source, so_far: Snapshot) -> Reading:
 
 
 COLLECTORS: tuple[Collector, ...] = (
+    Collector("size", size, rest_s=_SIZE_EVERY_S, failed_s=_SIZE_AGAIN_S),
     Collector("vitals", vitals),
     Collector("activity", activity),
     Collector("locks", locks),
@@ -248,4 +250,5 @@ COLLECTORS: tuple[Collector, ...] = (
     Collector("indexes", indexes, every=10),
     Collector("tables", tables, every=10),
 )
-"""In the order in which they are asked: the server's clock first, then what matters most in a jam."""
+"""In the order in which they are asked: once a minute what may take long, then the server's clock, then what matters
+most in a jam."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from dbwatch.monitor.lockmodes import MODES, against, bit
-from dbwatch.monitor.samples import Activity, Lock
+from dbwatch.monitor.lockmodes import MODES, against, bit, conflict
+from dbwatch.monitor.samples import Activity, Lock, Snapshot, Status
 
 Party = int | str
 """A session by the pid of its group's leader, or a prepared transaction by its name."""
@@ -83,12 +83,9 @@ def queues(
     *blockers* is what pg_blocking_pids says of some sessions: it overrides what the rows suggest, which matters on 13
     (no `waitstart`: the order of a queue is guessed from when the statements began).
     """
-    leaders = {a.pid: a.leader_pid for a in activity if a.leader_pid}
+    leaders = _leaders(activity)
     began = {a.pid: a.query_start or a.state_change for a in activity}
     xacts = {a.pid: a.xact_start or _LAST for a in activity}
-
-    def party(lock: Lock) -> Party:
-        return leaders.get(lock.pid, lock.pid) if lock.pid else f"prepared {lock.gid}"
 
     def since(lock: Lock, known: bool) -> tuple[datetime, int]:
         return ((lock.waitstart if known else began.get(lock.pid)) or _LAST, lock.pid)
@@ -101,17 +98,63 @@ def queues(
     known = any(lock.waitstart for lock in waiting)
     waiting.sort(key=lambda lock: since(lock, known))
     for lock in waiting:
-        contested.setdefault(lock.object_key, _Object()).waits.append((party(lock), lock))
+        contested.setdefault(lock.object_key, _Object()).waits.append((_party(lock, leaders), lock))
     strongest: dict[tuple[str, Party], Lock] = {}
     for lock in sorted(granted, key=lambda lock: xacts.get(lock.pid, _LAST) if lock.pid else _FIRST):
         if (place := contested.get(lock.object_key)) is None:
             continue
-        who = party(lock)
+        who = _party(lock, leaders)
         place.held[who] = place.held.get(who, 0) | bit(lock.mode)
         key = (lock.object_key, who)
         if key not in strongest or bit(lock.mode) > bit(strongest[key].mode):
             strongest[key] = lock
     return _relations(contested, strongest, blockers or {})
+
+
+def heard(snapshot: Snapshot) -> dict[int, tuple[int, ...]]:
+    """What pg_blocking_pids said of the queues in *snapshot*; nothing where it said so before its locks were read."""
+    said = snapshot.blockers
+    fresh = said.status is Status.OK and said.taken >= snapshot.locks.taken
+    return {blocked.pid: blocked.by for blocked in said.rows} if fresh else {}
+
+
+def queues_of(snapshot: Snapshot) -> Queues:
+    """Who waits for whom in *snapshot*."""
+    return queues(snapshot.locks.rows, snapshot.activity.rows, heard(snapshot))
+
+
+@dataclass(frozen=True, slots=True)
+class InFront:
+    """Whom one session waits for directly."""
+
+    wanted: Lock
+    holders: tuple[Party, ...]
+    """Those who hold what conflicts with what it wants."""
+    ahead: tuple[Party, ...]
+    """Those who only stand before it in the queue and want what conflicts."""
+
+
+def in_front_of(snapshot: Snapshot, pid: int) -> InFront | None:
+    """Whom backend *pid* waits for; None where it waits for no lock."""
+    rows, activity = snapshot.locks.rows, snapshot.activity.rows
+    wanted = next((lock for lock in rows if lock.pid == pid and not lock.granted), None)
+    if wanted is None:
+        return None
+    leaders = _leaders(activity)
+    near = [lock for lock in rows if lock.object_key == wanted.object_key]
+    waiting = queues(near, activity, heard(snapshot))
+    own = 1 << waiting.order.index(_party(wanted, leaders))
+    front = [who for who in waiting.order if waiting.behind.get(who, 0) & own]
+    held = {_party(lock, leaders) for lock in near if lock.granted and conflict(wanted.mode, lock.mode)}
+    return InFront(wanted, tuple(p for p in front if p in held), tuple(p for p in front if p not in held))
+
+
+def _leaders(activity: Sequence[Activity]) -> dict[int, int]:
+    return {a.pid: a.leader_pid for a in activity if a.leader_pid}
+
+
+def _party(lock: Lock, leaders: Mapping[int, int]) -> Party:
+    return leaders.get(lock.pid, lock.pid) if lock.pid else f"prepared {lock.gid}"
 
 
 def _in_line(place: _Object) -> list[tuple[Party, Lock]]:

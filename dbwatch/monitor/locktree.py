@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from dbwatch.monitor.lockqueue import Party, Queues, queues
+from dbwatch.monitor.lockqueue import Party, Queues, heard, queues
 from dbwatch.monitor.samples import Activity, Lock, Snapshot
 
 _NAMED = 10
@@ -107,7 +107,7 @@ def forest_of(snapshot: Snapshot) -> tuple[LockNode, ...]:
         snapshot.locks.rows,
         snapshot.activity.rows,
         own_pids=snapshot.own_pids,
-        blockers={blocked.pid: blocked.by for blocked in snapshot.blockers.rows},
+        blockers=heard(snapshot),
         at=snapshot.locks.at,
     )
 

@@ -23,6 +23,7 @@ from dbwatch.monitor.source import Source
 from dbwatch.monitor.verdict import after_failure
 from dbwatch.postgres.facts import ServerFacts
 from dbwatch.postgres.session import Connector, describe
+from dbwatch.text import sanitize
 
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.2, 60.0
 
@@ -95,7 +96,7 @@ class Poller:
             started = self._clock.monotonic()
             self._nudged.clear()
             snapshot = await self._poll.take(source, self.last, self.interval)
-            pids = _own_pids(snapshot, source) | self._own()
+            pids = _own_pids(snapshot, source, self._connector) | self._own()
             self._show(replace(snapshot, own_pids=pids, notice=self._notice(source.facts)))
             took = self._clock.monotonic() - started
             await self._rest(max(self.interval - took, took))
@@ -187,7 +188,8 @@ class Poll:
             view = await self._ask(collector, source, snapshot)
             snapshot = _with(snapshot, collector.name, view)
             took = self._clock.monotonic() - asked_at
-            self._due[collector.name] = asked_at + max(collector.every * interval, _RESTED * took)
+            rest_s = collector.rest_s if view.status is Status.OK else collector.failed_s
+            self._due[collector.name] = asked_at + max(collector.every * interval, _RESTED * took, rest_s)
         self._until_facts -= 1
         if self._until_facts <= 0:
             self._until_facts = _FACTS_EVERY
@@ -243,7 +245,7 @@ async def poll_once(connector: Connector, clock: Clock | None = None) -> Snapsho
     source = await Source.open(connector)
     try:
         snapshot = await Poll(clock or SystemClock()).take(source, Snapshot(number=1), 1.0)
-        return replace(snapshot, own_pids=_own_pids(snapshot, source))
+        return replace(snapshot, own_pids=_own_pids(snapshot, source, connector))
     finally:
         await source.close()
 
@@ -281,13 +283,16 @@ def _with(snapshot: Snapshot, name: str, view: View[Any]) -> Snapshot:
     return replace(snapshot, **filled)
 
 
-def _own_pids(snapshot: Snapshot, source: Source) -> frozenset[int]:
-    """Sessions that call themselves ours and belong to our role, with their parallel workers."""
-    user = source.facts.user
+def _own_pids(snapshot: Snapshot, source: Source, connector: Connector) -> frozenset[int]:
+    """Sessions that call themselves ours and belong to a role that we log in as, with their parallel workers.
+
+    Not by the name alone, which anybody may take; and a worker need not be of the monitor's role.
+    """
+    users = {source.facts.user, *map(sanitize, connector.users)}
     named = {
         session.pid
         for session in snapshot.activity.rows
-        if session.application_name.startswith("dbwatch ") and session.usename == user
+        if session.application_name.startswith("dbwatch ") and session.usename in users
     }
     workers = {session.pid for session in snapshot.activity.rows if session.leader_pid in named}
     mine = set() if source.facts.pooled else {source.session.pid}  # a pooler makes a number up

@@ -165,22 +165,31 @@ class IndexChange:
     """How often an index was scanned since an earlier reading."""
 
     index: IndexUse
-    scans: int
+    scans: int | None
+    """None where the earlier reading does not have it, and may only have missed it."""
     exact: bool
-    """False where the counter was reset since: at least so many."""
+    """False where the counter was reset since, or may have been: at least so many."""
     new: bool
     """It was not there at the earlier reading."""
 
 
-def index_changes(before: Mapping[int, int], after: Iterable[IndexUse]) -> tuple[IndexChange, ...]:
-    """Scans of each index since *before* (idx_scan by indexrelid): least used first, then the largest."""
-    changes = []
-    for index in after:
-        was = before.get(index.indexrelid)
-        reset = was is not None and index.idx_scan < was
-        scans = index.idx_scan if was is None or reset else index.idx_scan - was
-        changes.append(IndexChange(index, scans, exact=not reset, new=was is None))
-    return tuple(sorted(changes, key=lambda c: (c.scans, -c.index.bytes, c.index.indexrelid)))
+def index_changes(
+    before: Mapping[int, int], after: Iterable[IndexUse], *, complete: bool = True, since: datetime | None = None
+) -> tuple[IndexChange, ...]:
+    """Scans of each index since *before* (idx_scan by indexrelid): least used first, then the largest.
+
+    *complete* says that *before* had them all, so that one missing there is new; *since* is when *before* was read.
+    """
+    changes = [_scanned(before.get(index.indexrelid), index, complete, since) for index in after]
+    return tuple(sorted(changes, key=lambda c: (c.scans is None, c.scans or 0, -c.index.bytes, c.index.indexrelid)))
+
+
+def _scanned(was: int | None, index: IndexUse, complete: bool, since: datetime | None) -> IndexChange:
+    if was is None:
+        return IndexChange(index, index.idx_scan if complete else None, exact=complete, new=complete)
+    fewer = index.idx_scan < was
+    reset = fewer or (since is not None and index.stats_reset is not None and index.stats_reset > since)
+    return IndexChange(index, index.idx_scan if fewer else index.idx_scan - was, exact=not reset, new=False)
 
 
 def last_poll(snapshot: Snapshot) -> tuple[StatementChange, ...]:

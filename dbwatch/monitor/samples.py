@@ -146,6 +146,8 @@ class IndexUse:
     is_ready: bool
     is_unique: bool
     is_primary: bool
+    stats_reset: datetime | None = None
+    """Since no later than then idx_scan counts: after a crash the server's start; None where it cannot be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,14 @@ class Replication:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseSize:
+    """How large this database is."""
+
+    database_bytes: int
+    """pg_database_size."""
+
+
+@dataclass(frozen=True, slots=True)
 class Vitals:
     """How busy a server is at one instant, and its counters: rates come from two of them.
 
@@ -221,7 +231,7 @@ class Vitals:
     """Age of the oldest transaction that holds xmin back, in seconds."""
     oldest_xact_s: float | None
     database_bytes: int | None
-    """pg_database_size, looked at once a minute; None until then, or where it took too long."""
+    """pg_database_size, looked at once a minute; None where it took too long, or is not allowed."""
     own_xacts: int = 0
     """How many of the transactions are polling's own: rates leave them out."""
 
@@ -245,6 +255,7 @@ class Snapshot:
     """For a minute after a reconnect: that the server restarted, was promoted, or is another one."""
     took_s: float = 0.0
     """How long the poll took, in seconds."""
+    size: View[DatabaseSize] = View()
     vitals: View[Vitals] = View()
     activity: View[Activity] = View()
     locks: View[Lock] = View()

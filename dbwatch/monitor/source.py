@@ -72,9 +72,6 @@ class Source:
         """The same as of the last poll: so many the server has reported, which it does a second later."""
         self.in_vain: set[str] = set()
         """Views that this server does not have: asked again after some minutes only, or when grants have changed."""
-        self.database_bytes: int | None = None
-        self.database_bytes_due = 0.0
-        """The monotonic clock from which the size may be asked for again."""
         self._dsn = dsn
         self._looks = 0
         self._names: dict[tuple[str, int], str] = {}

@@ -19,6 +19,7 @@ from weakref import WeakSet
 import psycopg
 from psycopg import sql
 from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row, tuple_row
 
 from dbwatch.errors import CannotConnect, ConnectionLost, ServerSilent
@@ -307,6 +308,8 @@ class Connector:
         self.tag = tag
         for text in (self._dsn, *self._roles.values()):
             require_readable(text)
+        named = (conninfo_to_dict(text).get("user") for text in (self._dsn, *self._roles.values()))
+        self._users = {str(user) for user in named if user}
 
     def __repr__(self) -> str:
         return f"Connector({hide_password(self._dsn)!r})"
@@ -314,7 +317,7 @@ class Connector:
     def tagged(self, tag: str) -> Connector:
         """The same target under another tag; `sever` of either ends the sessions of both."""
         other = Connector(self._dsn, roles=self._roles, tag=tag)
-        other._sessions = self._sessions
+        other._sessions, other._users = self._sessions, self._users
         return other
 
     def sever(self) -> None:
@@ -330,6 +333,12 @@ class Connector:
     def apart(self) -> tuple[Role, ...]:
         """The roles that have a connection string of their own."""
         return tuple(self._roles)
+
+    @property
+    def users(self) -> frozenset[str]:
+        """The server's roles that we log in as: those that the connection strings name, and those that sessions were
+        opened as, which libpq may have taken from PG* variables or a service."""
+        return frozenset(self._users)
 
     async def open(
         self, role: Role, *, within: float = 10.0, limits: Limits | None = None, login: Role | None = None
@@ -372,6 +381,7 @@ class Connector:
         session = Session(connection, role, self.tag)
         begun.append(session)
         self._sessions.add(session)
+        self._users.add(connection.info.user)
         try:
             await session.settle(limits)
         except BaseException:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from dbwatch.monitor.samples import Activity, Lock, Snapshot
-from dbwatch.text import age
+from dbwatch.monitor.lockqueue import Party, in_front_of
+from dbwatch.monitor.samples import Activity, Snapshot
+from dbwatch.text import age, sanitize
 from dbwatch.window.abort import Blocker
+
+if TYPE_CHECKING:
+    from dbwatch.steps.patience import Need  # it imports the grammar, which `status` does without
+
+Place = tuple[str, str]
+"""A relation's schema and name; no schema for those that the server's own search_path finds first (public)."""
+
+_PART = re.compile(r'"(?:[^"]|"")*"|[^".]+')
+_UNSEEN = "a session that is not to be seen"
 
 
 def who(session: Activity, now: datetime | None) -> str:
@@ -17,17 +30,6 @@ def who(session: Activity, now: datetime | None) -> str:
     name = session.application_name or session.usename or session.backend_type
     words = " ".join(part for part in (session.state, age(seconds)) if part)
     return f"{session.pid} ({name}{', ' + words if words else ''})"
-
-
-def holders(snapshot: Snapshot, relations: Iterable[str]) -> tuple[Activity, ...]:
-    """Sessions other than ours that hold any lock on one of *relations* (names as pg_class has them)."""
-    names = set(relations)
-    pids = {
-        lock.pid
-        for lock in snapshot.locks.rows
-        if lock.granted and lock.locktype == "relation" and bare(lock) in names and lock.pid not in snapshot.own_pids
-    }
-    return tuple(s for s in snapshot.activity.rows if s.pid in pids)
 
 
 def blocker(session: Activity, now: datetime | None, relation: str = "") -> Blocker:
@@ -45,24 +47,49 @@ def blocker(session: Activity, now: datetime | None, relation: str = "") -> Bloc
     )
 
 
-def in_the_way(snapshot: Snapshot, relations: Iterable[str]) -> tuple[Blocker, ...]:
-    """Who holds any lock on one of *relations* (names as pg_class has them), but for us; the oldest first.
+def in_the_way(snapshot: Snapshot, relations: Sequence[Need]) -> tuple[Blocker, ...]:
+    """Who holds, but for us, a lock that one of *relations* would wait for; the oldest first.
 
-    Of several that a session holds, the first of *relations* is told.
+    Of several that a session holds, a table is told before an index, then the first of *relations*.
     """
-    rank = {name: n for n, name in reversed(list(enumerate(relations)))}
-    held: dict[int, str] = {}
-    for lock in snapshot.locks.rows:
-        name = bare(lock)
-        if lock.granted and lock.locktype == "relation" and name in rank and lock.pid not in snapshot.own_pids:
-            held[lock.pid] = min(held.get(lock.pid, name), name, key=rank.__getitem__)
-    found = [blocker(s, snapshot.at, held[s.pid]) for s in snapshot.activity.rows if s.pid in held]
-    return tuple(sorted(found, key=lambda one: -(one.age_s or 0.0)))
+    wanted = [(need, (_schema(need.schema), sanitize(need.name))) for need in relations]
+    names = {name for _, (_, name) in wanted}
+    held = [
+        (place, lock)
+        for lock in snapshot.locks.rows
+        if lock.granted and lock.locktype == "relation" and lock.pid not in snapshot.own_pids
+        if (place := _place(lock.target))[1] in names
+    ]
+    tables = {(_schema(table.schemaname), table.relname) for table in snapshot.tables.rows}
+    indexes = {(_schema(index.schemaname), index.indexrelname) for index in snapshot.indexes.rows}
+    known = {*tables, *indexes, *(place for place, _ in held)}
+    told: dict[int, tuple[bool, int, str]] = {}
+    for number, (need, spelled) in enumerate(wanted):
+        for place, lock in held:
+            if lock.mode in need.held and _meant(spelled, bool(need.schema), place, known):
+                found = (place not in tables, number, lock.target)
+                told[lock.pid] = min(told.get(lock.pid, found), found)
+    blockers = [blocker(s, snapshot.at, told[s.pid][2]) for s in snapshot.activity.rows if s.pid in told]
+    return tuple(sorted(blockers, key=lambda one: -(one.age_s or 0.0)))
 
 
-def bare(lock: Lock) -> str:
-    """The relation's name without its schema."""
-    return lock.target.rpartition(".")[2]
+def _meant(spelled: Place, qualified: bool, place: Place, known: Collection[Place]) -> bool:
+    """Whether a statement that spells a relation so means the one in *place*.
+
+    Without a schema it is that in public where there is one, else any: we do not know its search_path.
+    """
+    return spelled == place or (not qualified and spelled[1] == place[1] and spelled not in known)
+
+
+def _schema(name: str) -> str:
+    return "" if name in ("public", "pg_catalog") else name
+
+
+@lru_cache(maxsize=4096)
+def _place(target: str) -> Place:
+    """The relation that a lock's target names: `users`, `audit.users`, `s."Odd Table"`."""
+    parts = [p[1:-1].replace('""', '"') if p.startswith('"') else p for p in _PART.findall(target)]
+    return ("" if len(parts) < 2 else parts[-2], parts[-1] if parts else "")
 
 
 def sentence(sessions: Iterable[Activity], now: datetime | None) -> str:
@@ -76,15 +103,20 @@ def sentence(sessions: Iterable[Activity], now: datetime | None) -> str:
 def waiting_for(snapshot: Snapshot, pid: int) -> str:
     """Whom backend *pid* waits for now, in plain words; empty where it works.
 
-    From the poll's locks and progress views: the holders of what it wants, or the old transactions that a
-    CREATE INDEX CONCURRENTLY waits out.
+    From the poll's locks and progress views: those who hold what conflicts with what it wants, those ahead of it in
+    the queue, or the old transactions that a CREATE INDEX CONCURRENTLY waits out.
     """
-    wanted = [lock for lock in snapshot.locks.rows if lock.pid == pid and not lock.granted]
-    keys = {lock.object_key for lock in wanted}
-    pids = {lock.pid for lock in snapshot.locks.rows if lock.granted and lock.object_key in keys and lock.pid != pid}
-    pids |= {p.waits_for for p in snapshot.progress.rows if p.pid == pid and p.waits_for}
-    if not wanted and not pids:
-        return ""
-    sessions = [s for s in snapshot.activity.rows if s.pid in pids]
-    what = f"{wanted[0].mode} on {wanted[0].target}, held by " if wanted else ""
-    return what + (sentence(sessions, snapshot.at) or "a session that is not to be seen")
+    front = in_front_of(snapshot, pid)
+    old = {p.waits_for for p in snapshot.progress.rows if p.pid == pid and p.waits_for}
+    if front is None:
+        return (_named(snapshot, old) or _UNSEEN) if old else ""
+    held, ahead = _named(snapshot, {*front.holders, *old}), _named(snapshot, set(front.ahead) - old)
+    said = [f"held by {held or _UNSEEN}"] if held or not ahead else []
+    said += [f"behind {ahead}"] if ahead else []
+    return f"{front.wanted.mode} on {front.wanted.target}, {', '.join(said)}"
+
+
+def _named(snapshot: Snapshot, parties: Collection[Party]) -> str:
+    prepared = sorted(party.replace(" ", " transaction ", 1) for party in parties if isinstance(party, str))
+    sessions = sentence((s for s in snapshot.activity.rows if s.pid in parties), snapshot.at)
+    return ", ".join([*prepared, *([sessions] if sessions else [])])

@@ -11,6 +11,7 @@ from dbwatch.migration import grammar
 from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import RevisionSql
 from dbwatch.monitor.samples import Snapshot
+from dbwatch.steps.patience import needs
 from dbwatch.window import blockers
 from dbwatch.window.abort import Blocker
 
@@ -27,9 +28,7 @@ def holders(
     texts.update({step: [sql] for step, sql in undos.items()})
     found: dict[str, tuple[Blocker, ...]] = {}
     for key, statements in texts.items():
-        named = [n for sql in statements for n in grammar.read(sql).named]
-        relations = [n.parent for n in named if n.parent] + [n.name for n in named]
-        if waits := blockers.in_the_way(snapshot, relations):
+        if waits := blockers.in_the_way(snapshot, needs(statements).relations):
             found[key] = waits
     return found
 

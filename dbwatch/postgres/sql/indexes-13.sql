@@ -1,5 +1,6 @@
 -- dbwatch monitor: which indexes are used, and which are invalid? Size by relpages: pg_relation_size would wait
--- behind ACCESS EXCLUSIVE. The invalid ones come first, then the largest.
+-- behind ACCESS EXCLUSIVE. The invalid ones come first, then the largest. The scans count since no later than the last
+-- reset of this database's statistics, or, where there was none since a crash discarded them all, of the server's.
 SELECT x.indexrelid::bigint,
        x.nspname,
        x.relname,
@@ -11,6 +12,13 @@ SELECT x.indexrelid::bigint,
        x.indisready,
        x.indisunique,
        x.indisprimary,
+       (SELECT coalesce(
+           pg_stat_get_db_stat_reset_time(%(database)s::bigint::oid),
+           least(
+               pg_stat_get_bgwriter_stat_reset_time(),
+               (SELECT w.stats_reset FROM pg_stat_get_archiver() AS w)
+           )
+       )),
        x.total
   FROM (
       SELECT i.indexrelid, n.nspname::text, t.relname::text, c.relname::text AS indexrelname, c.relpages,

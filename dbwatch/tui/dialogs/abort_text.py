@@ -15,8 +15,9 @@ from textual.content import Content
 from dbwatch import text
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import AbortState, ActionState, ActionStatus
-from dbwatch.migration.locks import expect
+from dbwatch.monitor.lockqueue import Party, in_front_of
 from dbwatch.monitor.samples import Activity, Snapshot, Status
+from dbwatch.steps.patience import Need, needs
 from dbwatch.tui.allowed import driver_of, persons_action
 from dbwatch.tui.clocks import since
 from dbwatch.tui.panes.sessions import begun, flat, seconds_since
@@ -86,19 +87,18 @@ class InTheWay:
     """`47110 reports, idle in transaction 31 s, holds users: SELECT ...`."""
 
 
-def _told(session: Activity, snapshot: Snapshot, relation: str) -> str:
+def _told(session: Activity, snapshot: Snapshot, has: str) -> str:
     age = text.age(seconds_since(begun(session), snapshot.activity.at))
     who = session.application_name or session.usename or session.backend_type
-    holds = f", holds {relation}" if relation else ""
+    holds = f", {has}" if has else ""
     query = f": {flat(session.query)[:100]}" if session.query else ""
     return f"{session.pid} {who}, {session.state or session.backend_type} {age}{holds}{query}"
 
 
 @cache
-def _relations(statements: tuple[str, ...]) -> tuple[str, ...]:
-    """What *statements* lock, each once, without schemas."""
-    locked = (lock.relation.rpartition(".")[2] for statement in statements for lock in expect(statement))
-    return tuple(dict.fromkeys(locked))
+def _relations(statements: tuple[str, ...]) -> tuple[Need, ...]:
+    """What *statements* lock, each once, with the locks of others that they would wait for."""
+    return needs(statements).relations
 
 
 def would_wait_for(action: Action, snapshot: Snapshot) -> tuple[InTheWay, ...]:
@@ -110,12 +110,13 @@ def would_wait_for(action: Action, snapshot: Snapshot) -> tuple[InTheWay, ...]:
     sessions = {(row.pid, row.backend_start): row for row in snapshot.activity.rows if row.xact_start is not None}
     by_plan = list(action.waits_for)
     if snapshot.locks.status is Status.OK:
-        relations = (*_relations(action.sql), *(b.relation for b in by_plan if b.relation))
-        holding = [b for b in in_the_way(snapshot, dict.fromkeys(relations)) if (b.age_s or 0.0) >= OLD_S]
+        holding = [b for b in in_the_way(snapshot, _relations(action.sql)) if (b.age_s or 0.0) >= OLD_S]
         by_plan = [*holding, *(b for b in by_plan if not b.relation)]
     found = {(b.pid, b.backend_start): b.relation for b in reversed(by_plan) if (b.pid, b.backend_start) in sessions}
     ordered = sorted(found, key=lambda key: sessions[key].xact_start or NEVER)
-    return tuple(InTheWay(key[0], _told(sessions[key], snapshot, found[key])) for key in ordered)
+    return tuple(
+        InTheWay(key[0], _told(sessions[key], snapshot, f"holds {found[key]}" if found[key] else "")) for key in ordered
+    )
 
 
 def planned_in_the_way(plan: AbortPlan, snapshot: Snapshot) -> tuple[InTheWay, ...]:
@@ -125,27 +126,25 @@ def planned_in_the_way(plan: AbortPlan, snapshot: Snapshot) -> tuple[InTheWay, .
 
 
 def in_the_way_now(view: WindowView, snapshot: Snapshot) -> tuple[InTheWay, ...]:
-    """Whom the running abort waits for: the holders of what our backends want, and those it named at its last try.
+    """Whom the running abort waits for: who is in front of our backends, and those it named at its last try.
 
     Between two tries nothing of ours waits; whoever it named then is still in the way as long as their transaction is
     open.
     """
     ours = snapshot.own_pids | ({view.migration.pid} if view.migration is not None and view.migration.pid else set())
-    wanted = {lock.object_key: lock.target for lock in snapshot.locks.rows if lock.pid in ours and not lock.granted}
-    holds = {
-        lock.pid: wanted[lock.object_key]
-        for lock in snapshot.locks.rows
-        if lock.granted and lock.object_key in wanted and lock.pid not in ours
-    }
+    has: dict[Party, str] = {}
+    for front in filter(None, (in_front_of(snapshot, pid) for pid in sorted(ours))):
+        has |= {one: f"waits ahead for {front.wanted.target}" for one in front.ahead if one not in has}
+        has |= {one: f"holds {front.wanted.target}" for one in front.holders}
     said = " ".join((view.migration.waits_for, view.migration.note)) if view.migration is not None else ""
     named = {int(pid) for pid in re.findall(r"(\d+) \(", said)}
     rows = [
         row
         for row in snapshot.activity.rows
-        if row.pid in holds or (row.pid in named - ours and row.xact_start is not None)
+        if row.pid not in ours and (row.pid in has or (row.pid in named and row.xact_start is not None))
     ]
     rows.sort(key=lambda row: -(seconds_since(row.xact_start, snapshot.activity.at) or 0.0))
-    return tuple(InTheWay(row.pid, _told(row, snapshot, holds.get(row.pid, ""))) for row in rows)
+    return tuple(InTheWay(row.pid, _told(row, snapshot, has.get(row.pid, ""))) for row in rows)
 
 
 def way_line(one: InTheWay, width: int, chosen: int | None, verb: str) -> tuple[str, str]:

@@ -10,12 +10,18 @@ from textual import events
 from textual.content import Content
 
 from dbwatch import text
+from dbwatch.monitor.lockqueue import queues_of
 from dbwatch.monitor.samples import Activity, Snapshot, Status
 from dbwatch.tui.dialogs.dialog import Dialog, labelled
+from dbwatch.tui.panes.age import credit
+from dbwatch.tui.panes.base import counted
 from dbwatch.tui.panes.sessions import broken
 from dbwatch.tui.say import BAD, WARN
 from dbwatch.window.feed import Frame
 from dbwatch.window.intents import Signal
+
+OLD_S = 2.0
+"""From this age on, counted back from the newest poll, the locks are told to be old: they were not read with it."""
 
 
 class Target(StrEnum):
@@ -55,7 +61,7 @@ class Held:
     holds: str
     wants: str
     waiting: int
-    """Sessions that wait for something it holds."""
+    """Sessions that wait for it, directly or behind others."""
 
 
 def locks_of(snapshot: Snapshot, pid: int, most: int = 4) -> Held:
@@ -63,10 +69,17 @@ def locks_of(snapshot: Snapshot, pid: int, most: int = 4) -> Held:
     mine = [row for row in snapshot.locks.rows if row.pid == pid and row.locktype != "virtualxid"]
     holds = [f"{row.mode.removesuffix('Lock')} on {row.target}" for row in mine if row.granted]
     wants = [f"{row.mode.removesuffix('Lock')} on {row.target}" for row in mine if not row.granted]
-    keys = {row.object_key for row in mine if row.granted}
-    behind = {row.pid for row in snapshot.locks.rows if not row.granted and row.object_key in keys and row.pid != pid}
+    leader = next((row.leader_pid or pid for row in snapshot.activity.rows if row.pid == pid), pid)
+    behind = queues_of(snapshot).victims().get(leader, 0).bit_count()
     more = f" and {len(holds) - most} more" if len(holds) > most else ""
-    return Held(", ".join(holds[:most]) + more, ", ".join(wants), len(behind))
+    return Held(", ".join(holds[:most]) + more, ", ".join(wants), behind)
+
+
+def doubt(snapshot: Snapshot) -> str:
+    """Why the locks are not to be believed as they stand; empty where they were read with the newest poll."""
+    told = credit(snapshot, (snapshot.locks,), snapshot.taken)
+    old = snapshot.taken - snapshot.locks.taken
+    return told.text if told.tone else f"{text.age(old)} old" if old > OLD_S else ""
 
 
 def session_text(session: Activity, snapshot: Snapshot, width: int) -> Content:
@@ -81,7 +94,8 @@ def session_text(session: Activity, snapshot: Snapshot, width: int) -> Content:
         ("age", f"query {_since(at, session.query_start) or '–'}, transaction {_since(at, session.xact_start) or '–'}"),
         ("holds", held.holds or "no lock that we can see"),
         *([("wants", held.wants)] if held.wants else []),
-        *([("blocks", f"{held.waiting} sessions that wait for what it holds")] if held.waiting else []),
+        *([("blocks", f"{counted(held.waiting, 'session', 'sessions')}, directly or not")] if held.waiting else []),
+        *([("locks", f"▲ {why}")] if (why := doubt(snapshot)) else []),
     ]
     query = "hidden from our role" if session.hidden else "\n".join(broken(session.query)) or "no query yet"
     return Content.assemble(labelled(rows, width), "\n", (query, "bold"))

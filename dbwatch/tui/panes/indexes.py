@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 from dbwatch import text
@@ -16,6 +17,7 @@ from dbwatch.window.feed import Frame
 
 BAR = 8
 """Cells of a percent bar."""
+_NO_SCANS = "○ no scans"
 
 COLUMNS = (
     Column("state", 10, priority=7),
@@ -56,7 +58,8 @@ def _under_construction(index: IndexUse, running: Sequence[Progress]) -> bool:
 def state(change: IndexChange, measured: bool) -> tuple[str, Tone]:
     """What is to be known first of an index: that it is invalid, that nobody used it, or that it is a constraint.
 
-    *measured* says that the change is one since the opening.
+    *measured* says that the change is one since the opening. `unused` is since then, `no scans` since the counters
+    were reset last.
     """
     index = change.index
     if not index.is_valid:
@@ -66,14 +69,14 @@ def state(change: IndexChange, measured: bool) -> tuple[str, Tone]:
     if index.is_unique:
         return "unique", ""
     if index.idx_scan == 0:
-        return "○ never", "warn"
+        return _NO_SCANS, "warn"
     if measured and not change.scans and change.exact:
         return "○ unused", "warn"
     return ("new" if measured and change.new else ""), ""
 
 
 _SORTS: Mapping[str, Callable[[IndexChange], tuple[Any, ...]]] = {
-    "scans": lambda change: (change.scans, change.index.is_unique, -change.index.bytes),
+    "scans": lambda change: (change.scans is None, change.scans or 0, change.index.is_unique, -change.index.bytes),
     "size": lambda change: (-change.index.bytes,),
     "name": lambda change: (),
 }
@@ -90,10 +93,21 @@ def kept(frame: Frame, choice: Choice) -> list[IndexChange]:
 
     changes = (
         change
-        for change in index_changes(baseline.indexes if baseline else {}, frame.snapshot.indexes.rows)
+        for change in _since(baseline, frame.snapshot.indexes.rows)
         if not _under_construction(change.index, running)
     )
     return sorted((change for change in changes if _matches(change, baseline is not None, choice)), key=rank)
+
+
+def _since(baseline: Baseline | None, rows: Sequence[IndexUse]) -> tuple[IndexChange, ...]:
+    if baseline is None:
+        return index_changes({}, rows)
+    return index_changes(baseline.indexes, rows, complete=baseline.indexes_complete, since=baseline.at)
+
+
+def counted_since(reset: datetime | None) -> str:
+    """Since when scans are counted: `2026-02-02 21:04`, or that nobody knows since when."""
+    return f"{reset:%Y-%m-%d %H:%M}" if reset else "the last reset"
 
 
 def _matches(change: IndexChange, measured: bool, choice: Choice) -> bool:
@@ -119,7 +133,8 @@ def _build_line(build: Progress, snapshot: Snapshot) -> Line:
 def _index_line(change: IndexChange, measured: bool, view: View[IndexUse]) -> Line:
     index = change.index
     word, tone = state(change, measured)
-    scans = (text.count(change.scans) + ("" if change.exact else "+"),) if measured else ()
+    since = "" if change.scans is None else text.count(change.scans) + ("" if change.exact else "+")
+    scans = (since,) if measured else ()
     return Line(
         index.indexrelid,
         (
@@ -145,6 +160,8 @@ def sheet(frame: Frame, choice: Choice = EVERYTHING) -> Sheet:
     note += [f"{invalid} INVALID"] if invalid else []
     note += [f"{len(running)} in the making"] if running else []
     note += [f"scans since {baseline.at:%H:%M:%S}"] if baseline else []
+    unused = [change.index for change in rows if state(change, measured)[0] == _NO_SCANS]
+    note += [f"no scans since {counted_since(unused[0].stats_reset)}"] if unused else []
     return Sheet(
         columns=tuple(column for column in COLUMNS if measured or column.title != "scans"),
         lines=(
@@ -166,6 +183,7 @@ def records(frame: Frame, choice: Choice = EVERYTHING) -> list[Record]:
             "indexrelname": change.index.indexrelname,
             "idx_scan": change.index.idx_scan,
             "idx_scan_since_opening": change.scans if measured and change.exact else None,
+            "stats_reset": change.index.stats_reset.isoformat() if change.index.stats_reset else None,
             "last_idx_scan": change.index.last_idx_scan.isoformat() if change.index.last_idx_scan else None,
             "bytes": change.index.bytes,
             "is_valid": change.index.is_valid,
@@ -199,7 +217,7 @@ def detail(frame: Frame, key: Hashable) -> list[str]:
     if index is None:
         return []
     baseline = baseline_of(frame)
-    [change] = index_changes(baseline.indexes if baseline else {}, [index])
+    [change] = _since(baseline, [index])
     since = f", {change.scans:,} since the window opened" if baseline and change.exact else ""
     last = text.age(sessions.seconds_since(index.last_idx_scan, snapshot.indexes.at))
     return [
@@ -209,7 +227,7 @@ def detail(frame: Frame, key: Hashable) -> list[str]:
         f"ready        {'yes' if index.is_ready else 'NO: writes do not maintain it yet'}",
         f"constraint   {'primary key' if index.is_primary else 'unique' if index.is_unique else 'none'}",
         f"size         {text.size(index.bytes)} (estimate from relpages)",
-        f"scans        {index.idx_scan:,} in all{since}",
+        f"scans        {index.idx_scan:,} since {counted_since(index.stats_reset)}{since}",
         *([f"last use     {last} ago"] if last else []),
     ]
 

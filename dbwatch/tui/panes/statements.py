@@ -43,6 +43,7 @@ class Row:
 
     since: StatementChange
     poll: StatementChange | None
+    """None where it did not run since the last poll, or where it is not known what of its figures is from then."""
 
     @property
     def key(self) -> StatementKey:
@@ -92,7 +93,7 @@ def kept(snapshot: Snapshot, baseline: Baseline | None, choice: Choice) -> list[
         changes = statement_changes(
             baseline.statements, snapshot.statements.rows, complete=baseline.statements_complete, since=baseline.at
         )
-    by_key = {change.statement.key: change for change in polled}
+    by_key = {change.statement.key: change for change in polled if change.exact}
     rows = (Row(change, by_key.get(change.statement.key)) for change in changes)
     order = _SORTS[choice.sort or "slower"]
     matching = (row for row in rows if choice.matches(row.since.statement.query))
