@@ -26,7 +26,7 @@ from dbwatch.journal.events import AbortFinished
 from dbwatch.runbook.loader import load
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
-from dbwatch.window.intents import Abort, RunStep, ToggleBackfill
+from dbwatch.window.intents import Abort, RunStep
 from dbwatch.window.opening import Wish, enter
 
 REPORT_S = 5.0
@@ -53,7 +53,7 @@ async def one(at: Stage, where: str, folder: Path) -> float:
             await conductor.recovered.wait()
             for before in ("preview", "add", "deploy"):
                 await asyncio.wait_for(step(conductor, before), 120)
-            assert (await conductor.submit(ToggleBackfill())).taken
+            assert (await conductor.submit(RunStep("fill"))).taken
             if where.startswith("backfill"):
                 await until(
                     conductor, lambda c: c.work.backfill is not None and c.work.backfill.rows_done > 100_000, 120

@@ -247,8 +247,10 @@ async def test_enter_runs_the_step_under_the_plans_cursor_and_shows_the_detail_e
 @pytest.mark.parametrize(
     ("name", "key", "intent"),
     [
-        ("next is the backfill", "b", intents.ToggleBackfill()),
-        ("filling", "b", intents.ToggleBackfill()),
+        ("next is the backfill", "b", intents.RunStep("fill")),
+        ("filling", "b", intents.PauseBackfill("fill")),
+        ("paused", "b", intents.ResumeBackfill("fill")),
+        ("navigator", "b", intents.PauseBackfill("fill")),
         ("filling", "left_square_bracket", intents.ChangeSpeed(faster=False)),
         ("filling", "right_square_bracket", intents.ChangeSpeed(faster=True)),
         ("filling", "X", intents.StopOurs()),

@@ -58,7 +58,7 @@ async def test_a_navigator_sees_everything_live_and_has_no_key_that_starts_a_ste
 
 @pytest.mark.parametrize(
     ("key", "word", "intent"),
-    [("b", "ask to pause", intents.ToggleBackfill()), ("X", "ask to stop", intents.StopOurs())],
+    [("b", "ask to pause", intents.PauseBackfill("fill")), ("X", "ask to stop", intents.StopOurs())],
 )
 async def test_a_navigator_asks_the_driver(key: str, word: str, intent: intents.Intent) -> None:
     async with seat("navigator", WIDE, desk=navigates()) as at:
@@ -281,7 +281,7 @@ async def test_a_backfill_past_the_point_of_no_return_is_begun_by_its_name_too()
         await at.press("b")
         await wait_for(lambda: "▲ Past fill" in at.text)
         await at.press(*"shop", "enter")
-        assert at.desk.asked == [intents.ToggleBackfill(), intents.RunStep("fill", "shop")]
+        assert at.desk.asked == [intents.RunStep("fill"), intents.RunStep("fill", "shop")]
 
 
 async def test_a_persons_step_keeps_its_note_when_it_asks_for_the_name() -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
 import fakefeed as ff
 import pytest
 from seat import NARROW, WIDE, Seat, seat, wait_for
+from textual.widgets import Input
 
 from dbwatch.errors import DbwatchError
 from dbwatch.journal import events as ev
-from dbwatch.monitor.samples import Activity, Status
+from dbwatch.monitor.samples import Activity, Snapshot, Status
 from dbwatch.tui.dialogs.abort import REFRESH_S, AbortDialog
 from dbwatch.tui.dialogs.abort_text import Mode, abort_text, in_the_way_now, mode_of, plan_text, planned_in_the_way
 from dbwatch.tui.dialogs.signal import SignalDialog, Target, locks_of, session_text, target_now
 from dbwatch.window import intents
-from dbwatch.window.abort import AbortPlan
+from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.feed import Frame
 from dbwatch.window.prediction import Prediction
 
@@ -35,6 +37,21 @@ def session(frame: Frame, pid: int) -> Activity:
     return next(row for row in frame.snapshot.activity.rows if row.pid == pid)
 
 
+SHARE = "AccessShareLock"
+
+
+def locked(modes: dict[int, tuple[str, bool]]) -> Snapshot:
+    """The poll of a migration, in which these sessions hold (True) or want a mode on users, in this order."""
+    snapshot = FRAMES["migrating"].snapshot
+    assert snapshot.at is not None
+    rows = {lock.pid: lock for lock in snapshot.locks.rows}
+    locks = tuple(
+        replace(rows[pid], mode=mode, granted=granted, waitstart=snapshot.at - timedelta(seconds=60 - number))
+        for number, (pid, (mode, granted)) in enumerate(modes.items())
+    )
+    return replace(snapshot, locks=replace(snapshot.locks, rows=locks))
+
+
 # The look at a session
 
 
@@ -51,7 +68,32 @@ def test_the_session_is_shown_with_all_that_decides() -> None:
 
 def test_what_a_session_wants_is_told_apart_from_what_it_holds() -> None:
     held = locks_of(FRAMES["migrating"].snapshot, 48213)
-    assert (held.holds, held.wants, held.waiting) == ("", "AccessExclusive on users", 0)
+    assert (held.holds, held.wants, held.waiting) == ("", "AccessExclusive on users", 2)
+
+
+def test_only_a_session_whose_locks_conflict_with_what_another_wants_blocks_it() -> None:
+    building = locked({47110: (SHARE, True), 47311: ("RowExclusiveLock", True), 48213: ("ShareLock", False)})
+    assert [locks_of(building, pid).waiting for pid in (47110, 47311)] == [0, 1]
+    assert "blocks   1 session," in session_text(session(FRAMES["migrating"], 47311), building, 75).plain
+    assert "blocks" not in session_text(session(FRAMES["migrating"], 47110), building, 75).plain
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"status": Status.ERROR, "reason": "too slow", "taken": 86.0}, "locks    ▲ stale 14 s (too slow)"),
+        ({"status": Status.LOCKED, "reason": "a lock is in the way"}, "locks    ▲ locked: a lock is in the way"),
+        ({"reason": "5,000 of 5,512 locks shown"}, "locks    ▲ 5,000 of 5,512 locks shown"),
+        ({"taken": 86.0}, "locks    ▲ 14 s old"),
+        ({}, ""),
+    ],
+)
+def test_locks_that_are_not_the_present_say_so(changes: dict[str, object], told: str) -> None:
+    snapshot = FRAMES["migrating"].snapshot
+    snapshot = replace(snapshot, locks=replace(snapshot.locks, **changes))  # type: ignore[arg-type]  # by name
+    said = session_text(session(FRAMES["migrating"], 47110), snapshot, 75).plain
+    assert told in said
+    assert told or "▲" not in said
 
 
 @pytest.mark.parametrize(
@@ -197,6 +239,28 @@ def test_a_downgrade_that_waits_says_for_whom() -> None:
     assert "▶ ▲ waits for 47110 reports, idle in transaction 31 s, holds users:" in told
 
 
+@pytest.mark.parametrize(
+    ("modes", "told"),
+    [
+        ({47110: (SHARE, True), 47311: ("RowExclusiveLock", True), 48213: ("ShareLock", False)},
+         {47311: "holds users"}),
+        ({47110: (SHARE, True), 47311: ("AccessExclusiveLock", False), 48213: ("RowExclusiveLock", False)},
+         {47311: "waits ahead for users"}),
+    ],
+    ids=["holders", "a queue"],
+)  # fmt: skip
+def test_a_downgrade_waits_only_for_those_whose_locks_conflict(
+    modes: dict[int, tuple[str, bool]], told: dict[int, str]
+) -> None:
+    frame = FRAMES["abort stuck"]
+    assert frame.window is not None
+    facts = [e.fact for e in frame.window.events[1:-2]]
+    downgrading = ff.window(*facts, migration=replace(ff.MIGRATING, waits_for=""))
+    waits = in_the_way_now(downgrading, locked(modes))
+    assert {one.pid: has for one in waits for has in told.values() if has in one.words} == told
+    assert len(waits) == len(told)
+
+
 def test_the_verdict_is_proof_or_what_differs() -> None:
     back, not_back = FRAMES["back"].window, FRAMES["not back"].window
     assert back is not None
@@ -244,7 +308,7 @@ async def test_a_plan_that_changes_is_looked_at_again() -> None:
         at.desk.plan = replace(ff.PLAN, actions=ff.PLAN.actions[1:])
         at.clock.at += REFRESH_S
         at.app._tick()
-        await wait_for(lambda: "The plan has changed just now" in at.text)
+        await wait_for(lambda: "The plan has changed" in at.text)
         assert "fence epoch" not in at.text
         await at.press(*"shop", "enter")
         assert at.desk.asked == [intents.Abort(at.desk.plan.digest, "shop")]
@@ -262,6 +326,87 @@ async def test_the_plan_does_not_change_under_the_fingers() -> None:
         assert "1 fence epoch" in at.text
         await at.press("p", "enter")
         assert at.desk.asked == [intents.Abort(ff.PLAN.digest, "shop")]
+
+
+class Slow(ff.FakeDesk):
+    """Takes its time to tell the way back, once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tells, self.asked_again = asyncio.Event(), asyncio.Event()
+        self.tells.set()
+
+    async def plan_abort(self) -> AbortPlan:
+        if not self.tells.is_set():
+            self.asked_again.set()
+        await self.tells.wait()
+        return self.plan
+
+
+LONG = replace(
+    ff.PLAN,
+    actions=(*ff.PLAN.actions, *(Action(ActionKind.PERSON, f"undo s{n}: by hand", step=f"s{n}") for n in range(30))),
+)
+
+
+@pytest.mark.parametrize("plan", [ff.PLAN, LONG], ids=["the same", "another"])
+async def test_a_plan_that_arrives_while_the_name_is_typed_is_not_begun_by_what_was_typed_before(
+    plan: AbortPlan,
+) -> None:
+    desk = Slow()
+    async with seat("filling", NARROW, desk=desk) as at:
+        await at.press("A")
+        await wait_for(lambda: "1 fence epoch" in at.text)
+        desk.plan = plan
+        desk.tells.clear()
+        at.clock.at += REFRESH_S
+        at.app._tick()
+        await desk.asked_again.wait()
+        await at.press(*"sho")
+        desk.tells.set()
+        if plan is ff.PLAN:
+            await at.press("p", "enter")
+            assert desk.asked == [intents.Abort(ff.PLAN.digest, "shop")]
+            return
+        await wait_for(lambda: "▲ The plan has changed: read it again before you type." in at.text)
+        await at.press("p", "enter")
+        assert desk.asked == []
+        assert "that is not the name of this database" in at.text
+        assert "The plan has changed" in at.text
+        assert "Esc back" in at.text
+        await at.press(*"shop", "enter")
+        assert desk.asked == [intents.Abort(LONG.digest, "shop")]
+        assert "The plan has changed" not in at.text
+
+
+async def test_an_enter_that_a_new_plan_overtakes_begins_nothing() -> None:
+    async with seat("filling", NARROW) as at:
+        await at.press("A")
+        await wait_for(lambda: "1 fence epoch" in at.text)
+        await at.press(*"shop")
+        dialog = at.app.screen
+        assert isinstance(dialog, AbortDialog)
+        assert dialog.field is not None
+        entered = Input.Submitted(dialog.field, dialog.field.value)
+        at.desk.plan = LONG
+        await dialog._fetched()
+        dialog.post_message(entered)
+        await at.pilot.pause()
+        assert at.desk.asked == []
+
+
+async def test_that_a_plan_has_changed_stays_in_sight_until_it_is_confirmed() -> None:
+    async with seat("filling", NARROW) as at:
+        await at.press("A")
+        await wait_for(lambda: "1 fence epoch" in at.text)
+        at.desk.plan = LONG
+        for _ in range(3):
+            at.clock.at += REFRESH_S
+            at.app._tick()
+            await wait_for(lambda: "▲ The plan has changed: read it again before you type." in at.text)
+            await at.pilot.pause()
+        assert "Type the database's name to begin:" in at.text
+        assert "Esc back" in at.text
 
 
 async def test_a_plan_that_the_desk_no_longer_takes_is_asked_for_again() -> None:
@@ -381,6 +526,9 @@ def test_who_is_in_the_way_is_seen_now_and_not_when_the_plan_was_made() -> None:
     assert waits(changed("migrating", 47110, xact_start=None, state="idle")) == []
     unseen = replace(ff.PLAN, actions=tuple(replace(a, waits_for=()) for a in ff.PLAN.actions))
     assert waits(FRAMES["migrating"], unseen) == [47110]
+    index = ("CREATE INDEX i ON users (phone)",)
+    builds = replace(ff.PLAN, actions=tuple(replace(a, sql=index) for a in ff.PLAN.actions))
+    assert waits(FRAMES["migrating"], builds) == [], "a reader is not in the way of an index"
     young = changed("migrating", 47110, xact_start=FRAMES["migrating"].snapshot.at)
     assert waits(young, unseen) == []
     by_age = tuple(replace(a, waits_for=(replace(b, relation=""),)) for a in ff.PLAN.actions for b in a.waits_for)

@@ -8,8 +8,9 @@ from dataclasses import replace
 import fakefeed as ff
 import pytest
 
+from dbwatch.backfill.progress import State
 from dbwatch.runbook.model import Contact
-from dbwatch.tui import keys
+from dbwatch.tui import allowed, keys
 from dbwatch.tui.app import DbwatchApp
 from dbwatch.tui.board import PANES
 from dbwatch.tui.command import Command, Group, Situation
@@ -138,12 +139,25 @@ def test_the_footer_says_what_n_would_do_now(name: str, word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "word"),
-    [("next is the backfill", "start backfill"), ("filling", "pause backfill"), ("paused", "resume backfill"),
-     ("held back", "pause backfill")],
+    ("name", "word", "wish"),
+    [("next is the backfill", "start backfill", intents.RunStep("fill")),
+     ("filling", "pause backfill", intents.PauseBackfill("fill")),
+     ("paused", "resume backfill", intents.ResumeBackfill("fill")),
+     ("held back", "pause backfill", intents.PauseBackfill("fill")),
+     ("navigator", "ask to pause", intents.PauseBackfill("fill"))],
 )  # fmt: skip
-def test_the_footer_says_what_b_would_do_now(name: str, word: str) -> None:
-    assert f" b {word} " in keys_text(at(name), 400).plain
+def test_what_the_footer_says_of_b_is_what_is_handed_in(name: str, word: str, wish: intents.Intent) -> None:
+    here = at(name)
+    assert here.window is not None
+    assert f" b {word} " in keys_text(here, 400).plain
+    assert allowed.backfill_wish(here.window) == wish
+
+
+def test_b_does_nothing_while_the_end_of_a_backfill_is_put_away() -> None:
+    view = FRAMES["filling"].window
+    assert view is not None
+    ending = at("filling", window=replace(view, backfill=replace(ff.BACKFILLING, state=State.DONE)))
+    assert keys.BY_NAME["backfill_toggle"].refusal(ending) == "no batch of fill is under way"
 
 
 @pytest.mark.parametrize(

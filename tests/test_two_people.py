@@ -16,9 +16,11 @@ from windows import PATIENCE_S, Shop, attended, driven, small_shop, step, steps_
 from dbwatch.backfill.progress import State
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Refused
+from dbwatch.journal import chain
 from dbwatch.journal import events as ev
 from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import Request, StepStatus
+from dbwatch.journal.words import sentence
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
 from dbwatch.window.intents import (
@@ -29,10 +31,10 @@ from dbwatch.window.intents import (
     Decline,
     Mark,
     Note,
+    PauseBackfill,
     RunStep,
     StopOurs,
     TakeOver,
-    ToggleBackfill,
 )
 from dbwatch.window.opening import join
 
@@ -140,7 +142,7 @@ async def test_a_navigator_pauses_and_stops_the_backfill(shop: Shop) -> None:
         driver.work.hand.slower()
         assert (await driver.submit(RunStep("fill"))).taken
         await until(driver, lambda c: c.work.backfilling and c.work.backfill is not None)
-        answer = await navigator.submit(ToggleBackfill())
+        answer = await navigator.submit(PauseBackfill("fill"))
         if answer.taken:  # a small table may be through before the wish arrives
             assert driver.work.hand.paused_because == "paused by lin@b"
             await until(driver, lambda c: c.work.backfill is not None and c.work.backfill.state is State.PAUSED)
@@ -148,6 +150,35 @@ async def test_a_navigator_pauses_and_stops_the_backfill(shop: Shop) -> None:
             assert (await navigator.submit(StopOurs())).taken
             await until(driver, lambda c: c.state.step("fill").status is StepStatus.FAILED)
             assert driver.state.step("fill").again
+
+
+async def test_what_both_ask_to_pause_at_once_is_paused(shop: Shop) -> None:
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await steps_before(driver, "fill")
+        editor = await shop.db.foreign(autocommit=False)
+        await editor.execute("SELECT FROM users WHERE id = 10001 FOR UPDATE")
+        assert (await driver.submit(RunStep("fill"))).taken
+        await until(driver, lambda c: c.work.backfilling and c.work.backfill is not None)
+        answers = await asyncio.gather(*(c.submit(PauseBackfill("fill")) for c in (driver, navigator)))
+        assert [answer.taken for answer in answers] == [True, True]
+        assert driver.work.hand.paused_because is not None
+        asked = await seen(driver, ev.Requested)
+        assert asked.fact == ev.Requested("pause", step="fill")
+        assert sentence(asked.fact) == "asks the driver: pause fill"
+        await editor.rollback()
+
+
+async def test_a_request_of_an_older_version_is_read_and_turns_nothing_round(shop: Shop) -> None:
+    fact = chain.decode("requested", '{"act":"backfill","digest":""}')
+    assert fact == ev.Requested("backfill")
+    async with driven(shop) as driver:
+        await steps_before(driver, "fill")
+        seq = (await driver.ground.store.append(lambda _: [fact], fenced=False))[-1].seq
+        answered = await seen(driver, ev.RequestAnswered)
+        assert answered.fact == ev.RequestAnswered(
+            seq, False, "an older dbwatch asked, which does not say whether to pause or to resume"
+        )
+        assert driver.state.step("fill").status is StepStatus.PENDING
 
 
 async def test_a_navigator_aborts_by_the_plan_that_the_driver_computed(shop: Shop) -> None:

@@ -19,7 +19,7 @@ from dbwatch.migration.chain import Chain
 from dbwatch.postgres.session import Session
 from dbwatch.window import survey
 from dbwatch.window.conductor import Conductor
-from dbwatch.window.intents import Abort, RunStep, Signal, SignOff, StopOurs, ToggleBackfill
+from dbwatch.window.intents import Abort, PauseBackfill, ResumeBackfill, RunStep, Signal, SignOff, StopOurs
 from dbwatch.window.opening import enter
 
 LONG = ("preview", "add", "deploy", "fill", "complete", "same", "nobody", "drop")
@@ -152,7 +152,7 @@ async def test_an_abort_in_the_middle_of_a_backfill_restores_the_schema(db: Data
     before = await shop.dump()
     async with driven(shop) as conductor:
         await steps_before(conductor, "fill")
-        assert (await conductor.submit(ToggleBackfill())).taken
+        assert (await conductor.submit(RunStep("fill"))).taken
         await until(conductor, lambda c: c.work.backfill is not None and c.work.backfill.rows_done > 0)
         await abort(conductor)
         assert conductor.state.abort.equal, conductor.state.abort.differences
@@ -196,7 +196,7 @@ async def test_x_stops_the_backfill_and_n_goes_on_with_it(db18: Database, tmp_pa
     shop = await small_shop(db18, tmp_path, users=60_000)
     async with driven(shop) as conductor:
         await steps_before(conductor, "fill")
-        assert (await conductor.submit(ToggleBackfill())).taken
+        assert (await conductor.submit(RunStep("fill"))).taken
         await until(conductor, lambda c: c.work.backfill is not None and c.work.backfill.rows_done > 0)
         assert (await conductor.submit(StopOurs())).taken
         await conductor.work.settled()
@@ -209,15 +209,60 @@ async def test_b_pauses_and_resumes(db18: Database, tmp_path: Path) -> None:
     shop = await small_shop(db18, tmp_path, users=60_000)
     async with driven(shop) as conductor:
         await steps_before(conductor, "fill")
-        assert (await conductor.submit(ToggleBackfill())).taken
+        assert (await conductor.submit(RunStep("fill"))).taken
         await until(conductor, lambda c: c.work.backfill is not None)
-        assert (await conductor.submit(ToggleBackfill())).taken
+        assert (await conductor.submit(PauseBackfill("fill"))).taken
         await until(conductor, lambda c: c.work.backfill.state == "paused")
         rows = conductor.work.backfill.rows_done
-        assert (await conductor.submit(ToggleBackfill())).taken
+        assert (await conductor.submit(ResumeBackfill("fill"))).taken
         await until(conductor, lambda c: c.work.backfill.rows_done > rows or c.work.backfill.state == "done")
         await conductor.work.settled()
         assert conductor.state.step("fill").status is StepStatus.DONE
+
+
+async def held_backfill(conductor: Conductor) -> psycopg.AsyncConnection[object]:
+    """Begins `fill`, which comes as far as a row that somebody edits."""
+    await steps_before(conductor, "fill")
+    editor = await psycopg.AsyncConnection.connect(conductor.ground.base.dsn())
+    await editor.execute("SELECT FROM users WHERE id = 2501 FOR UPDATE")
+    assert (await conductor.submit(RunStep("fill"))).taken
+    await until(conductor, lambda c: c.work.backfilling and c.work.backfill is not None)
+    return editor
+
+
+async def test_a_second_wish_to_pause_resumes_nothing_and_one_to_resume_pauses_nothing(shop18: Shop) -> None:
+    async with driven(shop18) as conductor, await held_backfill(conductor):
+        assert (await conductor.submit(PauseBackfill("fill"))).text == "fill pauses after this batch"
+        again = await conductor.submit(PauseBackfill("fill"))
+        assert (again.taken, again.text) == (True, "fill stands still already: paused by wei@a")
+        assert conductor.work.hand.paused_because == "paused by wei@a"
+        assert (await conductor.submit(ResumeBackfill("fill"))).text == "fill goes on"
+        again = await conductor.submit(ResumeBackfill("fill"))
+        assert (again.taken, again.text) == (True, "fill is not paused: it goes on already")
+        assert conductor.work.hand.paused_because is None
+        assert [note for note in step_notes(conductor) if "by wei@a" in note] == ["paused by wei@a", "resumed by wei@a"]
+
+
+async def test_a_wish_to_pause_a_backfill_that_has_just_ended_starts_no_other(shop18: Shop) -> None:
+    text = shop18.runbook.read_text()
+    fill = text[text.index('[[phase.step]]\nid = "fill"') : text.index('[[phase.step]]\nid = "complete"')]
+    again = fill.replace('id = "fill"', 'id = "refill"')
+    shop18.runbook.write_text(text.replace(fill, fill + again))
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "refill")
+        for wish in (PauseBackfill("fill"), ResumeBackfill("fill")):
+            answer = await conductor.submit(wish)
+            assert (answer.taken, answer.text) == (False, "fill does not run: it is done")
+        assert conductor.state.step("refill").status is StepStatus.PENDING
+        answer = await conductor.submit(RunStep("fill"))
+        assert (answer.taken, answer.text) == (False, "fill is done already")
+
+
+async def test_a_wish_about_one_backfill_is_not_fulfilled_on_another(shop18: Shop) -> None:
+    async with driven(shop18) as conductor, await held_backfill(conductor):
+        answer = await conductor.submit(PauseBackfill("complete"))
+        assert (answer.taken, answer.text) == (False, "complete does not run: it is pending")
+        assert conductor.work.hand.paused_because is None
 
 
 async def test_a_failed_check_says_why_and_can_be_run_again(shop18: Shop) -> None:

@@ -6,11 +6,13 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from dbwatch.cli.actor import who
 from dbwatch.cli.headless import Teller
 from dbwatch.cli.output import say, tell
 from dbwatch.cli.signals import Signals
+from dbwatch.cli.typed import typed
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Exit, Refused
 from dbwatch.journal.mirror import state_folder
@@ -49,8 +51,9 @@ async def _abort(book: LoadedRunbook, wish: Wish, dry_run: bool, confirm: str, u
             f"{', '.join(persons)}: a person has to undo this first",
             next="do it, and say so with " + " ".join(f"--done {step}" for step in persons),
         )
-    typed = confirm or await _typed(f"Type the database's name ({plan.database}) to begin: ")
-    if typed != plan.database:
+    question = f"Type the database's name ({plan.database}) to begin: "
+    name = confirm or await typed(question, instead="say --confirm DBNAME")
+    if name != plan.database:
         raise Refused("that is not the database's name; nothing was done", next=f"the name is {plan.database}")
     return await _carry_out(book, wish, plan, undone)
 
@@ -66,25 +69,33 @@ async def _carry_out(book: LoadedRunbook, wish: Wish, plan: AbortPlan, undone: f
     async with driving(ground) as conductor:
         teller = Teller(conductor)
         telling = asyncio.create_task(teller.run())
+        going = asyncio.create_task(_go_back(conductor, plan))
         signing = asyncio.create_task(_sign(conductor, undone))
         ending = asyncio.create_task(signals.wait())
         try:
-            await conductor.recovered.wait()
-            if not conductor.state.aborting:
-                _require_covered(plan, await conductor.plan_abort())
-                conductor.driver.aborting.begin(plan)
-            settling = asyncio.create_task(conductor.work.settled())
-            await asyncio.wait({settling, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not settling.done():
-                settling.cancel()
+            await asyncio.wait({going, signing, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if going.done():
+                going.result()
+            elif ending.done():
                 return Exit.INTERRUPTED
+            else:
+                signing.result()
         finally:
-            for task in (telling, signing, ending):
+            for task in (telling, going, signing, ending):
                 task.cancel()
-            await asyncio.wait({telling, signing, ending}, timeout=0.5)
+            await asyncio.wait({telling, going, signing, ending}, timeout=0.5)
             teller.tell()
         abort = conductor.state.abort
         return Exit.OK if abort is not None and abort.equal else Exit.FAILED
+
+
+async def _go_back(conductor: Conductor, plan: AbortPlan) -> None:
+    """Begins the way back, or goes on with one that was cut short, until nothing of ours runs any more."""
+    await conductor.recovered.wait()
+    if not conductor.state.aborting:
+        _require_covered(plan, await conductor.plan_abort())
+        conductor.driver.aborting.begin(plan)
+    await conductor.work.settled()
 
 
 def _require_covered(shown: AbortPlan, now: AbortPlan) -> None:
@@ -97,21 +108,19 @@ def _require_covered(shown: AbortPlan, now: AbortPlan) -> None:
         )
 
 
-async def _sign(conductor: Conductor, undone: frozenset[str]) -> None:
-    """Signs a person's actions off: those named on the command line at once, others when the person says so."""
+async def _sign(conductor: Conductor, undone: frozenset[str]) -> NoReturn:
+    """Signs a person's actions off: those named on the command line at once, others when the person says so.
+
+    Raises Refused where the person ends the input instead.
+    """
     feed = conductor.feed()
     while True:
         await feed.next()
         for step in conductor.awaited:
             said = "undone already, says the command line" if step in undone else ""
-            note = said or await _typed(f"{step} has to be undone by a person now; done? Say how: ")
+            question = f"{step} has to be undone by a person now; done? Say how: "
+            note = said or await typed(question, instead=f"undo {step}, then dbwatch abort goes on with --done {step}")
             await conductor.submit(SignOff(step, note))
-
-
-async def _typed(question: str) -> str:
-    if not sys.stdin.isatty():
-        raise Refused("nobody is there to confirm", next="say --confirm DBNAME")
-    return (await asyncio.to_thread(input, question)).strip()
 
 
 def plan_lines(plan: AbortPlan) -> list[str]:

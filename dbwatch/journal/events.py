@@ -198,9 +198,11 @@ class Requested(Fact):
 
     kind: ClassVar[str] = "requested"
     act: str
-    """backfill (pause it, or let it go on), stop or abort."""
+    """pause, resume, stop or abort; of older versions also backfill: pause it, or let it go on."""
     digest: str = ""
     """abort: the plan that was shown and confirmed by typing the database's name."""
+    step: str = ""
+    """pause and resume: the backfill that was shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ class Request:
     actor: str
     at: datetime
     digest: str = ""
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,7 @@ def _after(state: WindowState, event: Event) -> WindowState:
         case ev.ConfirmationGiven() | ev.ConfirmationRefused() as fact:
             return replace(state, proposal=_answered(state.proposal, fact, event.actor))
         case ev.Requested() as fact:
-            request = Request(event.seq, fact.act, event.actor, event.at, fact.digest)
+            request = Request(event.seq, fact.act, event.actor, event.at, fact.digest, fact.step)
             return replace(state, requests=(*state.requests, request))
         case ev.RequestAnswered() as fact:
             return replace(state, requests=tuple(r for r in state.requests if r.seq != fact.request))

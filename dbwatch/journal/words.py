@@ -6,8 +6,11 @@ from dbwatch.journal import chain
 from dbwatch.journal import events as ev
 from dbwatch.text import clock
 
-REQUESTS = {"backfill": "pause the backfill, or let it go on", "stop": "stop our own work", "abort": "take it all back"}
-"""What a navigator may ask of the driver."""
+REQUESTS = {
+    "pause": "pause {step}", "resume": "let {step} go on", "stop": "stop our own work", "abort": "take it all back",
+    "backfill": "pause the backfill, or let it go on",
+}  # fmt: skip
+"""What a navigator may ask of the driver; the last one only older versions do."""
 
 
 def sentence(fact: ev.Fact) -> str:
@@ -48,12 +51,12 @@ def sentence(fact: ev.Fact) -> str:
         case ev.ConfirmationRefused():
             return f"{fact.step} not confirmed: {fact.why}"
         case ev.Requested():
-            return f"asks the driver: {REQUESTS.get(fact.act, fact.act)}"
+            asked = REQUESTS[fact.act].format(step=fact.step) if fact.act in REQUESTS else fact.act
+            return f"asks the driver: {asked}"
         case ev.RequestAnswered():
             return f"{'done' if fact.taken else 'not done'}: {fact.text}"
         case ev.SessionSignalled():
-            done = {"cancel": "cancelled", "terminate": "terminated"}.get(fact.act, fact.act)
-            return f"{done} {fact.pid} ({fact.who}): {fact.result}; it ran {fact.query}"
+            return f"{fact.act} {fact.pid} ({fact.who}): {fact.result}; it ran {fact.query}"
         case ev.WorkStopped():
             return f"our work was stopped: {fact.what}"
         case ev.AbortConfirmed():

@@ -11,7 +11,7 @@ from dbwatch.tui.command import Refusal, Situation
 from dbwatch.window import gates
 from dbwatch.window.abort import ActionKind
 from dbwatch.window.feed import WindowView
-from dbwatch.window.intents import CloseWindow
+from dbwatch.window.intents import CloseWindow, PauseBackfill, ResumeBackfill, RunStep
 from dbwatch.window.navigator import person
 
 
@@ -126,13 +126,13 @@ def what_abort(s: Situation) -> str:
 
 def what_backfill(s: Situation) -> str:
     """Of `b`."""
-    if s.window is None:
+    wish = "" if s.window is None else backfill_wish(s.window)
+    if s.window is None or isinstance(wish, str):
         return "backfill"
-    if s.window.backfill is None or s.window.backfill.state.ended:
-        following = gates.next_backfill(s.window.state, s.window.runbook)
-        begun = not isinstance(following, str) and s.window.state.step(following.id).attempt
+    if isinstance(wish, RunStep):
+        begun = wish.step is not None and s.window.state.step(wish.step).attempt
         return "go on with backfill" if begun else "start backfill"
-    verb = "resume" if s.window.backfill.state is State.PAUSED else "pause"
+    verb = "resume" if isinstance(wish, ResumeBackfill) else "pause"
     return f"{verb} backfill" if s.window.driving else f"ask to {verb}"
 
 
@@ -174,15 +174,25 @@ def no_step(view: WindowView, s: Situation) -> str:
 
 def no_backfill(view: WindowView, _: Situation) -> str:
     """Of `b`."""
+    wish = backfill_wish(view)
+    return wish if isinstance(wish, str) else ""
+
+
+def backfill_wish(view: WindowView) -> PauseBackfill | ResumeBackfill | RunStep | str:
+    """What `b` asks for just now, or why it does nothing: what the footer says is what is handed in."""
     if view.state.closed_at is not None:
         return hands_off(view)
-    running = view.state.running
-    if running is not None and running.id == view.backfill_step:
-        return ""
+    running, progress = view.state.running, view.backfill
+    if running is not None and running.id == view.backfill_step and progress is not None:
+        if progress.state.ended:
+            return f"no batch of {running.id} is under way"
+        return ResumeBackfill(running.id) if progress.state is State.PAUSED else PauseBackfill(running.id)
     if not view.driving:
         return f"no backfill is running, and only {driver_of(view)} can start one"
-    backfill = gates.next_backfill(view.state, view.runbook)
-    return backfill if isinstance(backfill, str) else gates.refusal(view.state, view.runbook, backfill)
+    following = gates.next_backfill(view.state, view.runbook)
+    if isinstance(following, str):
+        return following
+    return gates.refusal(view.state, view.runbook, following) or RunStep(following.id)
 
 
 def no_speed(view: WindowView, _: Situation) -> str:

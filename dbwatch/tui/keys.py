@@ -20,6 +20,7 @@ from dbwatch.window.intents import (
     Mark,
     Note,
     OverrideSignal,
+    PauseBackfill,
     RetryRows,
     RunStep,
     SetBatchTime,
@@ -27,7 +28,6 @@ from dbwatch.window.intents import (
     SignOff,
     StopOurs,
     TakeOver,
-    ToggleBackfill,
 )
 
 
@@ -74,7 +74,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "backfill_toggle", ("b",), "b", "backfill", "start, pause or resume the backfill",
-        Group.WINDOW, _window(ToggleBackfill), in_window(allowed.no_backfill), allowed.what_backfill, footer=3,
+        Group.WINDOW, _window(PauseBackfill), in_window(allowed.no_backfill), allowed.what_backfill, footer=3,
     ),
     Command(
         "gentler", ("left_square_bracket",), "[", "gentler", "let the backfill take longer pauses",

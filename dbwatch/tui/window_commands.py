@@ -23,7 +23,6 @@ from dbwatch.tui.dialogs.override import OverrideDialog
 from dbwatch.tui.dialogs.signal import SignalDialog
 from dbwatch.tui.dialogs.unknown import TOOK, grounds, undecided
 from dbwatch.tui.dialogs.wheel import TakeOverDialog
-from dbwatch.window import gates
 from dbwatch.window.feed import Desk, WindowView
 from dbwatch.window.intents import (
     Abort,
@@ -44,7 +43,6 @@ from dbwatch.window.intents import (
     SignOff,
     StopOurs,
     TakeOver,
-    ToggleBackfill,
 )
 
 if TYPE_CHECKING:
@@ -127,9 +125,6 @@ class WindowCommands:
         view = self._app.latest.window
         if view is None or isinstance(self._app.screen, Dialog):
             return
-        if isinstance(intent, ToggleBackfill):
-            backfill = gates.next_backfill(view.state, view.runbook)
-            intent = intent if isinstance(backfill, str) else RunStep(backfill.id)
         if isinstance(intent, CloseWindow):
 
             def closed(word: Word | None) -> None:
@@ -208,8 +203,11 @@ class WindowCommands:
     # Our work while it runs, and the way back
 
     def do_backfill_toggle(self) -> None:
-        """Starts, pauses or resumes."""
-        self._app.submit(ToggleBackfill(), "backfill")
+        """Starts, pauses or resumes, as the footer says."""
+        view = self._app.situation().window
+        wish = "" if view is None else allowed.backfill_wish(view)
+        if not isinstance(wish, str):
+            self._app.submit(wish, "backfill")
 
     def do_gentler(self) -> None:
         """A level down."""

@@ -106,10 +106,12 @@ class Driver:
         if self.ground.clock.now() - request.at > STALE:
             return Answer(False, "it came too late to be sure that it is still wanted; ask again")
         match request.act:
-            case "backfill" if self.work.backfilling:
-                return await self._toggle_backfill(request.actor)
+            case "pause":
+                return await self._pause(request.step, request.actor)
+            case "resume":
+                return await self._resume(request.step, request.actor)
             case "backfill":
-                return Answer(False, "no backfill is running")
+                return Answer(False, "an older dbwatch asked, which does not say whether to pause or to resume")
             case "stop":
                 return await self._stop_ours()
             case "abort":
@@ -119,7 +121,7 @@ class Driver:
 
     async def take(self, intent: Intent) -> Answer:
         """Carries the intent out as far as taking it on goes. Raises DbwatchError or psycopg.Error."""
-        if isinstance(intent, intents.RunStep | intents.ToggleBackfill | intents.CloseWindow):
+        if isinstance(intent, intents.RunStep | intents.CloseWindow):
             await self._let_end()
         match intent:
             case intents.RunStep(step=step_id, confirmation=name):
@@ -133,8 +135,10 @@ class Driver:
                 return Answer(True, "the proposal was taken back")
             case intents.Amend(sha=sha):
                 return Answer(False, f"{self.busy} is running") if self.busy else await self.amending.amend(sha)
-            case intents.ToggleBackfill():
-                return await self._toggle_backfill(self._store.actor)
+            case intents.PauseBackfill(step=step_id):
+                return await self._pause(step_id, self._store.actor)
+            case intents.ResumeBackfill(step=step_id):
+                return await self._resume(step_id, self._store.actor)
             case intents.ChangeSpeed(faster=faster):
                 return await self._change_speed(faster)
             case intents.SetBatchTime(seconds=seconds):
@@ -281,20 +285,31 @@ class Driver:
 
     # --- our work while it runs
 
-    async def _toggle_backfill(self, actor: str) -> Answer:
-        running = self.state.running
-        if running is None or not self.work.backfilling or self.work.backfill is None:
-            found = gates.next_backfill(self.state, self.ground.runbook)
-            return Answer(False, found) if isinstance(found, str) else await self._run_step(found.id)
-        if self.work.hand.paused_because is not None:
-            self.work.hand.resume()
-            await self._store.record(ev.StepNoted(running.id, f"resumed by {actor}"))
-            return Answer(True, f"{running.id} goes on")
-        if self.work.backfill.state.ended:
-            return Answer(False, f"{running.id} is over")
+    async def _pause(self, step_id: str, actor: str) -> Answer:
+        if why := self._does_not_fill(step_id):
+            return Answer(False, why)
+        if (because := self.work.hand.paused_because) is not None:
+            return Answer(True, f"{step_id} stands still already: {because}")
         self.work.hand.pause(f"paused by {actor}")
-        await self._store.record(ev.StepNoted(running.id, f"paused by {actor}"))
-        return Answer(True, f"{running.id} pauses after this batch")
+        await self._store.record(ev.StepNoted(step_id, f"paused by {actor}"))
+        return Answer(True, f"{step_id} pauses after this batch")
+
+    async def _resume(self, step_id: str, actor: str) -> Answer:
+        if why := self._does_not_fill(step_id):
+            return Answer(False, why)
+        if self.work.hand.paused_because is None:
+            return Answer(True, f"{step_id} is not paused: it goes on already")
+        self.work.hand.resume()
+        await self._store.record(ev.StepNoted(step_id, f"resumed by {actor}"))
+        return Answer(True, f"{step_id} goes on")
+
+    def _does_not_fill(self, step_id: str) -> str:
+        """Why the backfill *step_id* can be neither paused nor resumed now; empty where it can."""
+        running = self.state.running
+        if running is None or running.id != step_id:
+            return f"{step_id} does not run: it is {self.state.step(step_id).status}"
+        progress = self.work.backfill if self.work.backfilling else None
+        return f"no batch of {step_id} is under way" if progress is None or progress.state.ended else ""
 
     async def _change_speed(self, faster: bool) -> Answer:
         running, hand = self.state.running, self.work.hand

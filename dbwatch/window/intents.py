@@ -66,8 +66,17 @@ class Amend:
 
 
 @dataclass(frozen=True, slots=True)
-class ToggleBackfill:
-    """Start the next backfill; pause the one that runs; resume the one that is paused."""
+class PauseBackfill:
+    """Pause the backfill *step*, and no other that runs by then."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeBackfill:
+    """Let the paused backfill *step* go on, and no other."""
+
+    step: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +164,8 @@ Intent = (
     | Decline
     | TakeOver
     | Amend
-    | ToggleBackfill
+    | PauseBackfill
+    | ResumeBackfill
     | ChangeSpeed
     | SetBatchTime
     | OverrideSignal
@@ -170,14 +180,14 @@ Intent = (
 
 DRIVER: frozenset[type] = frozenset(
     {
-        RunStep, SignOff, Decide, Decline, Amend, ToggleBackfill, ChangeSpeed, SetBatchTime, OverrideSignal, RetryRows,
-        Signal, StopOurs, Abort, Note, Mark, CloseWindow,
+        RunStep, SignOff, Decide, Decline, Amend, PauseBackfill, ResumeBackfill, ChangeSpeed, SetBatchTime,
+        OverrideSignal, RetryRows, Signal, StopOurs, Abort, Note, Mark, CloseWindow,
     }
 )  # fmt: skip
 """What the desk of the one who drives takes."""
 
 NAVIGATOR: frozenset[type] = frozenset(
-    {Confirm, Decline, TakeOver, ToggleBackfill, Signal, StopOurs, Abort, Note, Mark}
+    {Confirm, Decline, TakeOver, PauseBackfill, ResumeBackfill, Signal, StopOurs, Abort, Note, Mark}
 )
 """What the desk of one who does not drive takes: pause, stop and abort are asked of the driver."""
 

@@ -61,10 +61,12 @@ class Navigator:
             case intents.Decline(proposal=seq, why=why):
                 await self._store.append(self._answer_to(seq, why), fenced=False)
                 return Answer(True, "not confirmed")
-            case intents.ToggleBackfill():
-                return await self._request("backfill")
+            case intents.PauseBackfill(step=step_id):
+                return await self._request(ev.Requested("pause", step=step_id))
+            case intents.ResumeBackfill(step=step_id):
+                return await self._request(ev.Requested("resume", step=step_id))
             case intents.StopOurs():
-                return await self._request("stop")
+                return await self._request(ev.Requested("stop"))
             case intents.Abort(digest=digest, confirmation=name):
                 return await self._abort(digest, name)
             case _:
@@ -114,10 +116,10 @@ class Navigator:
             return Answer(False, "that is not the database's name; nothing was done")
         if digest not in self._plans:
             return Answer(False, "that way back was not shown here; look at it again")
-        return await self._request("abort", digest)
+        return await self._request(ev.Requested("abort", digest))
 
-    async def _request(self, act: str, digest: str = "") -> Answer:
-        written = await self._store.append(lambda _: [ev.Requested(act, digest)], fenced=False)
+    async def _request(self, wish: ev.Requested) -> Answer:
+        written = await self._store.append(lambda _: [wish], fenced=False)
         seq = next(e.seq for e in reversed(written) if isinstance(e.fact, ev.Requested))
         clock = self._ground.clock
         until = clock.monotonic() + ANSWER_S

@@ -25,6 +25,7 @@ from dbwatch.journal.fold import StepStatus
 from dbwatch.postgres.session import Connector
 from dbwatch.runbook.loader import load
 from dbwatch.runbook.model import Manual
+from dbwatch.tui import allowed
 from dbwatch.window import gates
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
@@ -39,7 +40,6 @@ from dbwatch.window.intents import (
     SignOff,
     StopOurs,
     TakeOver,
-    ToggleBackfill,
 )
 from dbwatch.window.opening import Wish, attend, enter, join
 
@@ -95,7 +95,7 @@ class Person:
             case "decide":
                 answer = await c.submit(Decide(line["step"], bool(line["took"]), "looked"))
             case "backfill":
-                answer = await c.submit(ToggleBackfill())
+                answer = await self._backfill()
             case "stop":
                 answer = await c.submit(StopOurs())
             case "abort":
@@ -124,6 +124,12 @@ class Person:
         if isinstance(step, Manual) and state.step(step.id).status is not StepStatus.UNKNOWN and state.abort is None:
             return await c.submit(SignOff(step.id, "done", state.database))
         return await c.submit(RunStep(step_id or None, "" if state.abort is not None else state.database))
+
+    async def _backfill(self) -> Answer:
+        """`b`: what the footer says of it."""
+        view = self._conductor.feed().frame.window
+        wish = allowed.backfill_wish(view) if view else "no window is open here"
+        return Answer(False, wish) if isinstance(wish, str) else await self._conductor.submit(wish)
 
     async def _abort(self) -> Answer:
         """`A`: the plan is shown, and the database's name typed."""

@@ -74,6 +74,7 @@ class AbortDialog(Dialog[None]):
         self._plan: AbortPlan | None = None
         self._trouble = ""
         self._changed = False
+        """The plan is not the one any more that was shown before, and nobody has confirmed it yet."""
         self._wrong = ""
         self._asked = 0.0
         self._now = 0.0
@@ -104,7 +105,10 @@ class AbortDialog(Dialog[None]):
         except Exception as error:  # noqa: BLE001 (the task's edge: a person sees it, and it is asked again)
             self._trouble = one_line(str(error) or type(error).__name__)
         else:
-            self._changed = self._plan is not None and self._plan.digest != plan.digest
+            if self._plan is not None and self._plan.digest != plan.digest:
+                self._changed = True
+                if self.field is not None:  # what stands there was typed under another plan
+                    self.field.clear()
             self._plan, self._trouble = plan, ""
         self._draw()
 
@@ -139,9 +143,25 @@ class AbortDialog(Dialog[None]):
             self.field.disabled = not may_begin
             if may_begin and not self.field.has_focus and self.app.screen is self:
                 self.field.focus()
-        if view is not None and not view.driving:
-            self.prompt_line.show(Content(f"Type the database's name to ask {driver_of(view)} to begin:"))
+        self.prompt_line.show(Content.assemble(self._question, *self._warnings))
         self.offer(self._keys(mode, may_begin))
+
+    @property
+    def _question(self) -> str:
+        view = self._frame.window
+        if view is None or view.driving:
+            return self.prompt
+        return f"Type the database's name to ask {driver_of(view)} to begin:"
+
+    @property
+    def _warnings(self) -> list[Piece]:
+        """What keeps the name from being enough just now: beside the field, where it does not scroll away."""
+        pieces: list[Piece] = []
+        if self._changed:
+            pieces.append(("\n▲ The plan has changed: read it again before you type.", f"bold {WARN}"))
+        if self._wrong:
+            pieces.append((f"\n✗ {self._wrong}", f"bold {BAD}"))
+        return pieces
 
     @property
     def _may_begin(self) -> bool:
@@ -175,10 +195,6 @@ class AbortDialog(Dialog[None]):
             pieces.append((told_by(self._plan, view), FAINT))
         if self._trouble:
             pieces.append((f"\n✗ {self._trouble}", f"bold {BAD}"))
-        if self._changed:
-            pieces.append(("\n▲ The plan has changed just now: read it again.", f"bold {WARN}"))
-        if self._wrong:
-            pieces.append((f"\n✗ {self._wrong}", f"bold {BAD}"))
         return Content.assemble(*pieces)
 
     def _keys(self, mode: Mode, may_begin: bool) -> list[tuple[str, str]]:
@@ -202,10 +218,11 @@ class AbortDialog(Dialog[None]):
             self._wrong = ""
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Begins, if the name is the database's."""
+        """Begins, if the name is the database's, and was typed under the plan that is shown."""
         event.stop()
         typed = event.value.strip()
-        if self._plan is None or not typed or not self._may_begin:
+        overtaken = event.value != event.input.value
+        if self._plan is None or not typed or overtaken or not self._may_begin:
             return
         if typed != self._plan.database:
             self._wrong = f"that is not the name of this database ({self._plan.database}); nothing was begun"

@@ -89,10 +89,14 @@ class Dialog(ModalScreen[Result]):
 
     def _make_room(self) -> None:
         """The body gives way before the keys do: it scrolls, they are always seen."""
-        keys = len(textwrap.wrap(self.keys.said, self.room)) or 1
-        asked = (2 if self.prompt else 0) + 1 if self.field is not None and self.field.display else 0
+        keys = self._height_of(self.keys.said)
+        asks = self.field is not None and self.field.display
+        asked = (1 + self._height_of(self.prompt_line.said) if self.prompt else 0) + 1 if asks else 0
         around = 2 + 1 + asked + 1 + keys
         self.scroller.styles.max_height = max(3, self.app.size.height - around)
+
+    def _height_of(self, said: str) -> int:
+        return sum(len(textwrap.wrap(line, self.room)) or 1 for line in said.split("\n"))
 
     def on_mount(self) -> None:
         """A slow line does not blink for its own sake."""
