@@ -18,7 +18,9 @@ from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
 from dbwatch.journal.mirror import Mirror
 from dbwatch.journal.store import Store
-from dbwatch.postgres.session import Connector, Role
+from dbwatch.postgres.kept import Kept
+from dbwatch.postgres.session import LIMITS, Connection, Connector, Role
+from dbwatch.steps.statement import TransactionEnded, run_together
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
 from dbwatch.window.intents import RunStep
@@ -102,6 +104,31 @@ async def test_a_step_whose_transaction_was_cut_off_is_known_not_to_have_taken_e
         assert await inserted(shop18) == 0
         await step(conductor, "insert")
     assert await inserted(shop18) == 1
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+async def test_a_statement_that_ends_its_own_transaction_is_not_written_down_as_done(db18: Database, end: str) -> None:
+    written: list[str] = []
+
+    async def write(_: Connection, result: str) -> None:
+        written.append(result)
+
+    control = Kept(db18.connector, Role.CONTROL)
+    session = await db18.connector.open(Role.WORKER)
+    try:
+        with pytest.raises(TransactionEnded):
+            await run_together(
+                session,
+                f"CREATE TABLE made (id int); {end}",
+                write,
+                control=control,
+                stop=asyncio.Event(),
+                limits=LIMITS[Role.WORKER],
+            )
+    finally:
+        await session.close()
+        await control.close()
+    assert not written
 
 
 async def test_a_statement_that_commits_by_itself_and_was_cut_off_is_unknown(

@@ -15,7 +15,7 @@ from dbwatch.postgres.session import Connection, Limits, Role, Session, describe
 from dbwatch.runbook.model import Sql
 from dbwatch.steps import progress as shown
 from dbwatch.steps.patience import Patience, needs
-from dbwatch.steps.statement import NotBegun, Stopped, alone, run_alone, run_together
+from dbwatch.steps.statement import NotBegun, Stopped, TransactionEnded, alone, run_alone, run_together
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
 from dbwatch.steps.waiting import Waiting, knocking
 from dbwatch.text import one_line
@@ -74,7 +74,10 @@ async def _together(spec: Sql, kit: Kit, session: Session, limits: Limits, waiti
         done = StepDone(spec.id, kit.attempt, said, kit.clock.monotonic() - began)
         await kit.write_in(connection, [*_ddl(spec, kit, done=True), done])
 
-    result = await run_together(session, spec.sql, write, control=kit.control, stop=kit.stop, limits=limits)
+    try:
+        result = await run_together(session, spec.sql, write, control=kit.control, stop=kit.stop, limits=limits)
+    except TransactionEnded as error:
+        return Unknown(str(error))
     return Done(result, recorded=True)
 
 

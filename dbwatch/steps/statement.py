@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import postgast
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from dbwatch.errors import ConnectionLost, DbwatchError, ServerSilent
 from dbwatch.migration import grammar
@@ -39,6 +40,10 @@ class NotBegun(DbwatchError):
     """It was never sent."""
 
 
+class TransactionEnded(DbwatchError):
+    """It ended the transaction that it ran in: what it did may stand, and the journal cannot be written with it."""
+
+
 def alone(sql: str) -> bool:
     """Whether *sql* cannot run inside a transaction, and so commits by itself. Pure."""
     try:
@@ -61,12 +66,15 @@ async def run_together(
 ) -> str:  # fmt: skip
     """Runs *sql* in one transaction with what *write* says of its result, so that both take effect or neither.
 
-    Raises as `stoppable` does; where that is ConnectionLost or ServerSilent, the journal knows.
+    Raises TransactionEnded where there is no transaction left to write in, and as `stoppable` does; where that is
+    ConnectionLost or ServerSilent, the journal knows.
     """
 
     async def work(connection: Connection) -> str:
         async with connection.transaction():
             result = (await connection.execute(sql.encode())).statusmessage or "done"
+            if connection.info.transaction_status is not TransactionStatus.INTRANS:
+                raise TransactionEnded("it ended its own transaction", next="look whether it took effect")
             if stop.is_set():  # it did not heed its cancel: nothing of it shall stay
                 raise Stopped("stopped by hand")
             await write(connection, result)
