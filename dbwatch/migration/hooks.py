@@ -85,6 +85,8 @@ class _Link:
     creates: list[Named] = field(default_factory=list)
     skipped: bool = False
     """The statement was not sent: its effect is there already."""
+    lasting: bool = False
+    """As of `StatementStarted`."""
 
 
 class Hooks:
@@ -244,7 +246,8 @@ class Hooks:
         self._n += 1
         link.n = self._n
         link.creates = [named for named in objects if named.action is Action.CREATE]
-        droppable = reading.known and not objects
+        unkept = reading.known and not objects
+        link.lasting = reading.lasting if autocommit else bool(_COMMITS.match(statement))
         started = StatementStarted(
             n=self._n,
             sql=plain(statement)[:_SQL_SHOWN],
@@ -253,9 +256,10 @@ class Hooks:
             concurrently=reading.concurrently,
             objects=objects,
             known=reading.known,
-            receipt=0 if droppable else self._next_receipt(),
+            receipt=0 if unkept else self._next_receipt(),
+            lasting=link.lasting,
         )
-        self._answers.send(started, droppable=droppable)
+        self._answers.send(started, droppable=unkept and not link.lasting)
         if autocommit or _COMMITS.match(statement):
             self._kept(None if autocommit else self._ask.kept_within_s)
             self._check(dbapi, link)
@@ -277,7 +281,8 @@ class Hooks:
         seconds = time.monotonic() - link.began
         _restore(dbapi, link)
         new = made(dbapi, link.creates)
-        self._answers.send(StatementDone(link.n, seconds, new, self._next_receipt() if new else 0), droppable=not new)
+        done = StatementDone(link.n, seconds, new, self._next_receipt() if new else 0)
+        self._answers.send(done, droppable=not new and not link.lasting)
         link.creates = []
 
     def _commit(self, connection: Connection) -> None:

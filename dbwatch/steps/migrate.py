@@ -20,6 +20,7 @@ from dbwatch.steps import step
 from dbwatch.steps.patience import Needs, Patience, needs
 from dbwatch.steps.step import Done, Failed, Kit
 from dbwatch.steps.waiting import Waiting, knocking
+from dbwatch.text import one_line
 
 
 def job(spec: Migrate, kit: Kit) -> Job:
@@ -103,6 +104,8 @@ def ended(outcome: Outcome) -> step.Outcome:
     parts = [outcome.failure.message]
     if outcome.committed:
         parts.append(f"committed before: {', '.join(outcome.committed)}")
+    if outcome.alone:
+        parts.append(f"sent, and commits by itself: {'; '.join(one_line(sql, 200) for sql in outcome.alone)}")
     untouched = outcome.heads_before is None and not outcome.ddl  # it ended before it knew what to do
     if outcome.residue is None:
         parts.append("nothing was sent" if untouched else "what it left behind could not be read")
@@ -111,7 +114,8 @@ def ended(outcome: Outcome) -> step.Outcome:
     if left:
         parts.append(f"left behind: {', '.join(o.difference.key for o in left)}")
     clean = all(o.revision is None for o in left)  # what Alembic or env.py makes, it makes where it is not there
-    return Failed("; ".join(parts), again=clean and (untouched or outcome.heads_after is not None), stopped=stopped)
+    again = clean and not outcome.alone and (untouched or outcome.heads_after is not None)
+    return Failed("; ".join(parts), again=again, stopped=stopped)
 
 
 async def recover(spec: Migrate, kit: Kit) -> step.Outcome:
