@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from proxy import FaultProxy
 from servers import Database
-from windows import PATIENCE_S, Shop, small_shop, step
+from windows import PATIENCE_S, Shop, driven, small_shop, step
 
 from dbwatch.clock import SystemClock
 from dbwatch.journal import events as ev
@@ -154,6 +154,34 @@ async def test_a_statement_that_commits_by_itself_is_not_sent_once_somebody_else
         proxy.resume()
         await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
     assert not await shop18.db.sql("SELECT 1 FROM pg_class WHERE relname = 'users_city'")
+
+
+@pytest.mark.parametrize("how", ["CONCURRENTLY IF NOT EXISTS", "IF NOT EXISTS"])
+async def test_an_index_that_is_there_and_invalid_is_not_taken_for_made(shop18: Shop, how: str) -> None:
+    shop18.runbook.write_text(SAME.replace("INDEX CONCURRENTLY", f"INDEX {how}"))
+    await shop18.db.sql(
+        "CREATE INDEX users_city ON users (city)",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'users_city'::regclass",
+    )
+    async with driven(shop18) as conductor:
+        await step(conductor, "insert")
+        assert await ended(conductor, "index") is StepStatus.FAILED
+        assert conductor.state.step("index").again
+        assert "INVALID, and left as it was: index public.users_city" in conductor.state.step("index").text
+        await shop18.db.sql("DROP INDEX users_city")
+        await step(conductor, "index")
+
+
+async def test_an_index_that_is_invalid_until_its_partitions_have_theirs_is_made(shop18: Shop) -> None:
+    made = "CREATE INDEX part_id ON ONLY part (id)"
+    shop18.runbook.write_text(SAME.replace("CREATE INDEX CONCURRENTLY users_city ON users (city)", made))
+    await shop18.db.sql(
+        "CREATE TABLE part (id int) PARTITION BY RANGE (id)",
+        "CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (1) TO (2)",
+    )
+    async with driven(shop18) as conductor:
+        await step(conductor, "insert")
+        await step(conductor, "index")
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -38,8 +38,9 @@ from dbwatch.migration.ddl import Action, Named
 from dbwatch.migration.events import Connected, LogLine, StatementDone, StatementStarted
 from dbwatch.migration.grammar import plain, read
 from dbwatch.migration.leash import Leash
-from dbwatch.migration.lookups import drop_invalid, in_effect, made, resolved, run
+from dbwatch.migration.lookups import drop_invalid, in_effect, invalid, made, resolved, run
 from dbwatch.migration.request import Ask
+from dbwatch.migration.unusable import Unusable
 from dbwatch.postgres.queries import query
 from dbwatch.text import one_line
 
@@ -275,6 +276,7 @@ class Hooks:
         return False
 
     def _after(self, connection: Connection, *_: Any) -> None:
+        """Tells what was made. Raises Unusable where an index of that name is INVALID instead."""
         link, dbapi = _link(connection)
         if link.skipped:
             return
@@ -284,6 +286,8 @@ class Hooks:
         done = StatementDone(link.n, seconds, new, self._next_receipt() if new else 0)
         self._answers.send(done, droppable=not new and not link.lasting)
         link.creates = []
+        if broken := invalid(dbapi, new):
+            raise Unusable([f"{named.schema}.{named.name}" for named in broken])
 
     def _commit(self, connection: Connection) -> None:
         link, dbapi = _link(connection)

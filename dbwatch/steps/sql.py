@@ -11,9 +11,11 @@ from psycopg import errors
 from dbwatch.errors import DbwatchError, Fenced
 from dbwatch.journal.events import DdlSeen, StepDone
 from dbwatch.migration import grammar
+from dbwatch.migration.unusable import Unusable
 from dbwatch.postgres.session import Connection, Limits, Role, Session, describe
 from dbwatch.runbook.model import Sql
 from dbwatch.steps import progress as shown
+from dbwatch.steps.indexes import usable
 from dbwatch.steps.patience import Patience, needs
 from dbwatch.steps.statement import NotBegun, Stopped, TransactionEnded, alone, run_alone, run_together
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
@@ -70,6 +72,7 @@ async def _together(spec: Sql, kit: Kit, session: Session, limits: Limits, waiti
     began = kit.clock.monotonic()
 
     async def write(connection: Connection, result: str) -> None:
+        await usable(connection, spec.sql)
         said = f"{result}; {waiting.state.words}" if waiting is not None else result
         done = StepDone(spec.id, kit.attempt, said, kit.clock.monotonic() - began)
         await kit.write_in(connection, [*_ddl(spec, kit, done=True), done])
@@ -78,6 +81,8 @@ async def _together(spec: Sql, kit: Kit, session: Session, limits: Limits, waiti
         result = await run_together(session, spec.sql, write, control=kit.control, stop=kit.stop, limits=limits)
     except TransactionEnded as error:
         return Unknown(str(error))
+    except Unusable as error:
+        return Failed(str(error), again=True)
     return Done(result, recorded=True)
 
 
@@ -90,7 +95,8 @@ async def _alone(spec: Sql, kit: Kit, session: Session) -> Outcome:
         result = await run_alone(
             session, spec.sql, lambda connection: kit.write_in(connection, []), control=kit.control, stop=kit.stop
         )
-    except (NotBegun, *_SOMEBODY_ELSES) as error:
+        await session.call(lambda connection: usable(connection, spec.sql), within=5.0)
+    except (NotBegun, Unusable, *_SOMEBODY_ELSES) as error:
         for seen in _ddl(spec, kit, done=False, ours=False):
             await kit.record(seen)
         return Failed(describe(error), again=True, stopped=kit.stop.is_set())
