@@ -277,6 +277,30 @@ async def test_a_cancelled_index_build_leaves_a_column_and_an_invalid_index_and_
     assert "invalid" in left["index public.users_phone"].difference.after
 
 
+async def test_what_a_reindex_of_a_table_leaves_that_was_cut_short_is_named(db: Database, tmp_path: Path) -> None:
+    await db.sql(USERS)
+    project = AlembicProject(tmp_path / "shop").revision(
+        "r1",
+        """
+        with op.get_context().autocommit_block():
+            op.execute("REINDEX TABLE CONCURRENTLY users")
+        """,
+    )
+    reader = await db.foreign(autocommit=False)
+    await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    await reader.execute("SELECT FROM users")
+    stop = asyncio.Event()
+    running = asyncio.create_task(go(db, job(project), Told(), stop))
+    async with asyncio.timeout(20):
+        while not await db.sql("SELECT 1 FROM pg_stat_progress_create_index WHERE phase LIKE '%old snapshots'"):
+            assert not running.done()
+    stop.set()
+    end = ended(await running)
+    assert isinstance(end, Failed)
+    assert (end.again, end.stopped) == (False, True)
+    assert end.error.endswith("index public.users_pkey_ccnew")
+
+
 async def test_cancelling_the_task_ends_child_and_backend(db: Database, project: AlembicProject) -> None:
     project.revision("r1", "op.execute('SELECT pg_sleep(60)')")
     told = Told()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from proxy import FaultProxy
-from servers import Database
+from servers import Database, eventually
 from windows import PATIENCE_S, Shop, driven, small_shop, step
 
 from dbwatch.clock import SystemClock
@@ -23,7 +24,7 @@ from dbwatch.postgres.session import LIMITS, Connection, Connector, Role
 from dbwatch.steps.statement import TransactionEnded, run_together
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
-from dbwatch.window.intents import RunStep
+from dbwatch.window.intents import RunStep, StopOurs
 from dbwatch.window.opening import enter
 
 SAME = """\
@@ -170,6 +171,34 @@ async def test_an_index_that_is_there_and_invalid_is_not_taken_for_made(shop18: 
         assert "INVALID, and left as it was: index public.users_city" in conductor.state.step("index").text
         await shop18.db.sql("DROP INDEX users_city")
         await step(conductor, "index")
+
+
+@pytest.mark.parametrize("what", ["TABLE CONCURRENTLY users", "SCHEMA CONCURRENTLY public"])
+async def test_what_a_reindex_leaves_that_was_cut_short_is_named(shop18: Shop, what: str) -> None:
+    shop18.runbook.write_text(SAME.replace("CREATE INDEX CONCURRENTLY users_city ON users (city)", f"REINDEX {what}"))
+    await shop18.db.sql(
+        "CREATE TABLE other (id int)",
+        "CREATE INDEX older ON other (id)",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'older'::regclass",
+    )
+    reports = await shop18.db.foreign("reports", autocommit=False)
+    await reports.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    async with driven(shop18) as conductor:
+        await step(conductor, "insert")
+        await reports.execute("SELECT 1 FROM users LIMIT 1")
+        assert (await conductor.submit(RunStep("index"))).taken
+
+        async def waits() -> bool:
+            text = "SELECT 1 FROM pg_stat_progress_create_index WHERE phase = 'waiting for old snapshots'"
+            return bool(await shop18.db.sql(text))
+
+        await eventually(waits)
+        assert (await conductor.submit(StopOurs())).taken
+        await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
+        state = conductor.state.step("index")
+        assert (state.status, state.again) == (StepStatus.FAILED, False)
+        assert re.search(r"left behind: .*\bindex public\.\w+_ccnew", state.text), state.text
+        assert "older" not in state.text
 
 
 async def test_an_index_that_is_invalid_until_its_partitions_have_theirs_is_made(shop18: Shop) -> None:

@@ -1,14 +1,18 @@
-"""Indexes that are there and INVALID: after a statement that was to make them."""
+"""Indexes that are there and INVALID: after a statement that was to make them, or that was cut short."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from psycopg.rows import tuple_row
 
 from dbwatch.migration import grammar
 from dbwatch.migration.ddl import Action
 from dbwatch.migration.unusable import Unusable
+from dbwatch.postgres.kept import Kept
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connection
+from dbwatch.text import sanitize
 
 
 async def usable(connection: Connection, sql: str) -> None:
@@ -29,3 +33,19 @@ async def usable(connection: Connection, sql: str) -> None:
         await cursor.execute(query("migration-invalid-made", connection.info.server_version), wish)
         if broken := [str(name) for (name,) in await cursor.fetchall()]:
             raise Unusable(broken)
+
+
+async def invalid(control: Kept) -> Mapping[int, str]:
+    """Every INVALID index of the database by its OID, as the fingerprint names it, but those that are being built.
+
+    Raises DbwatchError or psycopg.Error.
+    """
+    session = await control.session()
+    rows = await session.values(query("migration-invalid-now", session.server_version))
+    return {oid: sanitize(f"index {name}") for oid, name in rows}
+
+
+def leaves_indexes(sql: str) -> bool:
+    """Whether *sql*, cut short, may leave INVALID indexes that are new. What drops one is simply run again."""
+    reading = grammar.read(sql)
+    return reading.concurrently and not any(named.action is Action.DROP for named in reading.named)

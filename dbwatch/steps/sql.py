@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 
@@ -15,7 +16,7 @@ from dbwatch.migration.unusable import Unusable
 from dbwatch.postgres.session import Connection, Limits, Role, Session, describe
 from dbwatch.runbook.model import Sql
 from dbwatch.steps import progress as shown
-from dbwatch.steps.indexes import usable
+from dbwatch.steps.indexes import invalid, leaves_indexes, usable
 from dbwatch.steps.patience import Patience, needs
 from dbwatch.steps.statement import NotBegun, Stopped, TransactionEnded, alone, run_alone, run_together
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
@@ -87,6 +88,7 @@ async def _together(spec: Sql, kit: Kit, session: Session, limits: Limits, waiti
 
 
 async def _alone(spec: Sql, kit: Kit, session: Session) -> Outcome:
+    before = await _invalid_before(spec, kit)
     for seen in _ddl(spec, kit, done=False):
         if not await kit.record(seen):
             why = "neither the journal nor its local copy can be written"
@@ -101,17 +103,26 @@ async def _alone(spec: Sql, kit: Kit, session: Session) -> Outcome:
             await kit.record(seen)
         return Failed(describe(error), again=True, stopped=kit.stop.is_set())
     except (Stopped, psycopg.Error) as error:
-        return await _cut_short(kit, error)
+        return await _cut_short(spec, kit, error, before)
     for seen in _ddl(spec, kit, done=True):
         await kit.record(seen)
     return Done(result)
 
 
-async def _cut_short(kit: Kit, error: Exception) -> Outcome:
-    """It ended without its effect, but perhaps not without a trace: an index that is INVALID."""
+async def _invalid_before(spec: Sql, kit: Kit) -> frozenset[int]:
+    try:
+        return frozenset(await invalid(kit.control)) if leaves_indexes(spec.sql) else frozenset()
+    except (DbwatchError, psycopg.Error) as error:
+        raise NotBegun("it was not begun", why=describe(error), next="try again") from error
+
+
+async def _cut_short(spec: Sql, kit: Kit, error: Exception, before: Container[int]) -> Outcome:
+    """It ended without its effect, but perhaps not without a trace: indexes that are INVALID, and were not *before*."""
     stopped = isinstance(error, Stopped)
     try:
-        left = await kit.left_behind()
+        now = await invalid(kit.control) if leaves_indexes(spec.sql) else {}
+        broken = [name for oid, name in now.items() if oid not in before]
+        left = tuple(dict.fromkeys([*await kit.left_behind(), *broken]))
     except Fenced:
         raise
     except (DbwatchError, psycopg.Error):
