@@ -63,6 +63,7 @@ def patience(**given: Any) -> Patience:
         ("ALTER TABLE users ADD note text", {"AccessShareLock", "RowExclusiveLock", "ShareLock"}),
         ("CREATE INDEX CONCURRENTLY i ON users (name)", {"RowExclusiveLock", "ShareUpdateExclusiveLock"}),
         ("DROP INDEX CONCURRENTLY users", {"AccessShareLock"}),
+        ("VACUUM FULL users", {"AccessShareLock"}),
         ("UPDATE users SET name = ''", {"ShareLock", "AccessExclusiveLock"}),
     ],
 )
@@ -362,6 +363,18 @@ async def test_a_writer_that_comes_meanwhile_is_held_up_no_longer_than_the_knock
         state = await ended(conductor, "note")
         assert state.status is StepStatus.DONE, state.text
         assert "others queued at most" in state.text
+
+
+async def test_a_vacuum_full_holds_a_writer_up_no_longer_than_the_knock_either(shop18: Shop) -> None:
+    shop18.runbook.write_text(RUNBOOK.replace("ALTER TABLE users ADD COLUMN note text", "VACUUM FULL users"))
+    async with driven(shop18) as conductor:
+        async with busy(shop18.db):
+            await begun(conductor, "note")
+            await knocks(shop18.db, "worker")
+            await write(shop18.db, KNOCK_MS + SLACK_MS)
+            await until(conductor, lambda c: c.work.migration is not None and c.work.migration.knocks == 2)
+        state = await ended(conductor, "note")
+        assert state.status is StepStatus.DONE, state.text
 
 
 async def test_a_migration_that_knocked_in_vain_is_taken_back_whole(shop18: Shop) -> None:

@@ -20,8 +20,8 @@ from dbwatch.journal.fold import StepStatus
 from dbwatch.journal.mirror import Mirror
 from dbwatch.journal.store import Store
 from dbwatch.postgres.kept import Kept
-from dbwatch.postgres.session import LIMITS, Connection, Connector, Role
-from dbwatch.steps.statement import TransactionEnded, run_together
+from dbwatch.postgres.session import LIMITS, Connection, Connector, Limits, Role
+from dbwatch.steps.statement import TransactionEnded, run_together, unhurried
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
 from dbwatch.window.intents import RunStep, StopOurs
@@ -155,6 +155,34 @@ async def test_a_statement_that_commits_by_itself_is_not_sent_once_somebody_else
         proxy.resume()
         await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
     assert not await shop18.db.sql("SELECT 1 FROM pg_class WHERE relname = 'users_city'")
+
+
+@pytest.mark.parametrize(
+    ("statement", "lock_ms"),
+    [
+        ("CREATE INDEX CONCURRENTLY i ON t (a)", 0),
+        ("REINDEX TABLE CONCURRENTLY t", 0),
+        ("VACUUM FULL t", 200),
+        ("VACUUM t", 200),
+        ("CREATE DATABASE d", 200),
+    ],
+)
+def test_only_what_is_concurrently_waits_for_a_lock_as_long_as_it_takes(statement: str, lock_ms: int) -> None:
+    assert unhurried(statement, Limits(200, 60_000, 5_000)) == Limits(lock_ms, 0, 5_000)
+
+
+async def test_a_vacuum_full_that_finds_its_table_in_use_gives_up_and_can_be_run_again(shop18: Shop) -> None:
+    text = SAME.replace("CREATE INDEX CONCURRENTLY users_city ON users (city)", "VACUUM FULL users")
+    shop18.runbook.write_text(text.replace("[target]", '[target]\nlock_timeout = "200ms"'))
+    async with driven(shop18) as conductor:
+        await step(conductor, "insert")
+        reports = await shop18.db.foreign("reports", autocommit=False)
+        await reports.execute("SELECT 1 FROM users LIMIT 1")
+        assert await ended(conductor, "index") is StepStatus.FAILED
+        assert conductor.state.step("index").again
+        assert "lock timeout" in conductor.state.step("index").text
+        await reports.rollback()
+        await step(conductor, "index")
 
 
 @pytest.mark.parametrize("how", ["CONCURRENTLY IF NOT EXISTS", "IF NOT EXISTS"])

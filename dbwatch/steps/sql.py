@@ -18,7 +18,7 @@ from dbwatch.runbook.model import Sql
 from dbwatch.steps import progress as shown
 from dbwatch.steps.indexes import invalid, leaves_indexes, usable
 from dbwatch.steps.patience import Patience, needs
-from dbwatch.steps.statement import NotBegun, Stopped, TransactionEnded, alone, run_alone, run_together
+from dbwatch.steps.statement import NotBegun, Stopped, TransactionEnded, alone, run_alone, run_together, unhurried
 from dbwatch.steps.step import Done, Failed, Kit, Outcome, Unknown
 from dbwatch.steps.waiting import Waiting, knocking
 from dbwatch.text import one_line
@@ -33,6 +33,10 @@ _SOMEBODY_ELSES = (errors.DuplicateTable, errors.DuplicateObject, errors.Duplica
 """What a statement was to make is there: it is not ours. DuplicateTable is also said of an index."""
 
 
+_IN_THE_WAY = (errors.LockNotAvailable, errors.DeadlockDetected)
+"""Somebody was there first: a patient step knocks again."""
+
+
 async def run(spec: Sql, kit: Kit) -> Outcome:
     """Runs the statement; what cannot run inside a transaction runs by itself, and says so if it is cut short."""
     if spec.patient is not None:
@@ -43,11 +47,13 @@ async def run(spec: Sql, kit: Kit) -> Outcome:
 async def _once(spec: Sql, kit: Kit, limits: Limits, waiting: Waiting | None = None) -> Outcome:
     by_itself = alone(spec.sql)
     if by_itself:
-        limits = limits.without_timeouts()
+        limits = unhurried(spec.sql, limits)
     session = await kit.connector.open(Role.WORKER, limits=limits)
     try:
         async with waiting.watching(lambda: session.pid) if waiting is not None else nullcontext():
-            return await (_alone(spec, kit, session) if by_itself else _together(spec, kit, session, limits, waiting))
+            return await (
+                _alone(spec, kit, session, waiting) if by_itself else _together(spec, kit, session, limits, waiting)
+            )
     finally:
         await session.close()
 
@@ -65,7 +71,7 @@ async def _patiently(spec: Sql, kit: Kit, patient_s: float) -> Outcome:
             return instead
         try:
             return await _once(spec, kit, knocking(kit.limits), waiting)
-        except (errors.LockNotAvailable, errors.DeadlockDetected):
+        except _IN_THE_WAY:
             waiting.found_closed()
 
 
@@ -87,7 +93,7 @@ async def _together(spec: Sql, kit: Kit, session: Session, limits: Limits, waiti
     return Done(result, recorded=True)
 
 
-async def _alone(spec: Sql, kit: Kit, session: Session) -> Outcome:
+async def _alone(spec: Sql, kit: Kit, session: Session, waiting: Waiting | None) -> Outcome:
     before = await _invalid_before(spec, kit)
     for seen in _ddl(spec, kit, done=False):
         if not await kit.record(seen):
@@ -103,6 +109,8 @@ async def _alone(spec: Sql, kit: Kit, session: Session) -> Outcome:
             await kit.record(seen)
         return Failed(describe(error), again=True, stopped=kit.stop.is_set())
     except (Stopped, psycopg.Error) as error:
+        if waiting is not None and isinstance(error, _IN_THE_WAY) and not grammar.read(spec.sql).concurrently:
+            raise
         return await _cut_short(spec, kit, error, before)
     for seen in _ddl(spec, kit, done=True):
         await kit.record(seen)

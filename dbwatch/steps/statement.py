@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import postgast
@@ -53,6 +54,14 @@ def alone(sql: str) -> bool:
     kinds = {node.WhichOneof("node") for node in nodes}
     analyze = all(not n.vacuum_stmt.is_vacuumcmd for n in nodes if n.WhichOneof("node") == "vacuum_stmt")
     return bool(kinds & (_ALONE - {"vacuum_stmt"} if analyze else _ALONE)) or grammar.read(sql).concurrently
+
+
+def unhurried(sql: str, limits: Limits) -> Limits:
+    """*limits* for *sql*, which commits by itself and takes as long as it takes.
+
+    Only what is CONCURRENTLY may wait for as long, too: VACUUM FULL would have everybody queue behind it meanwhile.
+    """
+    return limits.without_timeouts() if grammar.read(sql).concurrently else replace(limits, statement_timeout_ms=0)
 
 
 def deadline_s(limits: Limits) -> float:
