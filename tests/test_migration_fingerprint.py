@@ -295,6 +295,22 @@ async def test_where_patience_ends_the_one_in_the_way_is_named(db: Database, hel
     await waiting
 
 
+async def test_only_a_lock_in_the_way_is_worth_another_try(db18: Database) -> None:
+    role = f"blind_{db18.name}"
+    await db18.sql(SCHEMA, f"CREATE ROLE {role} LOGIN", "REVOKE SELECT ON pg_catalog.pg_trigger FROM public")
+    try:
+        with pytest.raises(SchemaUnreadable, match="permission denied for table pg_trigger") as refused:
+            await take(Connector(db18.dsn_as(role)), CLOCK, patience_s=0.1)
+        assert not refused.value.locked
+    finally:
+        await db18.sql(f"DROP ROLE {role}")
+    holder = await db18.foreign("app-7", autocommit=False)
+    await holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+    with pytest.raises(SchemaUnreadable) as locked:
+        await take(db18.connector, CLOCK, patience_s=0.1)
+    assert locked.value.locked
+
+
 async def test_a_thousand_tables_take_seconds_not_minutes(db18: Database) -> None:
     await db18.sql(
         """DO $$ BEGIN FOR i IN 1..1000 LOOP EXECUTE format(

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -455,6 +456,30 @@ async def test_the_patience_ends_and_the_step_can_be_run_again(db18: Database, t
         assert "reports" in state.text
         await reports.rollback()
         await done(conductor, "note")
+
+
+async def test_a_schema_that_may_not_be_read_is_no_lock_to_wait_for(db18: Database, tmp_path: Path) -> None:
+    shop = await patient_shop(db18, tmp_path, patient="2s")
+    role = f"blind_{db18.name}"
+    await db18.sql(
+        f"CREATE ROLE {role} LOGIN IN ROLE pg_monitor",
+        f"GRANT ALL ON DATABASE {db18.name} TO {role}",
+        f"GRANT ALL ON SCHEMA public TO {role}",
+        f"ALTER TABLE alembic_version OWNER TO {role}",
+        f"ALTER TABLE users OWNER TO {role}",
+    )
+    try:
+        async with driven(replace(shop, db=replace(db18, dsn=db18.dsn_as(role)))) as conductor:
+            await done(conductor, "note")
+            await done(conductor, "city")
+            await db18.sql("REVOKE SELECT ON pg_catalog.pg_trigger FROM public")
+            await begun(conductor, "add")
+            state = await ended(conductor, "add")
+            assert (state.status, state.again) == (StepStatus.FAILED, True)
+            assert "permission denied for table pg_trigger" in state.text
+            assert "not clear" not in state.text
+    finally:
+        await db18.sql(f"REASSIGN OWNED BY {role} TO postgres", f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 async def test_x_ends_the_wait_at_once(shop18: Shop) -> None:

@@ -31,7 +31,13 @@ from dbwatch.text import age, sanitize
 
 
 class SchemaUnreadable(DbwatchError):
-    """The schema could not be read within the patience given: a relation is locked, or DDL keeps running."""
+    """The schema could not be read within the patience given: a relation is locked, DDL keeps running, or the server
+    refuses it."""
+
+    @property
+    def locked(self) -> bool:
+        """A lock was in the way, which may be gone when it is tried again."""
+        return isinstance(self.__cause__, errors.LockNotAvailable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,9 @@ async def _patiently(spec: Migrate, kit: Kit, scribe: _Scribe, patient_s: float)
         async with waiting.watching(lambda: scribe.pid):
             try:
                 outcome = await _once(knock, kit, scribe)
-            except SchemaUnreadable:  # somebody took a lock just now: nothing was sent
+            except SchemaUnreadable as error:  # nothing was sent
+                if not error.locked:
+                    raise
                 waiting.found_closed()
                 continue
         end = ended(outcome)
