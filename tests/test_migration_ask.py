@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from alembic_projects import INDEX_CONCURRENTLY, AlembicProject, column, table
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from servers import Database
 from sqlalchemy import create_engine, make_url
 
@@ -20,6 +20,7 @@ from dbwatch.migration.forked import spawn
 from dbwatch.migration.project import url
 from dbwatch.migration.request import Project
 from dbwatch.migration.runner import MigrationError, inspect, preview
+from dbwatch.postgres.session import Connector
 
 CLOCK = SystemClock()
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -44,6 +45,25 @@ UP, DOWN = Direction.UP, Direction.DOWN
 )
 def test_a_downgrade_is_what_its_source_says(source: str, body: Body) -> None:
     assert classify(source, "downgrade") is body
+
+
+async def test_no_password_is_in_what_a_revision_renders_nor_in_what_it_stumbles_over(
+    db18: Database, tmp_path: Path
+) -> None:
+    project = AlembicProject(tmp_path / "shop").revision(
+        "r1",
+        """
+        from alembic import context
+        password = sa.make_url(context.config.get_main_option("sqlalchemy.url")).password
+        op.execute(f"ALTER ROLE app PASSWORD '{password}'")
+        raise RuntimeError("with " + password)
+        """,
+    )
+    connector = Connector(make_conninfo(db18.dsn, password="se/cret&ive"))
+    [rendered] = await preview(project.project, connector, start=frozenset(), to="heads", direction=UP)
+    assert [statement.sql for statement in rendered.statements] == ["ALTER ROLE app PASSWORD '***'"]
+    assert "with ***" in rendered.trouble
+    assert "cret" not in repr(rendered)
 
 
 async def test_a_chain_tells_heads_revisions_and_what_their_functions_are(db: Database, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from dbwatch.migration.ddl import Action, JournalledDdl, Named
-from dbwatch.migration.events import Cause, Failed
+from dbwatch.migration.events import Cause, Failed, StatementStarted
 from dbwatch.migration.fingerprint import Fingerprint, Item
 from dbwatch.migration.grammar import plain, read
-from dbwatch.migration.retry import Seen, may_retry, pause_s
+from dbwatch.migration.retry import Seen, may_retry, pause_s, sent_alone
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,26 @@ def test_concurrently_is_what_waits_for_old_transactions(sql: str, concurrently:
     assert read(sql).concurrently is concurrently
 
 
+@pytest.mark.parametrize(
+    ("sql", "lasting"),
+    [
+        ("UPDATE t SET a = 1", True),
+        ("WITH gone AS (DELETE FROM t RETURNING a) SELECT a FROM gone", True),
+        ("EXPLAIN ANALYZE INSERT INTO t VALUES (1)", True),
+        ("ALTER TABLE t ADD b int; UPDATE t SET b = 1", True),
+        ("CREATE ROLE app", True),
+        ("DO $$ BEGIN END $$", True),
+        ("CREATE GIBBERISH", True),
+        ("WITH one AS (SELECT 1) SELECT * FROM one", False),
+        ("SET lock_timeout = '1s'", False),
+        ("CREATE INDEX CONCURRENTLY i ON t (a)", False),
+        ("VACUUM t", False),
+    ],
+)
+def test_what_no_fingerprint_would_show_is_lasting(sql: str, lasting: bool) -> None:
+    assert read(sql).lasting is lasting
+
+
 def test_placeholders_of_the_driver_do_not_hide_a_statement() -> None:
     assert (
         plain("UPDATE t SET a = %(a)s WHERE b LIKE 'x%%s' AND c = %s")
@@ -137,6 +157,33 @@ def test_only_a_lock_that_left_nothing_behind_is_tried_again(
     failure: Failed, attempt: int, before: Seen, after: Seen, again: bool
 ) -> None:
     assert may_retry(failure, attempt, 3, before, after, VERSION) is again
+
+
+def test_what_commits_by_itself_and_leaves_the_schema_as_it_was_is_not_sent_again() -> None:
+    same = Seen(frozenset("a"), _schema("t"))
+    assert not may_retry(LOCK, 1, 3, same, same, VERSION, alone=True)
+    assert may_retry(LOCK, 1, 3, same, same, VERSION, alone=True, resume=True)
+
+
+def _started(n: int, sql: str, revision: str | None = "r1", *, known: bool = True) -> StatementStarted:
+    return StatementStarted(n, sql, revision, True, False, (), known, lasting=True)
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "left"),
+    [("55P03", ["done", "CALL p()"]), ("08006", ["done", "CALL p()", "last"]), (None, ["done", "CALL p()", "last"])],
+)
+def test_what_may_have_committed_by_itself_is_all_but_what_the_server_refused_whole(
+    sqlstate: str | None, left: list[str]
+) -> None:
+    sent = [
+        _started(1, "committed", "r0"),
+        _started(2, "done"),
+        _started(3, "of env.py", None),
+        _started(4, "CALL p()", known=False),
+        _started(5, "last"),
+    ]
+    assert list(sent_alone(sent, {1, 2, 3}, Failed(Cause.DATABASE, "", sqlstate), ("r0",))) == left
 
 
 def test_the_pauses_double_up_to_half_a_minute() -> None:

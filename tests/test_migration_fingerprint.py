@@ -10,6 +10,7 @@ from servers import Database
 
 from dbwatch.clock import SystemClock
 from dbwatch.migration.fingerprint import Change, Fingerprint, SchemaUnreadable, diff, read, reordered, take
+from dbwatch.migration.mend import mends
 from dbwatch.postgres.session import Connector
 
 CLOCK = SystemClock()
@@ -76,6 +77,8 @@ CHANGES = {
     "ALTER TABLE users DROP CONSTRAINT named": "constraint public.users.named",
     "ALTER TABLE orders DROP CONSTRAINT orders_user_id_fkey": "constraint public.orders.orders_user_id_fkey",
     "ALTER TABLE orders ALTER CONSTRAINT orders_user_id_fkey DEFERRABLE": "constraint public.orders.orders_user",
+    "ALTER TABLE orders DISABLE TRIGGER ALL": "constraint public.orders.orders_user_id_fkey",
+    "ALTER TABLE users DISABLE TRIGGER ALL": "constraint public.orders.orders_user_id_fkey",
     "CLUSTER users USING users_pkey": "constraint public.users.users_pkey",
     "CREATE INDEX extra ON users (name)": "index public.extra",
     "ALTER INDEX users_name SET (fillfactor = 50)": "index public.users_name",
@@ -180,6 +183,19 @@ async def test_what_is_put_back_leaves_no_difference_though_its_oid_is_new(db: D
     assert after.items["index public.users_name"].oid != before.items["index public.users_name"].oid
 
 
+async def test_a_foreign_key_that_is_off_is_told_with_the_table_whose_writes_it_lets_through(db: Database) -> None:
+    await db.sql(SCHEMA)
+    before = await _fingerprint(db)
+    key = "constraint public.orders.orders_user_id_fkey"
+    assert "triggers" not in before.items[key].definition
+    await db.sql("ALTER TABLE orders DISABLE TRIGGER ALL")
+    after = await _fingerprint(db)
+    assert after.items[key].definition == f"{before.items[key].definition}\nits triggers on public.orders enabled D"
+    [mend] = mends([one for one in diff(before, after) if one.key == key])
+    await db.sql(*mend.sql)
+    assert diff(before, await _fingerprint(db)) == ()
+
+
 async def test_rows_sequences_and_the_journal_are_no_schema(db: Database) -> None:
     await db.sql(SCHEMA, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
     before = await _fingerprint(db)
@@ -277,6 +293,22 @@ async def test_where_patience_ends_the_one_in_the_way_is_named(db: Database, hel
     assert ("app-7" if held else "ddl-8") in str(caught.value)
     await holder.rollback()
     await waiting
+
+
+async def test_only_a_lock_in_the_way_is_worth_another_try(db18: Database) -> None:
+    role = f"blind_{db18.name}"
+    await db18.sql(SCHEMA, f"CREATE ROLE {role} LOGIN", "REVOKE SELECT ON pg_catalog.pg_trigger FROM public")
+    try:
+        with pytest.raises(SchemaUnreadable, match="permission denied for table pg_trigger") as refused:
+            await take(Connector(db18.dsn_as(role)), CLOCK, patience_s=0.1)
+        assert not refused.value.locked
+    finally:
+        await db18.sql(f"DROP ROLE {role}")
+    holder = await db18.foreign("app-7", autocommit=False)
+    await holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+    with pytest.raises(SchemaUnreadable) as locked:
+        await take(db18.connector, CLOCK, patience_s=0.1)
+    assert locked.value.locked
 
 
 async def test_a_thousand_tables_take_seconds_not_minutes(db18: Database) -> None:

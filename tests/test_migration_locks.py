@@ -81,11 +81,23 @@ STATEMENTS = {
 }
 
 
+OUTSIDE = {
+    "VACUUM FULL t": "t: ACCESS EXCLUSIVE, rewrites",
+    "VACUUM (ANALYZE, FULL on) t": "t: ACCESS EXCLUSIVE, rewrites",
+    "VACUUM (FULL off) t": "",
+    "VACUUM (FULL 0) t": "",
+    "VACUUM t": "",
+    "ANALYZE t": "",
+    "VACUUM FULL": "",
+}
+"""What cannot run in a transaction, and so is not run below."""
+
+
 def _told(lock: LockExpectation) -> str:
     return f"{lock.relation}: {lock.mode.label}" + ", rewrites" * lock.rewrites + ", scans" * lock.scans
 
 
-@pytest.mark.parametrize(("statement", "locks"), STATEMENTS.items())
+@pytest.mark.parametrize(("statement", "locks"), [*STATEMENTS.items(), *OUTSIDE.items()])
 def test_the_locks_of_a_statement_are_told(statement: str, locks: str) -> None:
     assert "; ".join(map(_told, expect(statement))) == locks
 

@@ -117,6 +117,27 @@ async def test_names_that_the_server_chose_are_found_with_their_oids(db: Databas
     }
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["by itself", "in its transaction"])
+async def test_an_index_that_is_there_and_invalid_is_not_taken_for_made(
+    db: Database, project: AlembicProject, alone: bool
+) -> None:
+    await db.sql(
+        USERS,
+        "CREATE INDEX users_name ON users (name)",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'users_name'::regclass",
+    )
+    by_itself = """
+        with op.get_context().autocommit_block():
+            op.create_index('users_name', 'users', ['name'], postgresql_concurrently=True, if_not_exists=True)
+    """
+    with_all = "op.create_index('users_name', 'users', ['name'], if_not_exists=True)"
+    outcome = await go(db, job(project.revision("r1", by_itself if alone else with_all)))
+    assert outcome.failure is not None
+    assert outcome.failure.cause is Cause.DATABASE
+    assert "INVALID, and left as it was: index public.users_name" in outcome.failure.message
+    assert (outcome.attempts, outcome.heads_after) == (1, frozenset())
+
+
 async def test_applied_is_told_before_committed_and_committed_only_when_others_see_it(
     db: Database, tmp_path: Path
 ) -> None:

@@ -34,6 +34,8 @@ from dbwatch.migration.events import (
 )
 from dbwatch.migration.runner import Patience
 from dbwatch.migration.stopping import Ladder
+from dbwatch.steps.migrate import ended
+from dbwatch.steps.step import Failed
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -92,6 +94,55 @@ async def test_an_attempt_that_left_something_is_not_made_again(db: Database, tm
     assert outcome.attempts == 1
     assert outcome.residue is not None
     assert "column public.users.a" in [left.difference.key for left in outcome.residue.ours]
+
+
+COUNTED = """
+    with op.get_context().autocommit_block():
+        op.execute("UPDATE counter SET n = n + 1")
+    op.execute("ALTER TABLE other ADD COLUMN b text")
+"""
+COUNTED_WITH_ALL = """
+    op.execute("UPDATE counter SET n = n + 1")
+    op.execute("ALTER TABLE other ADD COLUMN b text")
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "up"),
+    [("", COUNTED), (", isolation_level='AUTOCOMMIT'", COUNTED_WITH_ALL)],
+    ids=["an autocommit block", "an engine that commits all"],
+)
+async def test_rows_that_were_committed_on_the_way_are_not_written_again(
+    db: Database, tmp_path: Path, engine: str, up: str
+) -> None:
+    await db.sql("CREATE TABLE counter (n int)", "INSERT INTO counter VALUES (0)", "CREATE TABLE other (id int)")
+    project = AlembicProject(tmp_path / "shop", engine=engine).revision("r1", up)
+    holder = await db.foreign(autocommit=False)
+    await holder.execute("SELECT FROM other")
+    told = Told()
+    outcome = await go(db, job(project, lock_timeout_ms=100), told)
+    assert not told.all(Retrying)
+    assert await db.sql("SELECT n FROM counter") == [(1,)]
+    assert outcome.alone == ("UPDATE counter SET n = n + 1",)
+    end = ended(outcome)
+    assert isinstance(end, Failed)
+    assert not end.again
+    assert "commits by itself: UPDATE counter SET n = n + 1" in end.error
+
+
+async def test_rows_that_a_lock_kept_from_being_committed_are_tried_again(db: Database, tmp_path: Path) -> None:
+    await db.sql("CREATE TABLE counter (n int)", "INSERT INTO counter VALUES (0)", "CREATE TABLE other (id int)")
+    project = AlembicProject(tmp_path / "shop").revision("r1", COUNTED)
+    holder = await db.foreign(autocommit=False)
+    await holder.execute("SELECT FROM counter FOR UPDATE")
+    told = Told()
+    running = asyncio.create_task(go(db, job(project, lock_timeout_ms=100), told))
+    await told.until(Retrying)
+    await holder.rollback()
+    outcome = await running
+    assert outcome.ok
+    assert outcome.alone == ()
+    assert await db.sql("SELECT n FROM counter") == [(1,)]
 
 
 async def test_a_lock_timeout_of_ours_does_not_break_a_concurrent_index(db: Database, tmp_path: Path) -> None:
@@ -224,6 +275,30 @@ async def test_a_cancelled_index_build_leaves_a_column_and_an_invalid_index_and_
     assert set(left) == {"column public.users.phone", "index public.users_phone"}
     assert all(leftover.created and leftover.revision == "r2" for leftover in left.values())
     assert "invalid" in left["index public.users_phone"].difference.after
+
+
+async def test_what_a_reindex_of_a_table_leaves_that_was_cut_short_is_named(db: Database, tmp_path: Path) -> None:
+    await db.sql(USERS)
+    project = AlembicProject(tmp_path / "shop").revision(
+        "r1",
+        """
+        with op.get_context().autocommit_block():
+            op.execute("REINDEX TABLE CONCURRENTLY users")
+        """,
+    )
+    reader = await db.foreign(autocommit=False)
+    await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    await reader.execute("SELECT FROM users")
+    stop = asyncio.Event()
+    running = asyncio.create_task(go(db, job(project), Told(), stop))
+    async with asyncio.timeout(20):
+        while not await db.sql("SELECT 1 FROM pg_stat_progress_create_index WHERE phase LIKE '%old snapshots'"):
+            assert not running.done()
+    stop.set()
+    end = ended(await running)
+    assert isinstance(end, Failed)
+    assert (end.again, end.stopped) == (False, True)
+    assert end.error.endswith("index public.users_pkey_ccnew")
 
 
 async def test_cancelling_the_task_ends_child_and_backend(db: Database, project: AlembicProject) -> None:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -63,6 +64,7 @@ def patience(**given: Any) -> Patience:
         ("ALTER TABLE users ADD note text", {"AccessShareLock", "RowExclusiveLock", "ShareLock"}),
         ("CREATE INDEX CONCURRENTLY i ON users (name)", {"RowExclusiveLock", "ShareUpdateExclusiveLock"}),
         ("DROP INDEX CONCURRENTLY users", {"AccessShareLock"}),
+        ("VACUUM FULL users", {"AccessShareLock"}),
         ("UPDATE users SET name = ''", {"ShareLock", "AccessExclusiveLock"}),
     ],
 )
@@ -364,6 +366,18 @@ async def test_a_writer_that_comes_meanwhile_is_held_up_no_longer_than_the_knock
         assert "others queued at most" in state.text
 
 
+async def test_a_vacuum_full_holds_a_writer_up_no_longer_than_the_knock_either(shop18: Shop) -> None:
+    shop18.runbook.write_text(RUNBOOK.replace("ALTER TABLE users ADD COLUMN note text", "VACUUM FULL users"))
+    async with driven(shop18) as conductor:
+        async with busy(shop18.db):
+            await begun(conductor, "note")
+            await knocks(shop18.db, "worker")
+            await write(shop18.db, KNOCK_MS + SLACK_MS)
+            await until(conductor, lambda c: c.work.migration is not None and c.work.migration.knocks == 2)
+        state = await ended(conductor, "note")
+        assert state.status is StepStatus.DONE, state.text
+
+
 async def test_a_migration_that_knocked_in_vain_is_taken_back_whole(shop18: Shop) -> None:
     before = await shop18.dump()
     async with driven(shop18) as conductor:
@@ -442,6 +456,30 @@ async def test_the_patience_ends_and_the_step_can_be_run_again(db18: Database, t
         assert "reports" in state.text
         await reports.rollback()
         await done(conductor, "note")
+
+
+async def test_a_schema_that_may_not_be_read_is_no_lock_to_wait_for(db18: Database, tmp_path: Path) -> None:
+    shop = await patient_shop(db18, tmp_path, patient="2s")
+    role = f"blind_{db18.name}"
+    await db18.sql(
+        f"CREATE ROLE {role} LOGIN IN ROLE pg_monitor",
+        f"GRANT ALL ON DATABASE {db18.name} TO {role}",
+        f"GRANT ALL ON SCHEMA public TO {role}",
+        f"ALTER TABLE alembic_version OWNER TO {role}",
+        f"ALTER TABLE users OWNER TO {role}",
+    )
+    try:
+        async with driven(replace(shop, db=replace(db18, dsn=db18.dsn_as(role)))) as conductor:
+            await done(conductor, "note")
+            await done(conductor, "city")
+            await db18.sql("REVOKE SELECT ON pg_catalog.pg_trigger FROM public")
+            await begun(conductor, "add")
+            state = await ended(conductor, "add")
+            assert (state.status, state.again) == (StepStatus.FAILED, True)
+            assert "permission denied for table pg_trigger" in state.text
+            assert "not clear" not in state.text
+    finally:
+        await db18.sql(f"REASSIGN OWNED BY {role} TO postgres", f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 async def test_x_ends_the_wait_at_once(shop18: Shop) -> None:

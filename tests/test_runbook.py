@@ -60,6 +60,16 @@ def test_words_for_people_are_made_harmless_and_sql_is_kept_as_it_is() -> None:
     assert deploy.text == "deploy v0.8.0"
 
 
+@pytest.mark.parametrize(
+    "statement", ["SAVEPOINT a; DELETE FROM t; ROLLBACK TO a; RELEASE a", "SELECT 'COMMIT' AS a", "REPAIR t"]
+)
+def test_what_stays_within_its_transaction_may_stand_in_a_sql_step(statement: str) -> None:
+    old = "ALTER TABLE users\n  VALIDATE CONSTRAINT phone_given"
+    spec = parse(WINDOW.replace(old, statement), "runbook.toml", {}).step("validate")
+    assert isinstance(spec, model.Sql)
+    assert spec.sql == statement
+
+
 def test_a_runbook_written_on_windows_is_the_same_runbook() -> None:
     assert parse(WINDOW.replace("\n", "\r\n"), "runbook.toml", {}) == parse(WINDOW, "runbook.toml", {})
 

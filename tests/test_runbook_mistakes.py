@@ -201,6 +201,30 @@ SAID = [
         id="SQL that would not be what it looks like",
     ),
     pytest.param(
+        ("VALIDATE CONSTRAINT phone_given'''", "VALIDATE CONSTRAINT phone_given; COMMIT'''"),
+        [
+            '53: phase "code", step "validate": "sql": it begins or ends a transaction;'
+            " leave BEGIN, COMMIT and the like out: the step is one already"
+        ],
+        id="a COMMIT, after which the journal knows nothing of what was done",
+    ),
+    pytest.param(
+        ('sql = "SELECT count(*) FROM users WHERE phone IS NULL"', 'sql = "COMMIT; DELETE FROM users"'),
+        [
+            '{DELETE}: phase "code", step "complete": "sql": it begins or ends a transaction;'
+            " leave BEGIN, COMMIT and the like out: the step is one already"
+        ],
+        id="a check that leaves its read only transaction",
+    ),
+    pytest.param(
+        ('kind = "sql"', 'kind = "sql"\nundo = "BEGIN; DROP TABLE t; END"'),
+        [
+            '{undo}: phase "code", step "validate": "undo": it begins or ends a transaction;'
+            " leave BEGIN, COMMIT and the like out: the step is one already"
+        ],
+        id="a transaction of its own on the way back",
+    ),
+    pytest.param(
         ('text = "deploy v0.8.0"', 'text = "  "'),
         ['{"  "}: phase "code", step "deploy": "text": it is empty; say something'],
         id="text of blanks",

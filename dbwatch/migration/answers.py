@@ -19,7 +19,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-_FOR_THE_EYE = frozenset({"text", "sql", "message", "statement"})
+_FOR_THE_EYE = frozenset({"text", "sql", "message", "statement", "trouble"})
 
 _BACKLOG = 10_000
 """Lines kept for a parent that does not read; past it, those that nobody needs for a decision are dropped."""
@@ -28,15 +28,24 @@ _BACKLOG = 10_000
 def line(event: Any, secrets: Iterable[str] = ()) -> bytes:
     """*event*, a dataclass, as one line of JSON: its fields and, under `event`, the name of its class.
 
-    In the fields that are meant for a person's eye each of *secrets* is blotted out.
+    In the fields that are meant for a person's eye, however deep, each of *secrets* is blotted out.
     """
     assert is_dataclass(event)
     assert not isinstance(event, type)
-    body = {"event": type(event).__name__, **asdict(event)}
-    for field in _FOR_THE_EYE & body.keys():
-        for secret in secrets:
-            body[field] = body[field] and body[field].replace(secret, "***")
+    body = {"event": type(event).__name__, **_blotted(asdict(event), tuple(secrets))}
     return json.dumps(body, default=_plain, separators=(",", ":")).encode() + b"\n"
+
+
+def _blotted(value: Any, secrets: tuple[str, ...], field: str = "") -> Any:
+    match value:
+        case dict():
+            return {name: _blotted(part, secrets, name) for name, part in value.items()}
+        case list() | tuple():
+            return [_blotted(part, secrets, field) for part in value]
+        case str() if field in _FOR_THE_EYE:
+            for secret in secrets:
+                value = value.replace(secret, "***")
+    return value
 
 
 def _plain(value: object) -> Any:

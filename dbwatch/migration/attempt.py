@@ -55,6 +55,10 @@ class Watched:
     backends: list[Backend] = field(default_factory=list)
     ddl: dict[int, JournalledDdl] = field(default_factory=dict)
     """By the statement's number; also statements of which the grammar cannot tell what they touch."""
+    lasting: list[StatementStarted] = field(default_factory=list)
+    """Statements that commit by themselves, and change what no fingerprint shows."""
+    done: set[int] = field(default_factory=set)
+    """The numbers of the statements that the server completed."""
     sequence: list[frozenset[str]] = field(default_factory=list)
     """The heads before the first step, and after each that was applied."""
     told: int = 0
@@ -162,6 +166,8 @@ class Attempt:
             watched.failure = Failed(Cause.DIED, str(error))
 
     def _journal(self, started: StatementStarted) -> None:
+        if started.lasting:
+            self.watched.lasting.append(started)
         if started.objects or not started.known:
             self.watched.ddl[started.n] = JournalledDdl(
                 sql=started.sql,
@@ -173,6 +179,7 @@ class Attempt:
             )
 
     def _complete(self, done: StatementDone) -> None:
+        self.watched.done.add(done.n)
         if (statement := self.watched.ddl.get(done.n)) is not None:
             made = {(one.kind, one.schema, one.name, one.parent): one for one in done.objects}
             objects = tuple(

@@ -46,6 +46,8 @@ class Reading:
     """CREATE, DROP or REINDEX ... CONCURRENTLY, or DETACH PARTITION ... CONCURRENTLY: it waits for old transactions,
     cannot run in a transaction, and leaves something behind when it is broken off. (REFRESH MATERIALIZED VIEW
     CONCURRENTLY does none of this.)"""
+    lasting: bool = False
+    """It changes what no fingerprint shows: rows, roles; or nobody can tell what it changes."""
 
 
 @dataclass(frozen=True, slots=True)

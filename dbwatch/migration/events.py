@@ -86,6 +86,8 @@ class StatementStarted:
     """False where the grammar could not tell what it touches."""
     receipt: int = 0
     """What the child commits nothing without: it is sent this number once the event is kept. 0: nobody waits."""
+    lasting: bool = False
+    """It commits by itself, or commits what precedes it, and no fingerprint shows what that changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,9 @@ class Outcome:
     """After a failure: what differs from the schema before; None where that could not be read."""
     attempts: int
     seconds: float
+    alone: tuple[str, ...] = ()
+    """Statements of revisions that are not committed, which commit by themselves and change what no fingerprint shows:
+    sent, and not refused whole. Another run would send them once more."""
 
     @property
     def ok(self) -> bool:

@@ -13,6 +13,7 @@ from dbwatch.errors import Fenced
 from dbwatch.migration.events import Cause, Failed
 from dbwatch.migration.hooks import Elsewhere, Stopped, Unkept
 from dbwatch.migration.request import Ask
+from dbwatch.migration.unusable import Unusable
 
 _QUERY_CANCELED = "57014"
 _ADMIN_SHUTDOWN = "57P01"
@@ -30,6 +31,8 @@ def explain(error: BaseException, ask: Ask, revision: str | None, *, stopped: bo
                 return Failed(Cause.FENCED, str(cause), revision=revision)
             case Unkept():
                 return Failed(Cause.UNKEPT, str(cause), revision=revision)
+            case Unusable():
+                return Failed(Cause.DATABASE, str(cause), revision=revision)
             case Stopped() | KeyboardInterrupt():
                 return Failed(Cause.STOPPED, "stopped", revision=revision)
     for cause in _causes(error):

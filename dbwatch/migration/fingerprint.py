@@ -2,8 +2,9 @@
 
 Our own snapshot, because `pg_dump -s` leaves INVALID indexes out and other tools leave out column options, storage,
 statistics targets, grants or comments. Not in it: schema `dbwatch`, members of extensions (the extension's version
-is), rows, where sequences stand; of rarer objects (operators, casts, text search, foreign servers) only that they
-exist. Column order is a note: told, not compared, since no downgrade can restore it.
+is), rows, where sequences stand, and what is set for the database itself (ALTER DATABASE, ALTER ROLE .. IN DATABASE,
+GRANT .. ON DATABASE); of rarer objects (operators, casts, text search, foreign servers) only that they exist. Column
+order is a note: told, not compared, since no downgrade can restore it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ from dbwatch.text import age, sanitize
 
 
 class SchemaUnreadable(DbwatchError):
-    """The schema could not be read within the patience given: a relation is locked, or DDL keeps running."""
+    """The schema could not be read within the patience given: a relation is locked, DDL keeps running, or the server
+    refuses it."""
+
+    @property
+    def locked(self) -> bool:
+        """A lock was in the way, which may be gone when it is tried again."""
+        return isinstance(self.__cause__, errors.LockNotAvailable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,11 @@ _NAMES_NOTHING = frozenset(
     | {"create_role", "alter_role", "alter_role_set", "drop_role", "grant_role", "alter_default_privileges"}
 )
 """Statements that name no object of the schema, as far as the grammar can tell."""
+_LASTING = frozenset(
+    {"insert", "update", "delete", "merge", "copy", "truncate"}
+    | {"create_role", "alter_role", "alter_role_set", "drop_role", "grant_role"}
+)
+"""Those of them whose effect stays, and is seen in no schema."""
 
 _PERCENT = re.compile(r"%%|%\(\w+\)s|%s")
 
@@ -30,7 +35,7 @@ def read(sql: str) -> Reading:
     try:
         statements = [raw.stmt for raw in postgast.parse(sql).stmts]
     except (postgast.PgQueryError, UnicodeEncodeError):
-        return Reading(known=False, named=(), concurrently=False)
+        return Reading(known=False, named=(), concurrently=False, lasting=True)
     named: list[Named] = []
     known = True
     for statement in statements:
@@ -41,12 +46,23 @@ def read(sql: str) -> Reading:
             named.extend(_HANDLERS[word](getattr(statement, f"{word}_stmt")))
         elif word not in _NAMES_NOTHING:
             known = False
-    return Reading(known, tuple(named), any(map(_concurrently, statements)))
+    lasting = not known or any(map(_lasting, statements))
+    return Reading(known, tuple(named), any(map(_concurrently, statements)), lasting)
 
 
 def plain(sql: str) -> str:
     """*sql* as a driver got it, with its placeholders (`%(name)s`, `%s`) made readable for the grammar as `$1`."""
     return _PERCENT.sub(lambda found: "%" if found[0] == "%%" else "$1", sql)
+
+
+def _lasting(statement: pg.Node) -> bool:
+    match statement.WhichOneof("node"):
+        case "select_stmt":
+            return any(_lasting(node.common_table_expr.ctequery) for node in statement.select_stmt.with_clause.ctes)
+        case "explain_stmt":
+            return _lasting(statement.explain_stmt.query)
+        case word:
+            return (word or "").removesuffix("_stmt") in _LASTING
 
 
 def _concurrently(statement: pg.Node) -> bool:

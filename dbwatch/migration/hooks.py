@@ -38,8 +38,9 @@ from dbwatch.migration.ddl import Action, Named
 from dbwatch.migration.events import Connected, LogLine, StatementDone, StatementStarted
 from dbwatch.migration.grammar import plain, read
 from dbwatch.migration.leash import Leash
-from dbwatch.migration.lookups import drop_invalid, in_effect, made, resolved, run
+from dbwatch.migration.lookups import drop_invalid, in_effect, invalid, made, resolved, run
 from dbwatch.migration.request import Ask
+from dbwatch.migration.unusable import Unusable
 from dbwatch.postgres.queries import query
 from dbwatch.text import one_line
 
@@ -85,6 +86,8 @@ class _Link:
     creates: list[Named] = field(default_factory=list)
     skipped: bool = False
     """The statement was not sent: its effect is there already."""
+    lasting: bool = False
+    """As of `StatementStarted`."""
 
 
 class Hooks:
@@ -244,7 +247,8 @@ class Hooks:
         self._n += 1
         link.n = self._n
         link.creates = [named for named in objects if named.action is Action.CREATE]
-        droppable = reading.known and not objects
+        unkept = reading.known and not objects
+        link.lasting = reading.lasting if autocommit else bool(_COMMITS.match(statement))
         started = StatementStarted(
             n=self._n,
             sql=plain(statement)[:_SQL_SHOWN],
@@ -253,9 +257,10 @@ class Hooks:
             concurrently=reading.concurrently,
             objects=objects,
             known=reading.known,
-            receipt=0 if droppable else self._next_receipt(),
+            receipt=0 if unkept else self._next_receipt(),
+            lasting=link.lasting,
         )
-        self._answers.send(started, droppable=droppable)
+        self._answers.send(started, droppable=unkept and not link.lasting)
         if autocommit or _COMMITS.match(statement):
             self._kept(None if autocommit else self._ask.kept_within_s)
             self._check(dbapi, link)
@@ -271,14 +276,18 @@ class Hooks:
         return False
 
     def _after(self, connection: Connection, *_: Any) -> None:
+        """Tells what was made. Raises Unusable where an index of that name is INVALID instead."""
         link, dbapi = _link(connection)
         if link.skipped:
             return
         seconds = time.monotonic() - link.began
         _restore(dbapi, link)
         new = made(dbapi, link.creates)
-        self._answers.send(StatementDone(link.n, seconds, new, self._next_receipt() if new else 0), droppable=not new)
+        done = StatementDone(link.n, seconds, new, self._next_receipt() if new else 0)
+        self._answers.send(done, droppable=not new and not link.lasting)
         link.creates = []
+        if broken := invalid(dbapi, new):
+            raise Unusable([f"{named.schema}.{named.name}" for named in broken])
 
     def _commit(self, connection: Connection) -> None:
         link, dbapi = _link(connection)

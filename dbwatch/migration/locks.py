@@ -157,6 +157,19 @@ def _refresh(statement: pg.RefreshMatViewStmt) -> Iterator[LockExpectation]:
     yield LockExpectation(mode, _spelled(statement.relation), rewrites=not statement.concurrent)
 
 
+def _vacuum(statement: pg.VacuumStmt) -> Iterator[LockExpectation]:
+    """FULL alone: the other forms let everybody work. Without a table it locks one after the other, all unnamed."""
+    full = [node.def_elem.arg for node in statement.options if node.def_elem.defname == "full"]
+    if full and not _off(full[-1]):
+        for node in statement.rels:
+            yield LockExpectation(Mode.ACCESS_EXCLUSIVE, _spelled(node.vacuum_relation.relation), rewrites=True)
+
+
+def _off(value: pg.Node) -> bool:
+    """Of an option that is on where it has no value."""
+    return value.string.sval.lower() in ("false", "off") or (value.HasField("integer") and value.integer.ival == 0)
+
+
 def _lock(statement: pg.LockStmt) -> Iterator[LockExpectation]:
     if statement.mode >= Mode.ROW_EXCLUSIVE:
         for node in statement.relations:
@@ -278,6 +291,7 @@ _LOCKS: Mapping[str, Callable[[Any], Iterator[LockExpectation]]] = {
     "alter_table_stmt": _alter_table,
     "truncate_stmt": _truncate,
     "refresh_mat_view_stmt": _refresh,
+    "vacuum_stmt": _vacuum,
     "lock_stmt": _lock,
     "cluster_stmt": _on_table(Mode.ACCESS_EXCLUSIVE, "relation", rewrites=True),
     "insert_stmt": _on_table(Mode.ROW_EXCLUSIVE, "relation"),

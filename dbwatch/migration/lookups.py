@@ -86,14 +86,19 @@ def _in_effect(dbapi: Any, named: Named) -> bool:
 
 def drop_invalid(dbapi: Any, objects: Sequence[Named]) -> tuple[str, ...]:
     """Drops the INVALID indexes by the names that a statement is to make; those names. Outside of a transaction."""
-    names = [named.name for named in objects if named.kind == "index" and named.name and _invalid(dbapi, named)]
-    for named in objects:
-        if named.name in names and named.schema is not None:
+    broken = invalid(dbapi, objects)
+    for named in broken:
+        if named.schema is not None:
             _execute(
                 dbapi,
                 sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(named.schema, named.name)).as_string(),
             )
-    return tuple(names)
+    return tuple(named.name for named in broken)
+
+
+def invalid(dbapi: Any, objects: Sequence[Named]) -> tuple[Named, ...]:
+    """The indexes among *objects* that are there and INVALID."""
+    return tuple(named for named in objects if named.kind == "index" and named.name and _invalid(dbapi, named))
 
 
 def _invalid(dbapi: Any, named: Named) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-from dbwatch.migration.events import Cause, Failed
+from dbwatch.migration.events import Cause, Failed, StatementStarted
 from dbwatch.migration.fingerprint import Fingerprint, diff
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _DEADLOCK_DETECTED = "40P01"
+_CONNECTION_LOST = ("08", "57P")
+"""How the SQLSTATEs begin after which nobody knows what became of a statement."""
 _LONGEST_S = 30.0
 
 
@@ -33,24 +36,45 @@ def may_retry(
     after: Seen,
     version: tuple[str, str],
     *,
+    alone: bool = False,
     resume: bool = False,
 ) -> bool:
     """Whether attempt number *attempt* (from 1) of *attempts* may be made again.
 
     Only after a lock, and only if the heads and the schema are seen to be what they were before it, or the next
-    attempt can *resume* where this one stopped. *version*, schema and name of the version table, does not count:
+    attempt can *resume* where this one stopped; and not where something was sent that commits by itself, *alone*, which
+    neither of the two would show. *version*, schema and name of the version table, does not count:
     Alembic makes it before its first revision.
     """
     if not in_the_way(failure) or attempt >= attempts:
         return False
     if resume:
         return True
-    if None in (before.heads, after.heads) or before.heads != after.heads:
+    if alone or None in (before.heads, after.heads) or before.heads != after.heads:
         return False
     return (
         before.fingerprint is not None
         and after.fingerprint is not None
         and not diff(without(before.fingerprint, version), without(after.fingerprint, version))
+    )
+
+
+def sent_alone(
+    lasting: Iterable[StatementStarted], done: Container[int], failure: Failed | None, committed: Container[str]
+) -> tuple[str, ...]:
+    """The SQL of those *lasting* statements that may have committed and would be sent once more by another attempt.
+
+    Not what the server refused, unless the grammar cannot tell what that did before (CALL); not what belongs to the
+    *committed* revisions; nor what env.py does outside of any, as often as it is run.
+    """
+    state = failure.sqlstate if failure is not None else None
+    refused = state is not None and not state.startswith(_CONNECTION_LOST)
+    return tuple(
+        one.sql
+        for one in lasting
+        if one.revision is not None
+        and one.revision not in committed
+        and not (refused and one.known and one.n not in done)
     )
 
 

@@ -24,7 +24,7 @@ from dbwatch.migration.heads import committed_count, committed_heads
 from dbwatch.migration.keeping import Journal, Keeper, OnEvent
 from dbwatch.migration.request import Job
 from dbwatch.migration.residue import residue
-from dbwatch.migration.retry import Seen, may_retry, pause_s
+from dbwatch.migration.retry import Seen, may_retry, pause_s, sent_alone
 from dbwatch.migration.stopping import Ladder
 from dbwatch.postgres.facts import ServerFacts, look, require_direct
 from dbwatch.postgres.session import Connector, Role
@@ -105,11 +105,14 @@ async def _run(
         if failure is not None and failure.cause is Cause.ELSEWHERE and await _restarted(connector, facts):
             said = "the server was restarted while Alembic began, and nothing was sent"
             failure = Failed(Cause.DATABASE, said, _GONE_FOR_A_RESTART)
+        committed = watched.planned.steps[: committed_count(watched.sequence, heads)] if watched.planned else ()
+        alone: tuple[str, ...] = ()
         if failure is None:
             after = None
             break
+        alone = sent_alone(watched.lasting, watched.done, failure, committed)
         after = await _schema(around, schema_s)
-        if around.stop.is_set() or not _may_retry(failure, number, job, watched, heads, before, after):
+        if around.stop.is_set() or not _may_retry(failure, number, job, watched, heads, before, after, alone):
             break
         wait_s = pause_s(number, jitter())
         number += 1
@@ -117,17 +120,17 @@ async def _run(
         if await _stopped(around.stop, clock, wait_s):
             failure = Failed(Cause.STOPPED, "stopped while waiting to try again")
             break
-    count = committed_count(watched.sequence, heads)
     ddl = tuple(watched.ddl.values())
     return Outcome(
         heads_before=watched.planned.heads if watched.planned else None,
         heads_after=heads,
-        committed=watched.planned.steps[:count] if watched.planned else (),
+        committed=committed,
         failure=failure,
         ddl=ddl,
         residue=residue(before, after, ddl) if after is not None else None,
         attempts=number,
         seconds=clock.monotonic() - began,
+        alone=alone,
     )
 
 
@@ -202,12 +205,13 @@ def _may_retry(
     heads: frozenset[str] | None,
     before: Fingerprint,
     after: Fingerprint | None,
+    alone: tuple[str, ...],
 ) -> bool:
     if watched.planned is None:
         return False
     version = (watched.planned.version_schema or "", watched.planned.version_table)
     was, now = Seen(watched.planned.heads, before), Seen(heads, after)
-    return may_retry(failure, number, job.attempts, was, now, version, resume=job.resume)
+    return may_retry(failure, number, job.attempts, was, now, version, alone=bool(alone), resume=job.resume)
 
 
 async def _pass_on(stop: asyncio.Event, halt: asyncio.Event) -> None:

@@ -22,12 +22,12 @@ from dbwatch.runbook.values import (
     Expected,
     Line,
     OptionalLine,
-    OptionalStatement,
+    OptionalTransactional,
     Prose,
     Revision,
     Signals,
-    Statement,
     Timeout,
+    Transactional,
     Word,
     filled,
     refuse,
@@ -113,7 +113,7 @@ class Check(_Step):
     """A query with an expectation: one value. The step fails where it does not hold."""
 
     kind: Literal["check"]
-    sql: Statement = Field(examples=["SELECT count(*) FROM users WHERE phone IS NULL"])
+    sql: Transactional = Field(examples=["SELECT count(*) FROM users WHERE phone IS NULL"])
     """A query; the first column of its first row counts. Read only."""
     expect: Expected = Field(examples=[0])
     """The value it has to give: a number, text, true or false."""
@@ -181,9 +181,9 @@ class Sql(_Step):
     """One statement in one transaction together with the journal's entry."""
 
     kind: Literal["sql"]
-    sql: Statement = Field(examples=["ALTER TABLE users VALIDATE CONSTRAINT phone_given"])
+    sql: Transactional = Field(examples=["ALTER TABLE users VALIDATE CONSTRAINT phone_given"])
     """The statement; one that cannot run in a transaction (CREATE INDEX CONCURRENTLY) runs by itself."""
-    undo: OptionalStatement = ""
+    undo: OptionalTransactional = ""
     """SQL that takes it back, run by an abort in the same manner."""
     patient: Duration | None = None
     """How long it may wait until nobody is in its way, and knock for 200 ms at a time."""

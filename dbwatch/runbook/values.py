@@ -13,6 +13,8 @@ from datetime import date, time
 from math import isfinite
 from typing import Annotated, Any
 
+import postgast
+from postgast import pg_query_pb2 as pg
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
@@ -120,6 +122,19 @@ def _without_word(word: str) -> Callable[[str], str]:
     return check
 
 
+_WITHIN = frozenset({pg.TRANS_STMT_SAVEPOINT, pg.TRANS_STMT_RELEASE, pg.TRANS_STMT_ROLLBACK_TO})
+
+
+def _within_a_transaction(value: str) -> str:
+    try:
+        statements = [raw.stmt for raw in postgast.parse(value).stmts]
+    except (postgast.PgQueryError, UnicodeEncodeError):
+        return value  # the server tells what is wrong with it
+    if any(one.HasField("transaction_stmt") and one.transaction_stmt.kind not in _WITHIN for one in statements):
+        raise refuse("it begins or ends a transaction", "leave BEGIN, COMMIT and the like out: the step is one already")
+    return value
+
+
 def _word(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", value):
         mend = "write 1 to 40 letters, digits, dots, dashes or underscores"
@@ -178,6 +193,12 @@ Statement = Annotated[str, AfterValidator(_filled), AfterValidator(_harmless("\n
 
 OptionalStatement = Annotated[str, AfterValidator(_harmless("\n\t"))]
 """SQL that is sent as it stands, or nothing."""
+
+Transactional = Annotated[Statement, AfterValidator(_within_a_transaction)]
+"""SQL that is sent as it stands, and neither begins nor ends a transaction."""
+
+OptionalTransactional = Annotated[OptionalStatement, AfterValidator(_within_a_transaction)]
+"""The same, or nothing."""
 
 Assignments = Annotated[Statement, AfterValidator(_without_word("SET"))]
 """What follows the word SET."""

@@ -11,7 +11,7 @@ from dbwatch.journal.events import DdlSeen, Fact, StepNoted
 from dbwatch.migration import events as me
 from dbwatch.migration import runner
 from dbwatch.migration.events import Cause, Direction, Outcome
-from dbwatch.migration.fingerprint import SchemaUnreadable
+from dbwatch.migration.fingerprint import Change, Difference, SchemaUnreadable
 from dbwatch.migration.request import Job, Project
 from dbwatch.migration.retry import in_the_way
 from dbwatch.runbook.model import Migrate
@@ -20,6 +20,7 @@ from dbwatch.steps import step
 from dbwatch.steps.patience import Needs, Patience, needs
 from dbwatch.steps.step import Done, Failed, Kit
 from dbwatch.steps.waiting import Waiting, knocking
+from dbwatch.text import one_line
 
 
 def job(spec: Migrate, kit: Kit) -> Job:
@@ -70,7 +71,9 @@ async def _patiently(spec: Migrate, kit: Kit, scribe: _Scribe, patient_s: float)
         async with waiting.watching(lambda: scribe.pid):
             try:
                 outcome = await _once(knock, kit, scribe)
-            except SchemaUnreadable:  # somebody took a lock just now: nothing was sent
+            except SchemaUnreadable as error:  # nothing was sent
+                if not error.locked:
+                    raise
                 waiting.found_closed()
                 continue
         end = ended(outcome)
@@ -103,15 +106,26 @@ def ended(outcome: Outcome) -> step.Outcome:
     parts = [outcome.failure.message]
     if outcome.committed:
         parts.append(f"committed before: {', '.join(outcome.committed)}")
+    if outcome.alone:
+        parts.append(f"sent, and commits by itself: {'; '.join(one_line(sql, 200) for sql in outcome.alone)}")
     untouched = outcome.heads_before is None and not outcome.ddl  # it ended before it knew what to do
     if outcome.residue is None:
         parts.append("nothing was sent" if untouched else "what it left behind could not be read")
         return Failed("; ".join(parts), again=untouched, stopped=stopped)
     left = [o for o in outcome.residue.ours if o.revision not in outcome.committed]
-    if left:
-        parts.append(f"left behind: {', '.join(o.difference.key for o in left)}")
-    clean = all(o.revision is None for o in left)  # what Alembic or env.py makes, it makes where it is not there
-    return Failed("; ".join(parts), again=clean and (untouched or outcome.heads_after is not None), stopped=stopped)
+    broken = [d.key for d in outcome.residue.not_ours if _is_broken_index(d)]
+    if left or broken:
+        parts.append(f"left behind: {', '.join([*(o.difference.key for o in left), *broken])}")
+    clean = not broken and all(o.revision is None for o in left)  # env.py and Alembic make theirs where it is missing
+    again = clean and not outcome.alone and (untouched or outcome.heads_after is not None)
+    return Failed("; ".join(parts), again=again, stopped=stopped)
+
+
+def _is_broken_index(difference: Difference) -> bool:
+    """Whether it is what REINDEX CONCURRENTLY of a table, or of more, leaves where it is broken off."""
+    item = difference.item
+    broken = difference.kind is Change.ADDED and item.kind == "index" and "invalid" in item.definition.split("\n")
+    return broken and item.name.rstrip("0123456789").endswith(("_ccnew", "_ccold"))
 
 
 async def recover(spec: Migrate, kit: Kit) -> step.Outcome:

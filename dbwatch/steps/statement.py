@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import postgast
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from dbwatch.errors import ConnectionLost, DbwatchError, ServerSilent
 from dbwatch.migration import grammar
@@ -39,6 +41,10 @@ class NotBegun(DbwatchError):
     """It was never sent."""
 
 
+class TransactionEnded(DbwatchError):
+    """It ended the transaction that it ran in: what it did may stand, and the journal cannot be written with it."""
+
+
 def alone(sql: str) -> bool:
     """Whether *sql* cannot run inside a transaction, and so commits by itself. Pure."""
     try:
@@ -48,6 +54,14 @@ def alone(sql: str) -> bool:
     kinds = {node.WhichOneof("node") for node in nodes}
     analyze = all(not n.vacuum_stmt.is_vacuumcmd for n in nodes if n.WhichOneof("node") == "vacuum_stmt")
     return bool(kinds & (_ALONE - {"vacuum_stmt"} if analyze else _ALONE)) or grammar.read(sql).concurrently
+
+
+def unhurried(sql: str, limits: Limits) -> Limits:
+    """*limits* for *sql*, which commits by itself and takes as long as it takes.
+
+    Only what is CONCURRENTLY may wait for as long, too: VACUUM FULL would have everybody queue behind it meanwhile.
+    """
+    return limits.without_timeouts() if grammar.read(sql).concurrently else replace(limits, statement_timeout_ms=0)
 
 
 def deadline_s(limits: Limits) -> float:
@@ -61,12 +75,15 @@ async def run_together(
 ) -> str:  # fmt: skip
     """Runs *sql* in one transaction with what *write* says of its result, so that both take effect or neither.
 
-    Raises as `stoppable` does; where that is ConnectionLost or ServerSilent, the journal knows.
+    Raises TransactionEnded where there is no transaction left to write in, and as `stoppable` does; where that is
+    ConnectionLost or ServerSilent, the journal knows.
     """
 
     async def work(connection: Connection) -> str:
         async with connection.transaction():
             result = (await connection.execute(sql.encode())).statusmessage or "done"
+            if connection.info.transaction_status is not TransactionStatus.INTRANS:
+                raise TransactionEnded("it ended its own transaction", next="look whether it took effect")
             if stop.is_set():  # it did not heed its cancel: nothing of it shall stay
                 raise Stopped("stopped by hand")
             await write(connection, result)

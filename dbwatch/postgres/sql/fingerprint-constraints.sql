@@ -1,4 +1,5 @@
--- Constraints of tables, with the state of the index behind them. CHECK and index definitions wait for ACCESS EXCLUSIVE.
+-- Constraints of tables, with the state of the index and of the triggers behind them. CHECK and index definitions wait
+-- for ACCESS EXCLUSIVE.
 SELECT format('constraint %I.%I.%I', n.nspname, c.relname, o.conname) AS key,
        'constraint' AS kind,
        n.nspname::text AS schema,
@@ -38,7 +39,11 @@ SELECT format('constraint %I.%I.%I', n.nspname, c.relname, o.conname) AS key,
            CASE WHEN NOT x.indisready THEN 'not ready' END,
            CASE WHEN x.indisclustered THEN 'clustered' END,
            CASE WHEN x.indisreplident THEN 'replica identity' END,
-           'tablespace ' || (SELECT s.spcname FROM pg_catalog.pg_tablespace AS s WHERE s.oid = i.reltablespace)
+           'tablespace ' || (SELECT s.spcname FROM pg_catalog.pg_tablespace AS s WHERE s.oid = i.reltablespace),
+           (SELECT string_agg(x.line, E'\n' ORDER BY x.line COLLATE "C")
+              FROM (SELECT DISTINCT format('its triggers on %s enabled %s', t.tgrelid::regclass, t.tgenabled)
+                      FROM pg_catalog.pg_trigger AS t
+                     WHERE t.tgconstraint = o.oid AND t.tgisinternal AND t.tgenabled <> 'O') AS x(line))
        ) AS definition
   FROM pg_catalog.pg_constraint AS o
   JOIN pg_catalog.pg_class AS c ON c.oid = o.conrelid
