@@ -146,6 +146,23 @@ def test_the_application_goes_back_before_the_schema_that_it_needs() -> None:
     assert downgrade.sql == ("DROP INDEX CONCURRENTLY i", "ALTER TABLE users DROP COLUMN phone")
 
 
+def test_a_step_that_was_run_again_goes_back_to_where_its_first_attempt_began() -> None:
+    failed = ev.StepFailed("add", 1, "lock timeout; committed before: 3f1c", 2.0, again=True)
+    again = (ev.StepStarted("add", 2, ["3f1c"]), ev.StepDone("add", 2, "at 5e07", 4.0, ["5e07"]))
+    window = state(ev.StepStarted("add", 1, ["9a20"]), failed, *again)
+    assert (window.step("add").heads_before, window.step("add").heads_after) == (("9a20",), ("5e07",))
+    downgrades = {"add": (down("5e07", "DROP INDEX i"), down("3f1c", "ALTER TABLE users DROP COLUMN phone"))}
+    plan = wayback.plan(situation(window, downgrades=downgrades, heads=frozenset({"5e07"})))
+    assert plan.actions[1].heads == ("9a20",)
+
+
+def test_a_step_that_was_taken_back_begins_anew_where_it_begins() -> None:
+    confirmed = ev.AbortConfirmed([Action(ActionKind.DOWNGRADE, "downgrade", step="add", heads=("9a20",)).body()], 1.0)
+    taken_back = (confirmed, ev.AbortActionDone(1, "at 9a20", 1.0))
+    window = state(*done("add", "9a20", after=("3f1c",)), *taken_back, ev.StepStarted("add", 2, ["8b10"]))
+    assert window.step("add").heads_before == ("8b10",)
+
+
 def test_what_runs_is_stopped_and_its_leftovers_go_first() -> None:
     window = state(ev.StepStarted("add", 1, ["9a20"]), ADDED)
     behind = (

@@ -43,6 +43,7 @@ class StepState:
     again: bool = True
     """Whether running it (again) is safe."""
     heads_before: tuple[str, ...] = ()
+    """Where its first attempt began: one that failed may have committed revisions."""
     heads_after: tuple[str, ...] = ()
     signed: bool = False
     """A person did it and signed it off; nothing of ours ran."""
@@ -252,13 +253,14 @@ def _with_step(state: WindowState, step: StepState) -> WindowState:
 def _step_after(step: StepState, event: Event) -> StepState:
     match event.fact:
         case ev.StepStarted() as fact:
+            first = step.attempt == 0 or step.signed or step.undone
             return StepState(
                 id=step.id,
                 status=StepStatus.RUNNING,
                 attempt=fact.attempt,
                 started_at=event.at,
                 actor=event.actor,
-                heads_before=tuple(fact.heads),
+                heads_before=tuple(fact.heads) if first else step.heads_before,
             )
         case ev.StepDone() as fact:
             return replace(
