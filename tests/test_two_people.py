@@ -255,6 +255,24 @@ async def test_an_edited_runbook_is_taken_only_when_its_difference_was_shown_and
         await until(navigator, lambda c: "v0.8.1" in c.ground.runbook.step("deploy").text)  # type: ignore[union-attr]
 
 
+async def test_an_amendment_takes_what_was_proposed_before_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_DSN", shop.db.dsn)
+    with_confirmation(shop)
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await steps_before(driver, "add")
+        await driver.submit(RunStep("add"))
+        await until(navigator, lambda c: c.state.proposal is not None)
+        proposal = navigator.state.proposal
+        assert proposal is not None
+        shop.runbook.write_text(shop.runbook.read_text().replace('to = "3f1c"\n', 'to = "3f1c"\nretries = 0\n'))
+        await until(driver, lambda c: bool(c.feed().frame.window.edited_sha))  # type: ignore[union-attr]
+        assert (await driver.submit(Amend(driver.feed().frame.window.edited_sha))).taken  # type: ignore[union-attr]
+        answer = await navigator.submit(Confirm(proposal.seq, shop.db.name))
+        assert (answer.taken, "not open any more" in answer.text) == (False, True)
+        assert driver.state.step("add").status is StepStatus.PENDING
+        assert (await driver.submit(RunStep("add"))).taken, "it can be proposed again"
+
+
 async def test_what_has_begun_stays_as_it_was_however_the_runbook_is_edited(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

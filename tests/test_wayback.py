@@ -318,6 +318,16 @@ def test_an_unknown_step_waits_for_a_person() -> None:
     assert gates.sign_off_refusal(window, book, book.step("deploy")) == ""
 
 
+def test_a_word_given_before_the_runbook_was_amended_begins_nothing() -> None:
+    add = parse(RUNBOOK.replace('to = "3f1c"', 'to = "3f1c"\nconfirm = "navigator"'), "runbook.toml", {}).step("add")
+    asked, given = ev.ConfirmationAsked("add", "the runbook asks for it"), ev.ConfirmationGiven("add", 2)
+    amended = ev.RunbookAmended("other", "+to = 7be4")
+    assert gates.unconfirmed(state(asked, given), add) == ""
+    for facts in ((asked, given, amended), (asked, amended, given)):
+        assert state(*facts).proposal is None
+        assert gates.unconfirmed(state(*facts), add) == "add waits for a second person's word"
+
+
 def test_every_kind_of_step_has_a_spec_an_executor_and_a_recovery() -> None:
     assert set(model.KINDS) == set(EXECUTORS) == set(RECOVERIES)
 

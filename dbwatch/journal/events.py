@@ -35,6 +35,8 @@ class DriverTook(Fact):
 
 @dataclass(frozen=True, slots=True)
 class RunbookAmended(Fact):
+    """The runbook is another from now on. It takes an open proposal back."""
+
     kind: ClassVar[str] = "runbook.amended"
     runbook_sha: str
     difference: str

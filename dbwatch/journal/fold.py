@@ -192,8 +192,8 @@ def _after(state: WindowState, event: Event) -> WindowState:
             )
         case ev.DriverTook() as fact:
             return replace(state, driver=fact.driver, proposal=None, requests=())
-        case ev.RunbookAmended() as fact:
-            return replace(state, runbook_sha=fact.runbook_sha)
+        case ev.RunbookAmended() as fact:  # what was proposed before, and a word given for it, speak of another text
+            return replace(state, runbook_sha=fact.runbook_sha, proposal=None)
         case ev.DdlSeen() as fact:
             return replace(state, ddl=_ddl_after(state.ddl, fact))
         case ev.JournalRewound():
