@@ -239,6 +239,28 @@ async def test_what_an_old_driver_says_late_stands_in_the_journal_and_changes_no
     await wei.close()
 
 
+async def test_a_driver_fenced_out_with_unsent_events_says_so_reads_on_and_takes_the_wheel_back(
+    db18: Database, tmp_path: Path, proxy_to: FaultProxy.Factory
+) -> None:
+    proxy = await proxy_to(db18.dsn)
+    wei = await opened(Connector(proxy.dsn), tmp_path / "a")
+    proxy.stall()
+    await wei.record(ev.Noted("the line went dead"), within=0.3)
+    lin = await joined(db18.connector, tmp_path / "b", wei)
+    await lin.take("wei is away")
+    proxy.resume()
+    with pytest.raises(Fenced, match="the local copy alone has 1 of our events"):
+        await wei.renew()
+    await lin.append(lambda _: [ev.Noted("on my way")])
+    await wei.refresh()
+    assert wei.events[2].fact == ev.Noted("on my way"), "it is seen while we look on"
+    assert (wei.state.driver, wei.trouble) == ("lin@b", "")
+    assert await notes(db18, wei) == Counter(["on my way"])
+    await wei.take("back again")
+    assert await notes(db18, wei) == Counter(["on my way", "the line went dead"])
+    await asyncio.gather(wei.close(), lin.close())
+
+
 async def test_a_driver_that_comes_back_itself_says_what_it_could_not(
     db18: Database, tmp_path: Path, proxy_to: FaultProxy.Factory
 ) -> None:

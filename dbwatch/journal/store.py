@@ -132,25 +132,31 @@ class Store:
         await self._write(connection, decide, fence.epoch)
 
     async def refresh(self, *, within: float = 5.0) -> None:
-        """Reads what others have written since, and writes what waits in the mirror. Raises as `Session.call` does."""
+        """Reads what others have written since; while we are the driver, writes what waits in the mirror.
+
+        Whoever is fenced out only reads on. Raises as `Session.call` does.
+        """
         async with self._line.in_turn(within):
             session = await self._line.session(within)
             w = t.window.c
             left = func.extract("epoch", w.lease_until - func.clock_timestamp())
-            asked = select(w.last_seq, w.head_hash, left).where(w.id == self.window)
+            asked = select(w.last_seq, w.head_hash, w.epoch, left).where(w.id == self.window)
             found = await session.values(*compiled(asked), within=within)
             if not found:
                 raise ledger.lost()
-            [(last_seq, head_hash, lease_left)] = found
+            [(last_seq, head_hash, epoch, lease_left)] = found
             self.lease_left_s = float(lease_left)
             read = await read_events(session, self.window, self._confirmed.seq)
             if ledger.follows(self._confirmed, last_seq, head_hash, read):
                 await self._took(read)
             else:
                 await self._begin_anew(session)
-            await self._tell_rewound(within)
-            if self.mirror.pending and self.epoch and self._confirmed.open:
-                await self._append(lambda _: (), self.epoch, within, [])
+            if epoch == self.epoch:
+                await self._tell_rewound(within)
+                if self.mirror.pending and self._confirmed.open:
+                    await self._append(lambda _: (), self.epoch, within, [])
+            else:
+                self._unwritable = ""  # it is not ours to write, and it was read
             await self.mirror.catch_up()
 
     async def renew(self, *, within: float = 3.0) -> None:
@@ -310,9 +316,11 @@ class Store:
         self._confirmed = fold(events, self._confirmed)
 
     def _fenced(self, found: int) -> Fenced:
+        unsent = len(self.mirror.pending)
+        told = f", and the local copy alone has {unsent} of our events" if unsent else ""
         return Fenced(
             "this dbwatch is no longer the driver",
-            why="somebody took the window over"
+            why=f"somebody took the window over{told}"
             if found > self.epoch
             else f"the database lost commits and is back in epoch {found}, before we took the wheel",
             next="start dbwatch run again to rejoin it",
