@@ -18,7 +18,9 @@ from dbwatch.clock import SystemClock
 from dbwatch.errors import Refused
 from dbwatch.journal import events as ev
 from dbwatch.journal.chain import Event
+from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import Request, StepStatus
+from dbwatch.journal.store import Store
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
 from dbwatch.window.intents import (
@@ -183,6 +185,29 @@ async def test_the_wheel_is_taken_from_a_driver_that_is_alive_only_for_a_reason(
         await step(driver, "deploy")
         took = [e.fact for e in driver.events if isinstance(e.fact, ev.DriverTook)]
         assert [(t.driver, t.reason) for t in took] == [("lin@b", "wei is on the phone"), ("wei@a", "back again")]
+
+
+async def test_a_wheel_that_was_taken_unheard_is_taken_again_without_asking_ourselves(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, proxy_to: FaultProxy.Factory
+) -> None:
+    proxy, real = await proxy_to(shop.db.dsn), Store.take
+    far = replace(shop, db=replace(shop.db, dsn=proxy.dsn))
+
+    async def unheard(self: Store, reason: str, *, seen: int | None) -> Fence:
+        proxy.drop_answer_to(b"COMMIT")
+        proxy.refusing = True
+        return await real(self, reason, seen=seen)
+
+    async with driven(shop), attended(far, runbook=shop.runbook) as navigator:
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "take", unheard)
+            assert not (await navigator.submit(TakeOver("wei is on the phone"))).taken
+        proxy.refusing = False
+        await until(navigator, lambda c: c.state.driver == "lin@b")
+        answer = await navigator.submit(TakeOver(""))
+        assert answer.taken, answer.text
+        await asyncio.wait_for(navigator.recovered.wait(), PATIENCE_S)
+        await step(navigator, "preview")
 
 
 async def test_the_old_drivers_backends_are_gone_before_the_new_one_acts(shop: Shop) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from dbwatch.clock import Clock
-from dbwatch.errors import DbwatchError, Fenced, Refused
+from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
 from dbwatch.journal import ledger
 from dbwatch.journal import tables as t
 from dbwatch.journal.chain import Event
@@ -59,6 +59,8 @@ class Store:
         self._events: list[Event] = []
         self._confirmed = WindowState()
         self._gap: tuple[int, int] | None = None
+        self._unanswered: Event | None = None
+        """Our own `take` of which no answer came: the journal may have it."""
         self._mirrored = True
         self.lease_left_s = 0.0
         """How long the driver's lease ran on when the table was last read; below 0 it ran out."""
@@ -145,6 +147,7 @@ class Store:
             if not found:
                 raise ledger.lost()
             [(last_seq, head_hash, epoch, lease_left)] = found
+            await self._adopted(within)
             self.lease_left_s = float(lease_left)
             read = await read_events(session, self.window, self._confirmed.seq)
             if ledger.follows(self._confirmed, last_seq, head_hash, read):
@@ -162,7 +165,11 @@ class Store:
     async def renew(self, *, within: float = 3.0) -> None:
         """Renews the lease. Raises Fenced where our epoch is over, and as `Session.call` does."""
         async with self._line.in_turn(within):
-            if await self._lease_until(func.clock_timestamp() + LEASE, within) != 1:
+            until = func.clock_timestamp() + LEASE
+            renewed = await self._lease_until(until, within)
+            if renewed != 1 and await self._adopted(within):
+                renewed = await self._lease_until(until, within)
+            if renewed != 1:
                 session = await self._line.session(within)
                 found = await session.values(*compiled(select(t.window.c.epoch).where(t.window.c.id == self.window)))
                 raise self._fenced(found[0][0]) if found else ledger.lost()
@@ -200,7 +207,8 @@ class Store:
         """Makes us the driver: epoch + 1 for the window and its backfills in one transaction; our new right.
 
         Raises as `append` does, and Refused where the epoch is not *seen* any more: of two who find the wheel free
-        one gets it. Without *seen*, taking it once more is safe.
+        one gets it. Without *seen*, taking it once more is safe. Where the answer is lost, the new epoch is ours as
+        soon as it is found in the journal, whoever looks there: `refresh`, `renew`, or an append under the old one.
         """
         written: list[Event] = []
 
@@ -212,8 +220,12 @@ class Store:
                 written[:] = await self._write(connection, lambda _: [DriverTook(self.actor, reason)], epoch)
 
         async with self._line.in_turn(within):
-            await self._line.committed(work, written, within)
-            self.epoch = written[-1].epoch
+            try:
+                await self._line.committed(work, written, within)
+            except (ConnectionLost, ServerSilent):
+                self._unanswered = written[-1] if written else self._unanswered
+                raise
+            self.epoch, self._unanswered = written[-1].epoch, None
             await self._took(written)
             if not self._mirrored:
                 self._mirrored = True
@@ -250,6 +262,20 @@ class Store:
 
     # --- inside
 
+    async def _adopted(self, within: float) -> bool:
+        """Whether a `take` of ours whose answer was lost is found in the journal: its epoch is ours from now on."""
+        took = self._unanswered
+        if took is None:
+            return False
+        read = await read_events(await self._line.session(within), self.window, took.seq - 1, within=within)
+        if read:
+            self._unanswered = None
+        if not read or read[0].hash != took.hash:
+            return False
+        self.epoch = took.epoch
+        await self._line.go_by(self.fence.tag, within)
+        return True
+
     async def _append(self, decide: Decide, epoch: int | None, within: float, written: list[Event]) -> list[Event]:
         """As `append`. *written* takes what was made, also where it is not known whether it was committed."""
 
@@ -257,7 +283,12 @@ class Store:
             async with connection.transaction():
                 written[:] = await self._write(connection, decide, epoch)
 
-        await self._line.committed(work, written, within)
+        try:
+            await self._line.committed(work, written, within)
+        except Fenced:  # what fenced us out may be our own `take`; it is over, for the row was locked
+            if epoch is None or not await self._adopted(within):
+                raise
+            return await self._append(decide, self.epoch, within, written)
         self._unwritable = ""
         await self._took(written)
         return written
