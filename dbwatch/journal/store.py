@@ -10,12 +10,11 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import psycopg
-from sqlalchemy import ColumnElement, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import ColumnElement, func, insert, update
 
 from dbwatch.clock import Clock
 from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
-from dbwatch.journal import ledger
+from dbwatch.journal import company, ledger
 from dbwatch.journal import tables as t
 from dbwatch.journal.chain import Event
 from dbwatch.journal.company import Ask, T
@@ -25,7 +24,7 @@ from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import WindowState, fold
 from dbwatch.journal.line import Line
 from dbwatch.journal.mirror import Mirror, Pending, key_of
-from dbwatch.journal.rows import read_events
+from dbwatch.journal.rows import read_events, read_head
 from dbwatch.postgres.session import Connection, Connector, Session, describe
 
 Decide = Callable[[WindowState], Sequence[Fact]]
@@ -140,21 +139,17 @@ class Store:
         """
         async with self._line.in_turn(within):
             session = await self._line.session(within)
-            w = t.window.c
-            left = func.extract("epoch", w.lease_until - func.clock_timestamp())
-            asked = select(w.last_seq, w.head_hash, w.epoch, left).where(w.id == self.window)
-            found = await session.values(*compiled(asked), within=within)
-            if not found:
+            head = await read_head(session, self.window, within=within)
+            if head is None:
                 raise ledger.lost()
-            [(last_seq, head_hash, epoch, lease_left)] = found
             await self._adopted(within)
-            self.lease_left_s = float(lease_left)
+            self.lease_left_s = head.lease_left_s
             read = await read_events(session, self.window, self._confirmed.seq)
-            if ledger.follows(self._confirmed, last_seq, head_hash, read):
+            if ledger.follows(self._confirmed, head.last_seq, head.head_hash, read):
                 await self._took(read)
             else:
                 await self._begin_anew(session)
-            if epoch == self.epoch:
+            if head.epoch == self.epoch:
                 await self._tell_rewound(within)
                 if self.mirror.pending and self._confirmed.open:
                     await self._append(lambda _: (), self.epoch, within, [])
@@ -170,9 +165,8 @@ class Store:
             if renewed != 1 and await self._adopted(within):
                 renewed = await self._lease_until(until, within)
             if renewed != 1:
-                session = await self._line.session(within)
-                found = await session.values(*compiled(select(t.window.c.epoch).where(t.window.c.id == self.window)))
-                raise self._fenced(found[0][0]) if found else ledger.lost()
+                head = await read_head(await self._line.session(within), self.window)
+                raise self._fenced(head.epoch) if head else ledger.lost()
             self._unwritable = ""
 
     async def release(self, *, within: float = 1.0) -> None:
@@ -192,16 +186,7 @@ class Store:
 
     async def save_progress(self, step: str, attempt: int, progress: str, *, within: float = 2.0) -> None:
         """Overwrites the running step's progress, JSON text. Raises as `Session.call` does."""
-        values = {"step": step, "attempt": attempt, "epoch": self.epoch, "progress": progress}
-        statement = upsert(t.running).values(window_id=self.window, at=func.clock_timestamp(), **values)
-        statement = statement.on_conflict_do_update(
-            index_elements=[t.running.c.window_id],
-            set_={**values, "at": func.clock_timestamp()},
-            where=t.running.c.epoch <= self.epoch,
-        )
-        async with self._line.in_turn(within):
-            session = await self._line.session(within)
-            await session.execute(*compiled(statement), within=within)
+        await self.ask(company.save_progress(self.window, self.epoch, step, attempt, progress), within=within)
 
     async def take(self, reason: str, *, seen: int | None = None, within: float = 5.0) -> Fence:
         """Makes us the driver: epoch + 1 for the window and its backfills in one transaction; our new right.
@@ -347,15 +332,7 @@ class Store:
         self._confirmed = fold(events, self._confirmed)
 
     def _fenced(self, found: int) -> Fenced:
-        unsent = len(self.mirror.pending)
-        told = f", and the local copy alone has {unsent} of our events" if unsent else ""
-        return Fenced(
-            "this dbwatch is no longer the driver",
-            why=f"somebody took the window over{told}"
-            if found > self.epoch
-            else f"the database lost commits and is back in epoch {found}, before we took the wheel",
-            next="start dbwatch run again to rejoin it",
-        )
+        return ledger.fenced(found, self.epoch, len(self.mirror.pending))
 
 
 async def open_window(
