@@ -10,7 +10,7 @@ import pytest
 from proxy import FaultProxy
 from servers import Database, OwnServers, eventually
 from test_sql_steps import by_way_of
-from windows import PATIENCE_S, Shop, begin_abort, driven, end_of_abort, small_shop, steps_before, until
+from windows import PATIENCE_S, Shop, abort, begin_abort, driven, end_of_abort, small_shop, steps_before, until
 
 from dbwatch.errors import CannotConnect, ConnectionLost, DbwatchError
 from dbwatch.journal import chain
@@ -92,6 +92,26 @@ async def test_an_abort_waits_for_a_server_that_restarts(own_server: OwnServers,
         await ending
         assert finished(conductor).equal, finished(conductor).differences
         assert finished(conductor).missed == []
+    assert await shop.dump() == before
+
+
+async def test_an_abort_does_not_go_on_by_a_journal_that_was_edited(db18: Database, tmp_path: Path) -> None:
+    shop = await small_shop(db18, tmp_path, users=10)
+    before = await shop.dump()
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "fill")
+        await begin_abort(conductor)
+        await until(conductor, lambda c: bool(c.awaited))
+    forged = "UPDATE dbwatch.event SET body = replace(body, 'DROP COLUMN phone', 'DROP COLUMN name')"
+    await db18.sql(f"{forged} WHERE kind = 'abort.confirmed'")
+    async with driven(shop, "lin@b") as conductor:
+        await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
+        confirmed = next(e.seq for e in conductor.events if isinstance(e.fact, ev.AbortConfirmed))
+        assert [e.fact.seq for e in conductor.events if isinstance(e.fact, ev.JournalBroken)] == [confirmed]
+        assert f"event {confirmed} of the journal was edited" in finished(conductor).differences[0]
+        assert await shop.heads() == ["3f1c"], "nothing more was taken back"
+        await abort(conductor)
+        assert conductor.state.abort.equal, conductor.state.abort.differences
     assert await shop.dump() == before
 
 

@@ -304,6 +304,15 @@ class JournalRewound(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class JournalBroken(Fact):
+    """A line of the table does not follow from the one before it: somebody edited the journal."""
+
+    kind: ClassVar[str] = "journal.broken"
+    seq: int
+    """The first such line."""
+
+
+@dataclass(frozen=True, slots=True)
 class WindowClosed(Fact):
     kind: ClassVar[str] = "window.closed"
     outcome: str
@@ -325,6 +334,7 @@ KNOWN: dict[str, type[Fact]] = {
         WindowOpened, DriverTook, RunbookAmended, StepStarted, StepDone, StepFailed, StepUnknown, DdlSeen, StepNoted,
         BackfillCertified, Noted, Marked, ConfirmationAsked, ConfirmationGiven, ConfirmationRefused, Requested,
         RequestAnswered, SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionNoted,
-        AbortActionDone, AbortActionFailed, AbortFinished, JournalRewound, WindowClosed,
+        AbortActionDone, AbortActionFailed, AbortFinished, JournalRewound, JournalBroken,
+        WindowClosed,
     )
 }  # fmt: skip

@@ -140,6 +140,8 @@ class WindowState:
     """Not answered, in the order in which they came. A new driver begins without them."""
     abort: AbortState | None = None
     rewound: bool = False
+    broken: int = 0
+    """The first event that does not follow from the one before it, as far as that was told; 0: none."""
     closed_at: datetime | None = None
     outcome: str = ""
 
@@ -169,8 +171,8 @@ def fold(events: Iterable[Event], state: WindowState | None = None) -> WindowSta
     return result
 
 
-_NEVER_LATE = (ev.DdlSeen, ev.JournalRewound)
-"""What is true whenever it is said: what we made, and that the journal went back."""
+_NEVER_LATE = (ev.DdlSeen, ev.JournalRewound, ev.JournalBroken)
+"""What is true whenever it is said: what we made, and that the journal went back or was edited."""
 
 
 def _after(state: WindowState, event: Event) -> WindowState:
@@ -198,6 +200,8 @@ def _after(state: WindowState, event: Event) -> WindowState:
             return replace(state, ddl=_ddl_after(state.ddl, fact))
         case ev.JournalRewound():
             return replace(state, rewound=True)
+        case ev.JournalBroken() as fact:
+            return replace(state, broken=fact.seq)
         case ev.WindowClosed() as fact:
             return replace(state, closed_at=event.at, outcome=fact.outcome)
         case ev.ConfirmationAsked() as fact:

@@ -16,10 +16,10 @@ from dbwatch.clock import Clock
 from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
 from dbwatch.journal import company, ledger
 from dbwatch.journal import tables as t
-from dbwatch.journal.chain import Event
+from dbwatch.journal.chain import Event, broken_link
 from dbwatch.journal.company import Ask, T
 from dbwatch.journal.compile import compiled
-from dbwatch.journal.events import DriverTook, Fact, JournalRewound, WindowOpened
+from dbwatch.journal.events import DriverTook, Fact, JournalBroken, JournalRewound, WindowOpened
 from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import WindowState, fold
 from dbwatch.journal.line import Line
@@ -58,6 +58,8 @@ class Store:
         self._events: list[Event] = []
         self._confirmed = WindowState()
         self._gap: tuple[int, int] | None = None
+        self.broken = 0
+        """The first event found that does not follow from the one before it: the journal was edited; 0: none was."""
         self._unanswered: Event | None = None
         """Our own `take` of which no answer came: the journal may have it."""
         self._mirrored = True
@@ -241,7 +243,8 @@ class Store:
                 await self.mirror.took(events)
 
     async def tell_gap(self) -> None:
-        """Writes `journal.rewound` where `load` found the table behind the mirror. Raises as `append` does."""
+        """Writes `journal.rewound` where `load` found the table behind the mirror, `journal.broken` where it found it
+        edited. Raises as `append` does."""
         async with self._line.in_turn(5.0):
             await self._tell_rewound(5.0)
 
@@ -307,11 +310,14 @@ class Store:
         known = {event.hash for event in self._events}
         if not any(isinstance(e.fact, JournalRewound) for e in events if e.hash not in known):
             self._gap = (self._confirmed.seq, len(events))
-        self._events, self._confirmed = [], WindowState()
+        self._events, self._confirmed, self.broken = [], WindowState(), 0
         self._accept(events)
 
     async def _tell_rewound(self, within: float) -> None:
-        """Says in the journal that it went back, where that was found out and not said yet."""
+        """Says in the journal that it was edited or went back, where that was found out and not said yet."""
+        broken = self.broken
+        if broken not in (0, self._confirmed.broken) and self.epoch and self._confirmed.open:
+            await self._append(lambda _: [JournalBroken(broken)], self.epoch, within, [])
         if self._gap is None or not self.epoch:
             return
         gap = self._gap
@@ -328,6 +334,7 @@ class Store:
                 await self.mirror.took(fresh)
 
     def _accept(self, events: list[Event]) -> None:
+        self.broken = self.broken or broken_link(events, self._confirmed.seq, self._confirmed.head_hash) or 0
         self._events.extend(events)
         self._confirmed = fold(events, self._confirmed)
 
