@@ -226,6 +226,7 @@ def sample(cls: type[ev.Fact]) -> ev.Fact:
         "float": 0.1,
         "bool": True,
         "list[str]": ["x"],
+        "list[str] | None": ["x"],
         "list[dict[str, Any]]": [{"a": 1}],
         "dict[str, Any] | None": {"a": 1},
     }

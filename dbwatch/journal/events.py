@@ -292,6 +292,8 @@ class AbortFinished(Fact):
     """How the database stands, in the words of the prediction; None where nobody could look."""
     missed: list[str] = field(default_factory=list)
     """Where the prediction was wrong, sentence by sentence."""
+    undone: list[str] | None = None
+    """The steps of which nothing is left; None where the schema is not back, or an earlier version did not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,25 +310,34 @@ def _abort_after(state: WindowState, event: Event) -> WindowState:
         done = replace(
             abort, finished=True, equal=fact.equal, differences=tuple(fact.differences), seconds=fact.seconds
         )
-        return _all_undone(replace(state, abort=done)) if fact.equal else replace(state, abort=done)
+        return _undone(replace(state, abort=done), fact)
     if not isinstance(fact, ev.AbortActionStarted | ev.AbortActionNoted | ev.AbortActionDone | ev.AbortActionFailed):
         return state
     abort = replace(abort, actions=tuple(_action_after(a, event) for a in abort.actions))
     state = replace(state, abort=abort)
     action = next((a for a in abort.actions if a.number == fact.number), None)
     step_id = str(action.body.get("step") or "") if action else ""
-    if isinstance(fact, ev.AbortActionDone) and step_id in state.steps and _takes_back(action):
+    if isinstance(fact, ev.AbortActionDone) and step_id in state.steps and _taken_back(abort, state.step(step_id)):
         return _with_step(state, replace(state.step(step_id), undone=True))
     return state
 
 
-def _takes_back(action: ActionState | None) -> bool:
-    return action is not None and action.body.get("kind") in ("person", "sql", "downgrade", "restore")
+def _taken_back(abort: AbortState, step: StepState) -> bool:
+    """Whether all actions that take *step* back are done, and its downgrade went down to where it began."""
+    own = [a for a in abort.actions if a.body.get("step") == step.id and a.body.get("kind") in _TAKE_BACK]
+    reached = {tuple(a.body.get("heads") or ()) for a in own if a.body.get("kind") == "downgrade"}
+    return bool(own) and all(a.status is ActionStatus.DONE for a in own) and reached <= {step.heads_before}
 
 
-def _all_undone(state: WindowState) -> WindowState:
-    """The schema is the one of the opening: nothing that ran is left, whichever action took it back."""
-    steps = {id: step if step.signed else replace(step, undone=True) for id, step in state.steps.items()}
+_TAKE_BACK = ("person", "sql", "downgrade", "restore")
+
+
+def _undone(state: WindowState, fact: ev.AbortFinished) -> WindowState:
+    """Whichever action took them back: the steps of which nothing is left."""
+    left_nothing = fact.undone
+    if left_nothing is None:
+        left_nothing = [step.id for step in state.steps.values() if fact.equal and not step.signed]
+    steps = {id: replace(step, undone=step.undone or id in left_nothing) for id, step in state.steps.items()}
     return replace(state, steps=MappingProxyType(steps))
 
 
