@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from alembic_projects import USERS, AlembicProject, column, table
 from servers import Database
-from windows import Shop, abort, driven, step
+from windows import PATIENCE_S, Shop, abort, driven, step
 
 from dbwatch.window.abort import ActionKind
+from dbwatch.window.intents import RunStep
 
 BARRIERS = {"missing": None, "raises": "raise RuntimeError('one way only')", "noop": "pass"}
+NOT_NAMED = "op.drop_constraint('named', 'users')"
 
 
 async def window(db: Database, folder: Path, project: AlembicProject, *targets: str) -> Shop:
@@ -73,6 +76,24 @@ async def test_an_abort_stops_just_above_what_cannot_go_back(
     assert await shop.heads() == ["r2"]
     assert await db18.sql(tables(db18)) == [("alembic_version",), ("below",), ("users",)]
     assert await db18.sql("SELECT 1 FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'phone'")
+
+
+async def test_a_step_that_failed_half_way_and_was_run_again_goes_back_whole(db18: Database, tmp_path: Path) -> None:
+    project = AlembicProject(tmp_path / "project", tpm=True)
+    project.revision("r1", *table("below"))
+    project.revision("r2", "op.create_check_constraint('named', 'users', \"name <> 'ann'\")", NOT_NAMED)
+    project.revision("r3", *column("phone"))
+    shop = await window(db18, tmp_path, project, "r3")
+    async with driven(shop) as conductor:
+        assert (await conductor.submit(RunStep("to_r3"))).taken
+        await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
+        assert await shop.heads() == ["r1"]
+        await db18.sql("UPDATE users SET name = 'bob'")
+        await step(conductor, "to_r3")
+        plan = await abort(conductor)
+        assert [a.heads for a in plan.actions if a.kind is ActionKind.DOWNGRADE] == [()]
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+    assert await db18.sql(tables(db18)) == [("users",)]
 
 
 async def test_a_downgrade_that_would_fail_is_seen_before_it_is_tried(db18: Database, tmp_path: Path) -> None:

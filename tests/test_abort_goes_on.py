@@ -6,12 +6,18 @@ import asyncio
 from pathlib import Path
 
 import psycopg
+import pytest
+from proxy import FaultProxy
 from servers import Database, OwnServers, eventually
-from windows import PATIENCE_S, Shop, begin_abort, driven, end_of_abort, small_shop, steps_before, until
+from test_sql_steps import by_way_of
+from windows import PATIENCE_S, Shop, abort, begin_abort, driven, end_of_abort, small_shop, steps_before, until
 
 from dbwatch.errors import CannotConnect, ConnectionLost, DbwatchError
 from dbwatch.journal import chain
 from dbwatch.journal import events as ev
+from dbwatch.journal.fence import Fence
+from dbwatch.journal.store import Store
+from dbwatch.postgres.session import Role
 from dbwatch.steps.statement import NotBegun
 from dbwatch.window import knocking
 from dbwatch.window.conductor import Conductor
@@ -86,6 +92,52 @@ async def test_an_abort_waits_for_a_server_that_restarts(own_server: OwnServers,
         await ending
         assert finished(conductor).equal, finished(conductor).differences
         assert finished(conductor).missed == []
+    assert await shop.dump() == before
+
+
+async def test_an_abort_does_not_go_on_by_a_journal_that_was_edited(db18: Database, tmp_path: Path) -> None:
+    shop = await small_shop(db18, tmp_path, users=10)
+    before = await shop.dump()
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "fill")
+        await begin_abort(conductor)
+        await until(conductor, lambda c: bool(c.awaited))
+    forged = "UPDATE dbwatch.event SET body = replace(body, 'DROP COLUMN phone', 'DROP COLUMN name')"
+    await db18.sql(f"{forged} WHERE kind = 'abort.confirmed'")
+    async with driven(shop, "lin@b") as conductor:
+        await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
+        confirmed = next(e.seq for e in conductor.events if isinstance(e.fact, ev.AbortConfirmed))
+        assert [e.fact.seq for e in conductor.events if isinstance(e.fact, ev.JournalBroken)] == [confirmed]
+        assert f"event {confirmed} of the journal was edited" in finished(conductor).differences[0]
+        assert await shop.heads() == ["3f1c"], "nothing more was taken back"
+        await abort(conductor)
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+    assert await shop.dump() == before
+
+
+async def test_an_abort_whose_fence_was_answered_by_nobody_goes_on_under_it(
+    db18: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy_to: FaultProxy.Factory
+) -> None:
+    shop = await small_shop(db18, tmp_path, users=10)
+    before, proxy, real = await shop.dump(), await proxy_to(db18.dsn), Store.take
+    async with by_way_of(shop, proxy, Role.JOURNAL) as conductor:
+
+        async def unheard(self: Store, reason: str, *, within: float) -> Fence:
+            proxy.drop_answer_to(b"COMMIT")
+            proxy.refusing = True
+            try:
+                return await real(self, reason, within=within)
+            finally:
+                proxy.refusing = False
+
+        await steps_before(conductor, "deploy")
+        monkeypatch.setattr(Store, "take", unheard)
+        await begin_abort(conductor)
+        await end_of_abort(conductor)
+        assert finished(conductor).equal, finished(conductor).differences
+        assert conductor.driving
+        took = [e.fact.reason for e in conductor.events if isinstance(e.fact, ev.DriverTook)]
+        assert took == ["by another way", "abort"]
     assert await shop.dump() == before
 
 

@@ -120,6 +120,36 @@ async def test_an_edited_event_breaks_the_chain(db18: Database, tmp_path: Path) 
     await asyncio.gather(session.close(), store.close())
 
 
+async def test_an_edit_of_the_journal_is_told_once_by_whoever_drives_next(db18: Database, tmp_path: Path) -> None:
+    store = await opened(db18.connector, tmp_path)
+    await store.append(lambda _: [ev.Noted("one"), ev.Noted("two"), ev.Noted("three")])
+    await db18.sql("""UPDATE dbwatch.event SET body = '{"text":"TWO"}' WHERE seq = 3""")
+    await store.close()
+    for _ in range(2):
+        store = await joined(db18.connector, tmp_path, store, "wei@a")
+        assert store.broken == 3
+        await store.take("started again")
+        await store.tell_gap()
+        await store.close()
+    assert [e.fact for e in store.events if isinstance(e.fact, ev.JournalBroken)] == [ev.JournalBroken(3)]
+    assert store.state.broken == 3
+
+
+async def test_a_line_that_was_written_by_hand_is_told_as_soon_as_it_is_read(db18: Database, tmp_path: Path) -> None:
+    store = await opened(db18.connector, tmp_path)
+    await db18.sql(
+        "INSERT INTO dbwatch.event (window_id, seq, at, actor, epoch, kind, body, prev_hash, hash)"
+        " SELECT id, 2, now(), 'lin@b', 1, 'note', '{\"text\":\"trust me\"}', head_hash, 'x' FROM dbwatch.window",
+        "UPDATE dbwatch.window SET last_seq = 2, head_hash = 'x'",
+    )
+    await store.refresh()
+    assert store.broken == 2
+    assert [e.fact for e in store.events[1:]] == [ev.Noted("trust me"), ev.JournalBroken(2)]
+    await store.append(lambda _: [ev.Noted("and on")])
+    assert store.state.seq == 4
+    await store.close()
+
+
 async def test_what_the_table_cannot_take_waits_in_the_mirror(
     db18: Database, tmp_path: Path, proxy_to: FaultProxy.Factory
 ) -> None:
@@ -196,6 +226,7 @@ def sample(cls: type[ev.Fact]) -> ev.Fact:
         "float": 0.1,
         "bool": True,
         "list[str]": ["x"],
+        "list[str] | None": ["x"],
         "list[dict[str, Any]]": [{"a": 1}],
         "dict[str, Any] | None": {"a": 1},
     }

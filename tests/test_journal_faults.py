@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psycopg
@@ -112,6 +113,58 @@ async def test_whoever_takes_over_knows_whether_it_did(
     assert store.state.epoch == epoch
     assert await notes(db18, store) == Counter(["still the driver"])
     await store.close()
+
+
+async def unanswered(store: Store, proxy: FaultProxy) -> None:
+    """Takes the wheel: it takes effect, the answer is lost, and so is every question whether it did."""
+    proxy.drop_answer_to(b"COMMIT")
+    proxy.refusing = True
+    with pytest.raises((ConnectionLost, ServerSilent)):
+        await store.take("abort", within=1.0)
+    proxy.refusing = False
+    assert store.epoch == 1
+
+
+async def appended(store: Store) -> None:
+    await store.append(lambda _: [ev.Noted("the first thing said")])
+
+
+async def recorded(store: Store) -> None:
+    assert await store.record(ev.Noted("the first thing said"))
+
+
+@pytest.mark.parametrize("first", [Store.renew, Store.refresh, appended, recorded])
+async def test_a_wheel_that_was_taken_unheard_is_ours_whatever_is_done_first(
+    db18: Database, tmp_path: Path, proxy_to: FaultProxy.Factory, first: Callable[[Store], Awaitable[None]]
+) -> None:
+    proxy = await proxy_to(db18.dsn)
+    store = await opened(Connector(proxy.dsn), tmp_path)
+    await unanswered(store, proxy)
+    await first(store)
+    assert store.epoch == 2
+    await store.refresh()
+    assert (store.state.epoch, store.state.driver) == (2, "wei@a")
+    await store.renew()
+    await store.record(ev.Noted("still the driver"))
+    assert (await notes(db18, store))["still the driver"] == 1
+    assert [(e.epoch, e.fact) for e in store.events[1:2]] == [(2, ev.DriverTook("wei@a", "abort"))]
+    await store.close()
+
+
+async def test_a_wheel_that_was_taken_unheard_and_by_another_since_is_the_others(
+    db18: Database, tmp_path: Path, proxy_to: FaultProxy.Factory
+) -> None:
+    proxy = await proxy_to(db18.dsn)
+    wei = await opened(Connector(proxy.dsn), tmp_path / "a")
+    await unanswered(wei, proxy)
+    lin = await joined(db18.connector, tmp_path / "b", wei)
+    await lin.take("wei is away")
+    for ask in (wei.renew, lambda: appended(wei)):
+        with pytest.raises(Fenced, match="somebody took the window over"):
+            await ask()
+    await wei.refresh()
+    assert wei.state.driver == "lin@b"
+    await asyncio.gather(wei.close(), lin.close())
 
 
 @pytest.mark.parametrize("gone", ["ALTER SCHEMA dbwatch RENAME TO elsewhere", "DROP SCHEMA dbwatch CASCADE"])
@@ -237,6 +290,28 @@ async def test_what_an_old_driver_says_late_stands_in_the_journal_and_changes_no
     assert not wei.state.aborting
     assert wei.state == fold(await table_of(db18, wei))
     await wei.close()
+
+
+async def test_a_driver_fenced_out_with_unsent_events_says_so_reads_on_and_takes_the_wheel_back(
+    db18: Database, tmp_path: Path, proxy_to: FaultProxy.Factory
+) -> None:
+    proxy = await proxy_to(db18.dsn)
+    wei = await opened(Connector(proxy.dsn), tmp_path / "a")
+    proxy.stall()
+    await wei.record(ev.Noted("the line went dead"), within=0.3)
+    lin = await joined(db18.connector, tmp_path / "b", wei)
+    await lin.take("wei is away")
+    proxy.resume()
+    with pytest.raises(Fenced, match="the local copy alone has 1 of our events"):
+        await wei.renew()
+    await lin.append(lambda _: [ev.Noted("on my way")])
+    await wei.refresh()
+    assert wei.events[2].fact == ev.Noted("on my way"), "it is seen while we look on"
+    assert (wei.state.driver, wei.trouble) == ("lin@b", "")
+    assert await notes(db18, wei) == Counter(["on my way"])
+    await wei.take("back again")
+    assert await notes(db18, wei) == Counter(["on my way", "the line went dead"])
+    await asyncio.gather(wei.close(), lin.close())
 
 
 async def test_a_driver_that_comes_back_itself_says_what_it_could_not(

@@ -37,6 +37,7 @@ name = "all"
 id = "insert"
 kind = "sql"
 sql = "INSERT INTO users (email, name, city) VALUES ('new@example.com', 'n', 'c')"
+undo = "DELETE FROM users WHERE email = 'new@example.com'"
 
 [[phase.step]]
 id = "index"

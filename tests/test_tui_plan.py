@@ -225,7 +225,7 @@ def test_the_journal_tells_when_and_who_at_80_columns() -> None:
 def test_every_fact_has_a_sentence_of_its_own(cls: type[ev.Fact]) -> None:
     values: dict[str, object] = {
         "str": "some text", "int": 1, "float": 2.0, "bool": True, "list[str]": ["one"], "list[dict[str, Any]]": [],
-        "dict[str, Any] | None": None, "int | None": 1,
+        "dict[str, Any] | None": None, "int | None": 1, "list[str] | None": None,
     }  # fmt: skip
     fact = cls(**{name: values[kind] for name, kind in cls.__annotations__.items() if name != "kind"})
     [event] = ff.journal(fact)[1:]

@@ -19,7 +19,9 @@ from dbwatch.errors import Refused
 from dbwatch.journal import chain
 from dbwatch.journal import events as ev
 from dbwatch.journal.chain import Event
+from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import Request, StepStatus
+from dbwatch.journal.store import Store
 from dbwatch.journal.words import sentence
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
@@ -216,6 +218,29 @@ async def test_the_wheel_is_taken_from_a_driver_that_is_alive_only_for_a_reason(
         assert [(t.driver, t.reason) for t in took] == [("lin@b", "wei is on the phone"), ("wei@a", "back again")]
 
 
+async def test_a_wheel_that_was_taken_unheard_is_taken_again_without_asking_ourselves(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, proxy_to: FaultProxy.Factory
+) -> None:
+    proxy, real = await proxy_to(shop.db.dsn), Store.take
+    far = replace(shop, db=replace(shop.db, dsn=proxy.dsn))
+
+    async def unheard(self: Store, reason: str, *, seen: int | None) -> Fence:
+        proxy.drop_answer_to(b"COMMIT")
+        proxy.refusing = True
+        return await real(self, reason, seen=seen)
+
+    async with driven(shop), attended(far, runbook=shop.runbook) as navigator:
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "take", unheard)
+            assert not (await navigator.submit(TakeOver("wei is on the phone"))).taken
+        proxy.refusing = False
+        await until(navigator, lambda c: c.state.driver == "lin@b")
+        answer = await navigator.submit(TakeOver(""))
+        assert answer.taken, answer.text
+        await asyncio.wait_for(navigator.recovered.wait(), PATIENCE_S)
+        await step(navigator, "preview")
+
+
 async def test_the_old_drivers_backends_are_gone_before_the_new_one_acts(shop: Shop) -> None:
     connecting = psycopg.AsyncConnection.connect(shop.db.dsn)
     async with await connecting as holder, driven(shop) as driver, attended(shop, runbook=shop.runbook) as navigator:
@@ -284,6 +309,24 @@ async def test_an_edited_runbook_is_taken_only_when_its_difference_was_shown_and
         assert (await driver.submit(Amend(view.edited_sha))).taken
         assert "v0.8.1" in driver.ground.runbook.step("deploy").text  # type: ignore[union-attr]
         await until(navigator, lambda c: "v0.8.1" in c.ground.runbook.step("deploy").text)  # type: ignore[union-attr]
+
+
+async def test_an_amendment_takes_what_was_proposed_before_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_DSN", shop.db.dsn)
+    with_confirmation(shop)
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await steps_before(driver, "add")
+        await driver.submit(RunStep("add"))
+        await until(navigator, lambda c: c.state.proposal is not None)
+        proposal = navigator.state.proposal
+        assert proposal is not None
+        shop.runbook.write_text(shop.runbook.read_text().replace('to = "3f1c"\n', 'to = "3f1c"\nretries = 0\n'))
+        await until(driver, lambda c: bool(c.feed().frame.window.edited_sha))  # type: ignore[union-attr]
+        assert (await driver.submit(Amend(driver.feed().frame.window.edited_sha))).taken  # type: ignore[union-attr]
+        answer = await navigator.submit(Confirm(proposal.seq, shop.db.name))
+        assert (answer.taken, "not open any more" in answer.text) == (False, True)
+        assert driver.state.step("add").status is StepStatus.PENDING
+        assert (await driver.submit(RunStep("add"))).taken, "it can be proposed again"
 
 
 async def test_what_has_begun_stays_as_it_was_however_the_runbook_is_edited(

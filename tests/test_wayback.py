@@ -24,7 +24,7 @@ from dbwatch.runbook import model
 from dbwatch.runbook.loader import parse
 from dbwatch.runbook.model import Runbook
 from dbwatch.steps.kinds import EXECUTORS, RECOVERIES
-from dbwatch.window import gates, wayback
+from dbwatch.window import effects, gates, wayback
 from dbwatch.window.abort import AbortPlan, Action, ActionKind, Blocker
 from dbwatch.window.counting import Counter, told
 from dbwatch.window.descent import WHY_NOT
@@ -146,6 +146,23 @@ def test_the_application_goes_back_before_the_schema_that_it_needs() -> None:
     assert downgrade.sql == ("DROP INDEX CONCURRENTLY i", "ALTER TABLE users DROP COLUMN phone")
 
 
+def test_a_step_that_was_run_again_goes_back_to_where_its_first_attempt_began() -> None:
+    failed = ev.StepFailed("add", 1, "lock timeout; committed before: 3f1c", 2.0, again=True)
+    again = (ev.StepStarted("add", 2, ["3f1c"]), ev.StepDone("add", 2, "at 5e07", 4.0, ["5e07"]))
+    window = state(ev.StepStarted("add", 1, ["9a20"]), failed, *again)
+    assert (window.step("add").heads_before, window.step("add").heads_after) == (("9a20",), ("5e07",))
+    downgrades = {"add": (down("5e07", "DROP INDEX i"), down("3f1c", "ALTER TABLE users DROP COLUMN phone"))}
+    plan = wayback.plan(situation(window, downgrades=downgrades, heads=frozenset({"5e07"})))
+    assert plan.actions[1].heads == ("9a20",)
+
+
+def test_a_step_that_was_taken_back_begins_anew_where_it_begins() -> None:
+    confirmed = ev.AbortConfirmed([Action(ActionKind.DOWNGRADE, "downgrade", step="add", heads=("9a20",)).body()], 1.0)
+    taken_back = (confirmed, ev.AbortActionDone(1, "at 9a20", 1.0))
+    window = state(*done("add", "9a20", after=("3f1c",)), *taken_back, ev.StepStarted("add", 2, ["8b10"]))
+    assert window.step("add").heads_before == ("8b10",)
+
+
 def test_what_runs_is_stopped_and_its_leftovers_go_first() -> None:
     window = state(ev.StepStarted("add", 1, ["9a20"]), ADDED)
     behind = (
@@ -265,6 +282,90 @@ def test_a_step_taken_back_is_not_taken_back_again() -> None:
     assert kinds(plan) == [(ActionKind.FENCE, ""), (ActionKind.COMPARE, "")]
 
 
+def test_a_step_is_undone_once_all_that_takes_it_back_is_done() -> None:
+    actions = [
+        Action(ActionKind.PERSON, "undo add: tell the shop", step="add"),
+        Action(ActionKind.DOWNGRADE, "downgrade", step="add", heads=("9a20",)),
+    ]
+    confirmed = ev.AbortConfirmed([action.body() for action in actions], 1.0)
+    person, downgrade = ev.AbortActionDone(1, "told", 1.0), ev.AbortActionDone(2, "at 9a20", 1.0)
+    assert not state(*done("add", "9a20"), confirmed, person).step("add").undone
+    assert state(*done("add", "9a20"), confirmed, person, downgrade).step("add").undone
+
+
+def test_a_step_that_went_back_only_as_far_as_it_could_is_not_undone() -> None:
+    barred = Action(ActionKind.DOWNGRADE, "downgrade 5e07 → 3f1c", step="add", heads=("3f1c",)).body()
+    window = state(*done("add", "9a20"), ev.AbortConfirmed([barred], 1.0), ev.AbortActionDone(1, "at 3f1c", 1.0))
+    assert not window.step("add").undone
+
+
+def test_the_end_of_an_abort_takes_back_what_it_says_and_nothing_else() -> None:
+    begun = (*done("add", "9a20"), *done("fill"), ev.AbortConfirmed([], 1.0))
+    ended = state(*begun, ev.AbortFinished(True, [], 2.0, undone=["add"]))
+    assert (ended.step("add").undone, ended.step("fill").undone) == (True, False)
+    older = state(*begun, ev.AbortFinished(True, [], 2.0))
+    assert older.step("fill").undone, "as the version said that wrote it"
+
+
+@pytest.mark.parametrize(
+    ("text", "alone"),
+    [
+        ("ALTER TABLE users ADD CONSTRAINT same CHECK (phone = legacy) NOT VALID", True),
+        ("CREATE INDEX CONCURRENTLY i ON users (phone)", True),
+        ("ALTER TABLE users ADD x int; -- ä\nCREATE INDEX i ON users (x);", True),
+        ("VACUUM ANALYZE users", True),
+        ("REFRESH MATERIALIZED VIEW totals", True),
+        ("UPDATE users SET phone = legacy", False),
+        ("DELETE FROM users", False),
+        ("TRUNCATE users", False),
+        ("WITH gone AS (DELETE FROM users RETURNING *) SELECT * FROM gone", False),
+        ("SELECT setval('users_id_seq', 1)", False),
+        ("DO $$ BEGIN DELETE FROM users; END $$", False),
+        ("ALTER TABLE users ADD x int; -- ä\nUPDATE users SET x = 1", False),
+        ("no SQL at all", False),
+    ],
+)
+def test_only_the_grammar_proves_that_a_statement_changes_the_schema_alone(text: str, alone: bool) -> None:
+    assert effects.schema_alone(text) is alone
+
+
+def with_sql(sql: str, more: str = "") -> Runbook:
+    """The runbook with another statement in its sql step, and another way back of it."""
+    start, _, end = RUNBOOK.partition('sql = "ALTER TABLE users ADD CONSTRAINT')
+    return parse(f'{start}sql = "{sql}"\n{more}\n{end[end.index("[[phase]]") :]}', "runbook.toml", {})
+
+
+def test_what_a_statement_did_to_the_data_is_lost_where_nothing_takes_it_back() -> None:
+    update, said = "UPDATE users SET legacy = 'x'", "same: what its statement did besides the schema stays so"
+    maybe = (ev.StepStarted("same", 1), ev.StepUnknown("same", 1, "cut off"))
+    for facts in (done("same"), maybe):
+        assert wayback.plan(situation(state(*facts), runbook=with_sql(update))).lost[0].startswith(said)
+    for book in (
+        with_sql("CREATE INDEX i ON users (legacy)"),
+        with_sql(update, 'undo = "UPDATE users SET legacy = 1"'),
+    ):
+        assert wayback.plan(situation(state(*done("same")), runbook=book)).lost == ()
+    failed = state(ev.StepStarted("same", 1), ev.StepFailed("same", 1, "rolled back", 1.0, again=True))
+    assert wayback.plan(situation(failed, runbook=with_sql(update))).lost == ()
+
+
+def test_a_statement_that_nothing_takes_back_is_the_point_of_no_return() -> None:
+    def first(book: Runbook, **drops: str) -> str:
+        found = wayback.point_of_no_return(book, {}, None, drops, frozenset({"users.phone"}))
+        return found[0] if found else ""
+
+    assert first(with_sql("UPDATE users SET legacy = 'x'")) == "same"
+    assert first(with_sql("UPDATE users SET legacy = 'x'", 'rollback = "load the backup"')) == ""
+    assert first(with_sql("ALTER TABLE users DROP legacy"), same="users.legacy") == "same"
+    assert first(runbook()) == ""
+
+
+def test_a_person_undoes_also_what_nobody_knows_to_have_taken_effect() -> None:
+    book = with_sql("UPDATE users SET legacy = 'x'", 'rollback = "load the backup"')
+    window = state(ev.StepStarted("same", 1), ev.StepUnknown("same", 1, "cut off"))
+    assert kinds(wayback.plan(situation(window, runbook=book)))[1] == (ActionKind.PERSON, "same")
+
+
 def test_big_statements_are_estimated_by_the_rows_they_touch() -> None:
     rows = {"users": 500_000}
     assert wayback.estimate("UPDATE users SET legacy = phone", rows) == pytest.approx(5.2)
@@ -299,6 +400,16 @@ def test_an_unknown_step_waits_for_a_person() -> None:
     assert window.step("deploy").status is StepStatus.UNKNOWN
     assert "nobody knows" in gates.refusal(window, book, book.step("deploy"))
     assert gates.sign_off_refusal(window, book, book.step("deploy")) == ""
+
+
+def test_a_word_given_before_the_runbook_was_amended_begins_nothing() -> None:
+    add = parse(RUNBOOK.replace('to = "3f1c"', 'to = "3f1c"\nconfirm = "navigator"'), "runbook.toml", {}).step("add")
+    asked, given = ev.ConfirmationAsked("add", "the runbook asks for it"), ev.ConfirmationGiven("add", 2)
+    amended = ev.RunbookAmended("other", "+to = 7be4")
+    assert gates.unconfirmed(state(asked, given), add) == ""
+    for facts in ((asked, given, amended), (asked, amended, given)):
+        assert state(*facts).proposal is None
+        assert gates.unconfirmed(state(*facts), add) == "add waits for a second person's word"
 
 
 def test_every_kind_of_step_has_a_spec_an_executor_and_a_recovery() -> None:

@@ -240,6 +240,23 @@ async def test_a_column_that_stood_at_the_opening_is_not_taken_for_the_windows_o
     assert await db18.sql(HASH) == before
 
 
+async def test_only_what_was_taken_back_is_told_as_undone(db18: Database, tmp_path: Path) -> None:
+    shop = await small_shop(db18, tmp_path)
+    city = '[[phase.step]]\nid = "city"\nkind = "sql"\nsql = "UPDATE users SET city = \'none\'"\n'
+    index = '[[phase.step]]\nid = "index"\nkind = "sql"\nsql = "CREATE INDEX users_city ON users (city)"\n'
+    nothing_kept = RUNBOOK.replace("undo = true\nbatch", "batch").replace('rollback = "tell the shop"\n', "")
+    shop.runbook.write_text(nothing_kept + city + index)
+    async with driven(shop) as conductor:
+        for id in ("add", "fill", "capitals", "city", "index"):
+            await step(conductor, id)
+        plan = await abort(conductor)
+        assert any(lost.startswith("city: what its statement did besides the schema stays so") for lost in plan.lost)
+        assert conductor.state.abort.equal, conductor.state.abort.differences
+        back = {s.id: s.undone for s in conductor.state.steps.values()}
+        assert back == {"add": True, "fill": True, "capitals": False, "city": False, "index": True}
+    assert await db18.sql("SELECT DISTINCT city FROM users") == [("none",)]
+
+
 def test_only_without_images_a_backfill_is_the_point_of_no_return() -> None:
     def first(text: str) -> tuple[str, str] | None:
         return wayback.point_of_no_return(parse(text, "runbook.toml", {}), {}, None, {}, frozenset({"users.phone"}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -73,9 +74,12 @@ def make(fact: Fact, *, seq: int, at: datetime, actor: str, epoch: int, prev_has
     return Event(seq, at, actor, epoch, fact, body, prev_hash, digest)
 
 
-def broken_link(events: list[Event]) -> int | None:
-    """The seq of the first event that does not follow from its predecessor; None where the chain holds."""
-    previous, expected = "", 1
+def broken_link(events: Iterable[Event], seq: int = 0, previous: str = "") -> int | None:
+    """The seq of the first event that does not follow from its predecessor; None where the chain holds.
+
+    *events* come after the one of that *seq* and with *previous* as its hash; after none, they are the whole journal.
+    """
+    expected = seq + 1
     for event in events:
         digest = chain_hash(previous, expected, event.at, event.actor, event.epoch, kind_of(event.fact), event.body)
         if event.seq != expected or event.prev_hash != previous or event.hash != digest:

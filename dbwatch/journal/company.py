@@ -83,6 +83,20 @@ def seats(window: UUID) -> Ask[list[Seat]]:
     return ask
 
 
+def save_progress(window: UUID, epoch: int, step: str, attempt: int, progress: str) -> Ask[None]:
+    """Overwrites how far the running step is, *progress* in JSON, unless a later driver did already."""
+
+    async def ask(session: Session) -> None:
+        values = {"step": step, "attempt": attempt, "epoch": epoch, "progress": progress, "at": func.clock_timestamp()}
+        statement = upsert(t.running).values(window_id=window, **values)
+        statement = statement.on_conflict_do_update(
+            index_elements=[t.running.c.window_id], set_=values, where=t.running.c.epoch <= epoch
+        )
+        await session.execute(*compiled(statement), within=2.0)
+
+    return ask
+
+
 def progress(window: UUID) -> Ask[Progress | None]:
     """How far the running step is; None where none ever ran."""
 

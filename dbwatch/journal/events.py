@@ -35,6 +35,8 @@ class DriverTook(Fact):
 
 @dataclass(frozen=True, slots=True)
 class RunbookAmended(Fact):
+    """The runbook is another from now on. It takes an open proposal back."""
+
     kind: ClassVar[str] = "runbook.amended"
     runbook_sha: str
     difference: str
@@ -292,6 +294,8 @@ class AbortFinished(Fact):
     """How the database stands, in the words of the prediction; None where nobody could look."""
     missed: list[str] = field(default_factory=list)
     """Where the prediction was wrong, sentence by sentence."""
+    undone: list[str] | None = None
+    """The steps of which nothing is left; None where the schema is not back, or an earlier version did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +305,15 @@ class JournalRewound(Fact):
     kind: ClassVar[str] = "journal.rewound"
     mirror_seq: int
     table_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalBroken(Fact):
+    """A line of the table does not follow from the one before it: somebody edited the journal."""
+
+    kind: ClassVar[str] = "journal.broken"
+    seq: int
+    """The first such line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +338,7 @@ KNOWN: dict[str, type[Fact]] = {
         WindowOpened, DriverTook, RunbookAmended, StepStarted, StepDone, StepFailed, StepUnknown, DdlSeen, StepNoted,
         BackfillCertified, Noted, Marked, ConfirmationAsked, ConfirmationGiven, ConfirmationRefused, Requested,
         RequestAnswered, SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionNoted,
-        AbortActionDone, AbortActionFailed, AbortFinished, JournalRewound, WindowClosed,
+        AbortActionDone, AbortActionFailed, AbortFinished, JournalRewound, JournalBroken,
+        WindowClosed,
     )
 }  # fmt: skip

@@ -43,6 +43,7 @@ class StepState:
     again: bool = True
     """Whether running it (again) is safe."""
     heads_before: tuple[str, ...] = ()
+    """Where its first attempt began: one that failed may have committed revisions."""
     heads_after: tuple[str, ...] = ()
     signed: bool = False
     """A person did it and signed it off; nothing of ours ran."""
@@ -140,6 +141,8 @@ class WindowState:
     """Not answered, in the order in which they came. A new driver begins without them."""
     abort: AbortState | None = None
     rewound: bool = False
+    broken: int = 0
+    """The first event that does not follow from the one before it, as far as that was told; 0: none."""
     closed_at: datetime | None = None
     outcome: str = ""
 
@@ -169,8 +172,8 @@ def fold(events: Iterable[Event], state: WindowState | None = None) -> WindowSta
     return result
 
 
-_NEVER_LATE = (ev.DdlSeen, ev.JournalRewound)
-"""What is true whenever it is said: what we made, and that the journal went back."""
+_NEVER_LATE = (ev.DdlSeen, ev.JournalRewound, ev.JournalBroken)
+"""What is true whenever it is said: what we made, and that the journal went back or was edited."""
 
 
 def _after(state: WindowState, event: Event) -> WindowState:
@@ -192,12 +195,14 @@ def _after(state: WindowState, event: Event) -> WindowState:
             )
         case ev.DriverTook() as fact:
             return replace(state, driver=fact.driver, proposal=None, requests=())
-        case ev.RunbookAmended() as fact:
-            return replace(state, runbook_sha=fact.runbook_sha)
+        case ev.RunbookAmended() as fact:  # what was proposed before, and a word given for it, speak of another text
+            return replace(state, runbook_sha=fact.runbook_sha, proposal=None)
         case ev.DdlSeen() as fact:
             return replace(state, ddl=_ddl_after(state.ddl, fact))
         case ev.JournalRewound():
             return replace(state, rewound=True)
+        case ev.JournalBroken() as fact:
+            return replace(state, broken=fact.seq)
         case ev.WindowClosed() as fact:
             return replace(state, closed_at=event.at, outcome=fact.outcome)
         case ev.ConfirmationAsked() as fact:
@@ -253,13 +258,14 @@ def _with_step(state: WindowState, step: StepState) -> WindowState:
 def _step_after(step: StepState, event: Event) -> StepState:
     match event.fact:
         case ev.StepStarted() as fact:
+            first = step.attempt == 0 or step.signed or step.undone
             return StepState(
                 id=step.id,
                 status=StepStatus.RUNNING,
                 attempt=fact.attempt,
                 started_at=event.at,
                 actor=event.actor,
-                heads_before=tuple(fact.heads),
+                heads_before=tuple(fact.heads) if first else step.heads_before,
             )
         case ev.StepDone() as fact:
             return replace(
@@ -305,25 +311,34 @@ def _abort_after(state: WindowState, event: Event) -> WindowState:
         done = replace(
             abort, finished=True, equal=fact.equal, differences=tuple(fact.differences), seconds=fact.seconds
         )
-        return _all_undone(replace(state, abort=done)) if fact.equal else replace(state, abort=done)
+        return _undone(replace(state, abort=done), fact)
     if not isinstance(fact, ev.AbortActionStarted | ev.AbortActionNoted | ev.AbortActionDone | ev.AbortActionFailed):
         return state
     abort = replace(abort, actions=tuple(_action_after(a, event) for a in abort.actions))
     state = replace(state, abort=abort)
     action = next((a for a in abort.actions if a.number == fact.number), None)
     step_id = str(action.body.get("step") or "") if action else ""
-    if isinstance(fact, ev.AbortActionDone) and step_id in state.steps and _takes_back(action):
+    if isinstance(fact, ev.AbortActionDone) and step_id in state.steps and _taken_back(abort, state.step(step_id)):
         return _with_step(state, replace(state.step(step_id), undone=True))
     return state
 
 
-def _takes_back(action: ActionState | None) -> bool:
-    return action is not None and action.body.get("kind") in ("person", "sql", "downgrade", "restore")
+def _taken_back(abort: AbortState, step: StepState) -> bool:
+    """Whether all actions that take *step* back are done, and its downgrade went down to where it began."""
+    own = [a for a in abort.actions if a.body.get("step") == step.id and a.body.get("kind") in _TAKE_BACK]
+    reached = {tuple(a.body.get("heads") or ()) for a in own if a.body.get("kind") == "downgrade"}
+    return bool(own) and all(a.status is ActionStatus.DONE for a in own) and reached <= {step.heads_before}
 
 
-def _all_undone(state: WindowState) -> WindowState:
-    """The schema is the one of the opening: nothing that ran is left, whichever action took it back."""
-    steps = {id: step if step.signed else replace(step, undone=True) for id, step in state.steps.items()}
+_TAKE_BACK = ("person", "sql", "downgrade", "restore")
+
+
+def _undone(state: WindowState, fact: ev.AbortFinished) -> WindowState:
+    """Whichever action took them back: the steps of which nothing is left."""
+    left_nothing = fact.undone
+    if left_nothing is None:
+        left_nothing = [step.id for step in state.steps.values() if fact.equal and not step.signed]
+    steps = {id: replace(step, undone=step.undone or id in left_nothing) for id, step in state.steps.items()}
     return replace(state, steps=MappingProxyType(steps))
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import func, insert, select, update
 
-from dbwatch.errors import ConnectionLost, DbwatchError
+from dbwatch.errors import ConnectionLost, DbwatchError, Fenced
 from dbwatch.journal import tables as t
 from dbwatch.journal.chain import Event, make
 from dbwatch.journal.compile import compiled
@@ -54,6 +54,18 @@ def lost() -> DbwatchError:
         "the window is no longer in the journal",
         why="the database was restored to a time before it was opened, or somebody deleted it",
         next="its events are in the local copy; nothing can be written to it any more",
+    )
+
+
+def fenced(found: int, epoch: int, unsent: int) -> Fenced:
+    """The window is in epoch *found*, no longer in our *epoch*; *unsent* of our events the table does not have."""
+    told = f", and the local copy alone has {unsent} of our events" if unsent else ""
+    return Fenced(
+        "this dbwatch is no longer the driver",
+        why=f"somebody took the window over{told}"
+        if found > epoch
+        else f"the database lost commits and is back in epoch {found}, before we took the wheel",
+        next="start dbwatch run again to rejoin it",
     )
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Double, Select, cast, func, select
 
 from dbwatch.journal import tables as t
 from dbwatch.journal.chain import Event, decode, kind_of
@@ -62,6 +62,25 @@ async def find_last(session: Session) -> WindowRow | None:
 async def _one(session: Session, statement: Any) -> WindowRow | None:
     rows = await session.fetch(WindowRow, *compiled(statement))
     return rows[0] if rows else None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a window's journal goes, and whose turn it is."""
+
+    last_seq: int
+    head_hash: str
+    epoch: int
+    lease_left_s: float
+
+
+async def read_head(session: Session, window: UUID, *, within: float = 5.0) -> Head | None:
+    """The head of *window*; None where the database does not have it. Raises as `Session.call` does."""
+    w = t.window.c
+    left = cast(func.extract("epoch", w.lease_until - func.clock_timestamp()), Double).label("lease_left_s")
+    asked = select(w.last_seq, w.head_hash, w.epoch, left).where(w.id == window)
+    found = await session.fetch(Head, *compiled(asked), within=within)
+    return found[0] if found else None
 
 
 async def read_events(session: Session, window: UUID, after: int = 0, *, within: float = 5.0) -> list[Event]:

@@ -10,22 +10,21 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import psycopg
-from sqlalchemy import ColumnElement, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import ColumnElement, func, insert, update
 
 from dbwatch.clock import Clock
-from dbwatch.errors import DbwatchError, Fenced, Refused
-from dbwatch.journal import ledger
+from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
+from dbwatch.journal import company, ledger
 from dbwatch.journal import tables as t
-from dbwatch.journal.chain import Event
+from dbwatch.journal.chain import Event, broken_link
 from dbwatch.journal.company import Ask, T
 from dbwatch.journal.compile import compiled
-from dbwatch.journal.events import DriverTook, Fact, JournalRewound, WindowOpened
+from dbwatch.journal.events import DriverTook, Fact, JournalBroken, JournalRewound, WindowOpened
 from dbwatch.journal.fence import Fence
 from dbwatch.journal.fold import WindowState, fold
 from dbwatch.journal.line import Line
 from dbwatch.journal.mirror import Mirror, Pending, key_of
-from dbwatch.journal.rows import read_events
+from dbwatch.journal.rows import read_events, read_head
 from dbwatch.postgres.session import Connection, Connector, Session, describe
 
 Decide = Callable[[WindowState], Sequence[Fact]]
@@ -59,6 +58,10 @@ class Store:
         self._events: list[Event] = []
         self._confirmed = WindowState()
         self._gap: tuple[int, int] | None = None
+        self.broken = 0
+        """The first event found that does not follow from the one before it: the journal was edited; 0: none was."""
+        self._unanswered: Event | None = None
+        """Our own `take` of which no answer came: the journal may have it."""
         self._mirrored = True
         self.lease_left_s = 0.0
         """How long the driver's lease ran on when the table was last read; below 0 it ran out."""
@@ -132,34 +135,40 @@ class Store:
         await self._write(connection, decide, fence.epoch)
 
     async def refresh(self, *, within: float = 5.0) -> None:
-        """Reads what others have written since, and writes what waits in the mirror. Raises as `Session.call` does."""
+        """Reads what others have written since; while we are the driver, writes what waits in the mirror.
+
+        Whoever is fenced out only reads on. Raises as `Session.call` does.
+        """
         async with self._line.in_turn(within):
             session = await self._line.session(within)
-            w = t.window.c
-            left = func.extract("epoch", w.lease_until - func.clock_timestamp())
-            asked = select(w.last_seq, w.head_hash, left).where(w.id == self.window)
-            found = await session.values(*compiled(asked), within=within)
-            if not found:
+            head = await read_head(session, self.window, within=within)
+            if head is None:
                 raise ledger.lost()
-            [(last_seq, head_hash, lease_left)] = found
-            self.lease_left_s = float(lease_left)
+            await self._adopted(within)
+            self.lease_left_s = head.lease_left_s
             read = await read_events(session, self.window, self._confirmed.seq)
-            if ledger.follows(self._confirmed, last_seq, head_hash, read):
+            if ledger.follows(self._confirmed, head.last_seq, head.head_hash, read):
                 await self._took(read)
             else:
                 await self._begin_anew(session)
-            await self._tell_rewound(within)
-            if self.mirror.pending and self.epoch and self._confirmed.open:
-                await self._append(lambda _: (), self.epoch, within, [])
+            if head.epoch == self.epoch:
+                await self._tell_rewound(within)
+                if self.mirror.pending and self._confirmed.open:
+                    await self._append(lambda _: (), self.epoch, within, [])
+            else:
+                self._unwritable = ""  # it is not ours to write, and it was read
             await self.mirror.catch_up()
 
     async def renew(self, *, within: float = 3.0) -> None:
         """Renews the lease. Raises Fenced where our epoch is over, and as `Session.call` does."""
         async with self._line.in_turn(within):
-            if await self._lease_until(func.clock_timestamp() + LEASE, within) != 1:
-                session = await self._line.session(within)
-                found = await session.values(*compiled(select(t.window.c.epoch).where(t.window.c.id == self.window)))
-                raise self._fenced(found[0][0]) if found else ledger.lost()
+            until = func.clock_timestamp() + LEASE
+            renewed = await self._lease_until(until, within)
+            if renewed != 1 and await self._adopted(within):
+                renewed = await self._lease_until(until, within)
+            if renewed != 1:
+                head = await read_head(await self._line.session(within), self.window)
+                raise self._fenced(head.epoch) if head else ledger.lost()
             self._unwritable = ""
 
     async def release(self, *, within: float = 1.0) -> None:
@@ -179,22 +188,14 @@ class Store:
 
     async def save_progress(self, step: str, attempt: int, progress: str, *, within: float = 2.0) -> None:
         """Overwrites the running step's progress, JSON text. Raises as `Session.call` does."""
-        values = {"step": step, "attempt": attempt, "epoch": self.epoch, "progress": progress}
-        statement = upsert(t.running).values(window_id=self.window, at=func.clock_timestamp(), **values)
-        statement = statement.on_conflict_do_update(
-            index_elements=[t.running.c.window_id],
-            set_={**values, "at": func.clock_timestamp()},
-            where=t.running.c.epoch <= self.epoch,
-        )
-        async with self._line.in_turn(within):
-            session = await self._line.session(within)
-            await session.execute(*compiled(statement), within=within)
+        await self.ask(company.save_progress(self.window, self.epoch, step, attempt, progress), within=within)
 
     async def take(self, reason: str, *, seen: int | None = None, within: float = 5.0) -> Fence:
         """Makes us the driver: epoch + 1 for the window and its backfills in one transaction; our new right.
 
         Raises as `append` does, and Refused where the epoch is not *seen* any more: of two who find the wheel free
-        one gets it. Without *seen*, taking it once more is safe.
+        one gets it. Without *seen*, taking it once more is safe. Where the answer is lost, the new epoch is ours as
+        soon as it is found in the journal, whoever looks there: `refresh`, `renew`, or an append under the old one.
         """
         written: list[Event] = []
 
@@ -206,8 +207,12 @@ class Store:
                 written[:] = await self._write(connection, lambda _: [DriverTook(self.actor, reason)], epoch)
 
         async with self._line.in_turn(within):
-            await self._line.committed(work, written, within)
-            self.epoch = written[-1].epoch
+            try:
+                await self._line.committed(work, written, within)
+            except (ConnectionLost, ServerSilent):
+                self._unanswered = written[-1] if written else self._unanswered
+                raise
+            self.epoch, self._unanswered = written[-1].epoch, None
             await self._took(written)
             if not self._mirrored:
                 self._mirrored = True
@@ -238,11 +243,26 @@ class Store:
                 await self.mirror.took(events)
 
     async def tell_gap(self) -> None:
-        """Writes `journal.rewound` where `load` found the table behind the mirror. Raises as `append` does."""
+        """Writes `journal.rewound` where `load` found the table behind the mirror, `journal.broken` where it found it
+        edited. Raises as `append` does."""
         async with self._line.in_turn(5.0):
             await self._tell_rewound(5.0)
 
     # --- inside
+
+    async def _adopted(self, within: float) -> bool:
+        """Whether a `take` of ours whose answer was lost is found in the journal: its epoch is ours from now on."""
+        took = self._unanswered
+        if took is None:
+            return False
+        read = await read_events(await self._line.session(within), self.window, took.seq - 1, within=within)
+        if read:
+            self._unanswered = None
+        if not read or read[0].hash != took.hash:
+            return False
+        self.epoch = took.epoch
+        await self._line.go_by(self.fence.tag, within)
+        return True
 
     async def _append(self, decide: Decide, epoch: int | None, within: float, written: list[Event]) -> list[Event]:
         """As `append`. *written* takes what was made, also where it is not known whether it was committed."""
@@ -251,7 +271,12 @@ class Store:
             async with connection.transaction():
                 written[:] = await self._write(connection, decide, epoch)
 
-        await self._line.committed(work, written, within)
+        try:
+            await self._line.committed(work, written, within)
+        except Fenced:  # what fenced us out may be our own `take`; it is over, for the row was locked
+            if epoch is None or not await self._adopted(within):
+                raise
+            return await self._append(decide, self.epoch, within, written)
         self._unwritable = ""
         await self._took(written)
         return written
@@ -285,11 +310,14 @@ class Store:
         known = {event.hash for event in self._events}
         if not any(isinstance(e.fact, JournalRewound) for e in events if e.hash not in known):
             self._gap = (self._confirmed.seq, len(events))
-        self._events, self._confirmed = [], WindowState()
+        self._events, self._confirmed, self.broken = [], WindowState(), 0
         self._accept(events)
 
     async def _tell_rewound(self, within: float) -> None:
-        """Says in the journal that it went back, where that was found out and not said yet."""
+        """Says in the journal that it was edited or went back, where that was found out and not said yet."""
+        broken = self.broken
+        if broken not in (0, self._confirmed.broken) and self.epoch and self._confirmed.open:
+            await self._append(lambda _: [JournalBroken(broken)], self.epoch, within, [])
         if self._gap is None or not self.epoch:
             return
         gap = self._gap
@@ -306,17 +334,12 @@ class Store:
                 await self.mirror.took(fresh)
 
     def _accept(self, events: list[Event]) -> None:
+        self.broken = self.broken or broken_link(events, self._confirmed.seq, self._confirmed.head_hash) or 0
         self._events.extend(events)
         self._confirmed = fold(events, self._confirmed)
 
     def _fenced(self, found: int) -> Fenced:
-        return Fenced(
-            "this dbwatch is no longer the driver",
-            why="somebody took the window over"
-            if found > self.epoch
-            else f"the database lost commits and is back in epoch {found}, before we took the wheel",
-            next="start dbwatch run again to rejoin it",
-        )
+        return ledger.fenced(found, self.epoch, len(self.mirror.pending))
 
 
 async def open_window(

@@ -77,6 +77,8 @@ def sentence(fact: ev.Fact) -> str:
             return f"abort over after {clock(fact.seconds)}, the schema differs: {'; '.join(fact.differences)}{wrong}"
         case ev.JournalRewound():
             return f"the journal was rewound: the mirror knows {fact.mirror_seq} events, the database {fact.table_seq}"
+        case ev.JournalBroken():
+            return f"the journal was edited: event {fact.seq} does not follow from the one before it"
         case ev.WindowClosed():
             return f"window closed: {fact.outcome}"
         case ev.Foreign():

@@ -12,6 +12,7 @@ import psycopg
 
 from dbwatch.errors import DbwatchError
 from dbwatch.journal import company
+from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus, WindowState
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
@@ -156,11 +157,22 @@ class Aborting:
         self._roll_back(plan.actions, 0, working, plan, asked_by)
 
     def go_on(self) -> None:
-        """Goes on where an earlier driver's abort was cut short: it was confirmed already."""
+        """Goes on where an earlier driver's abort was cut short: it was confirmed already.
+
+        Not by a journal that was edited, for nobody may have confirmed what it says: the abort ends where it stands,
+        and a person looks at the way back from there.
+        """
         abort = self._ground.store.state.abort
         assert abort is not None
+        if broken := self._ground.store.broken:
+            self._work.begin(self._leave_off(broken))
+            return
         first = next((n for n, a in enumerate(abort.actions) if a.status != "done"), len(abort.actions))
         self._roll_back(tuple(Action.of(a.body) for a in abort.actions), first, None, None)
+
+    async def _leave_off(self, broken: int) -> None:
+        why = f"it does not go on: event {broken} of the journal was edited, and with it perhaps what was confirmed"
+        await self._ground.store.record(ev.AbortFinished(False, [why], 0.0), when=lambda state: state.aborting)
 
     def _roll_back(
         self,

@@ -196,8 +196,10 @@ class Rollbacker:
             differences.insert(0, f"the version table says {', '.join(found.heads) or 'base'}")
         if found.stops:
             differences.insert(0, f"it stopped {found.stops}")
-        facts: list[ev.Fact] = [ev.AbortFinished(not differences, differences, seconds, found.body(), missed)]
-        if not found.left and back:
+        whole = not found.left and back
+        undone = await self._survey.undone() if whole else None
+        facts: list[ev.Fact] = [ev.AbortFinished(not differences, differences, seconds, found.body(), missed, undone)]
+        if whole:
             facts.append(ev.WindowClosed("aborted"))
         await self._ground.store.record(*facts)
 

@@ -12,7 +12,7 @@ from dbwatch.migration.ddl import Action as DdlAction
 from dbwatch.migration.ddl import Named
 from dbwatch.migration.events import Direction
 from dbwatch.migration.request import RevisionSql
-from dbwatch.runbook.model import Migrate
+from dbwatch.runbook.model import Migrate, Sql
 from dbwatch.window import wayback
 from dbwatch.window.ground import Ground
 from dbwatch.window.revisions import Revisions
@@ -74,16 +74,18 @@ class Scripts:
         created: set[str] = set()
         at = frozenset(self._ground.store.state.start_heads)
         for step in self._ground.runbook.steps():
-            if not isinstance(step, Migrate) or chain is None:
-                continue
-            upgrades[step.id] = await self._up(chain, at, step.to)
-            for statement in (s for revision in upgrades[step.id] for s in revision.statements):
-                for named in grammar.read(statement.sql).named:
-                    if named.action is DdlAction.CREATE and named.kind == "column":
-                        created.add(f"{named.parent}.{named.name}")
-                    if lost := self._drops(named, created):
-                        drops.setdefault(step.id, lost)
-            at = _after(chain, at, upgrades[step.id])
+            statements: list[str] = []
+            if isinstance(step, Sql):
+                statements = [step.sql]
+            elif isinstance(step, Migrate) and chain is not None:
+                upgrades[step.id] = await self._up(chain, at, step.to)
+                statements = [s.sql for revision in upgrades[step.id] for s in revision.statements]
+                at = _after(chain, at, upgrades[step.id])
+            for named in (one for statement in statements for one in grammar.read(statement).named):
+                if isinstance(step, Migrate) and named.action is DdlAction.CREATE and named.kind == "column":
+                    created.add(f"{named.parent}.{named.name}")
+                if lost := self._drops(named, created):
+                    drops.setdefault(step.id, lost)
         known.no_return = wayback.point_of_no_return(self._ground.runbook, upgrades, chain, drops, frozenset(created))
         known.looked_ahead = True
         return known.no_return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from dbwatch.backfill import kept
 from dbwatch.backfill.kept import Kept
@@ -16,7 +17,7 @@ from dbwatch.migration.mend import Mend
 from dbwatch.migration.residue import Residue, residue
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.runbook.model import Backfill, Migrate, Sql
-from dbwatch.window import wayback
+from dbwatch.window import effects, restoring, wayback
 from dbwatch.window.abort import AbortPlan
 from dbwatch.window.counting import Counter
 from dbwatch.window.descent import Schema, barrier
@@ -86,6 +87,16 @@ class Survey:
             not_ours=tuple(sorted(difference.key for difference in found.not_ours)),
             stops=stops,
         )
+
+    async def undone(self) -> list[str]:
+        """The steps of which nothing is left, where nothing of ours differs from the opening and the heads are back.
+
+        Raises DbwatchError or psycopg.Error.
+        """
+        state = self._ground.store.state
+        steps_ddl = [fact for fact in state.ddl if fact.attempt > 0]
+        creator = partial(restoring.creator, self._ground.opening, steps_ddl)
+        return effects.gone(state, self._ground.runbook, await self._images(state), creator)
 
     async def left_behind(self) -> tuple[str, ...]:
         """The names of `leftovers`. Raises DbwatchError or psycopg.Error."""

@@ -23,7 +23,7 @@ from dbwatch.migration.request import RevisionSql
 from dbwatch.runbook.model import Backfill, Migrate, Runbook, Sql
 from dbwatch.steps.sql import made_by
 from dbwatch.text import count, one_line
-from dbwatch.window import restoring
+from dbwatch.window import effects, restoring
 from dbwatch.window.abort import AbortPlan, Action, ActionKind, Blocker
 from dbwatch.window.counting import told
 from dbwatch.window.descent import WHY_NOT, Descent, Schema, body_of
@@ -38,6 +38,7 @@ REWRITE_ROWS_PER_S = 100_000.0
 INDEX_ROWS_PER_S = 400_000.0
 """CREATE INDEX, both scans of CONCURRENTLY included."""
 
+_MAY_HAVE_DONE = (StepStatus.DONE, StepStatus.UNKNOWN)
 _TOUCHED = (StepStatus.DONE, StepStatus.FAILED, StepStatus.RUNNING, StepStatus.UNKNOWN)
 
 
@@ -119,13 +120,13 @@ def _walk(s: Situation, descent: Descent) -> tuple[list[Action], str]:
         descent.remove(s.leftovers)
     for step in reversed(list(s.runbook.steps())):
         known = s.state.step(step.id)
-        if step.rollback and known.status is StepStatus.DONE and not known.undone:
+        if step.rollback and known.status in _MAY_HAVE_DONE and not known.undone:
             actions.append(Action(ActionKind.PERSON, f"undo {step.id}: {step.rollback}", step=step.id))
         if isinstance(step, Backfill):
             actions.extend(restoring.actions(s.images, step, known, partial(_creator, s)))
         if known.status not in _TOUCHED or known.undone:
             continue
-        if isinstance(step, Sql) and step.undo and known.status in (StepStatus.DONE, StepStatus.UNKNOWN):
+        if isinstance(step, Sql) and step.undo and known.status in _MAY_HAVE_DONE:
             if why := descent.undo(step.undo, step.id):
                 return actions, f"before the undo of {step.id}: {why}"
             took = known.seconds or 1.0
@@ -257,6 +258,8 @@ def _lost(s: Situation, counted: Container[tuple[str, str]]) -> list[str]:
     found = []
     for step in s.runbook.steps():
         known = s.state.step(step.id)
+        if isinstance(step, Sql) and known.status in _MAY_HAVE_DONE and not known.undone and effects.for_good(step):
+            found.append(f"{step.id}: what its statement did besides the schema stays so; it has no undo")
         if not isinstance(step, Backfill) or known.status not in _TOUCHED:
             continue
         found.extend(restoring.lost(s.images, step, known, partial(_creator, s), counted))
@@ -340,8 +343,10 @@ def point_of_no_return(
                 why = WHY_NOT.get(body)
                 if why and not (body is Body.NOOP and _harmless(revision)):
                     return step.id, f"{revision.revision}: {why}"
-            if step.id in drops:
-                return step.id, f"it drops {drops[step.id]}, which held rows before this window"
+        if step.id in drops:
+            return step.id, f"it drops {drops[step.id]}, which held rows before this window"
+        if isinstance(step, Sql) and effects.for_good(step):
+            return step.id, "nothing takes back what its statement does besides the schema: it has no undo"
         if isinstance(step, Backfill):
             column = restoring.overwrites(step, created)
             if column:

@@ -36,7 +36,8 @@ async def take_wheel(ground: Ground, reason: str) -> None:
     joined.mirror.prepare()
     session = await ground.control.session()
     state = joined.state
-    await require_free(session, joined.window, state.epoch, state.driver, joined.lease_left_s, reason)
+    if joined.epoch != state.epoch:  # else it is ours already: only the answer to an earlier try was lost
+        await require_free(session, joined.window, state.epoch, state.driver, joined.lease_left_s, reason)
     await joined.take(reason or "the driver was gone", seen=None if reason else state.epoch)
     await joined.tell_gap()
     await end_backends(ground.base, joined.fence, ground.clock)
