@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from servers import Database, eventually
-from windows import Shop, attended, driven, small_shop, step, steps_before, until
+from windows import Shop, attended, begin_abort, driven, end_of_abort, small_shop, step, steps_before, until
 
 from dbwatch.backfill import heap
 from dbwatch.backfill.explain import explained
@@ -223,3 +223,19 @@ async def test_nothing_else_begins_while_rows_are_tried_again_and_the_try_can_be
         assert filled + left == 34, "each row is filled and out, or as it was"
         assert left >= 32
         assert (await conductor.submit(RetryRows("fill"))).text == f"{left} rows tried again: {left} filled"
+
+
+async def test_the_way_back_ends_a_try_that_is_under_way(shop: Shop) -> None:
+    await shop.db.sql("UPDATE users SET legacy_phone_field = repeat('9', 25) WHERE id BETWEEN 7 AND 40")
+    async with driven(shop) as conductor:
+        await steps_before(conductor, "complete")
+        locker = await shop.db.foreign("app-1", autocommit=False)
+        await locker.execute("SELECT FROM users WHERE id BETWEEN 7 AND 40 FOR UPDATE")  # half a second each
+        trying = asyncio.create_task(conductor.submit(RetryRows("fill")))
+        await until(conductor, lambda c: bool(c.driver.busy))
+        await begin_abort(conductor)
+        answer = await asyncio.wait_for(trying, 5)
+        assert (answer.taken, answer.text) == (False, STOPPED)
+        await locker.rollback()
+        await end_of_abort(conductor)
+        assert conductor.state.abort.equal

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from servers import Database, eventually
-from windows import Shop, abort, driven, small_shop, step, steps_before, until
+from windows import Shop, abort, driven, end_of_abort, small_shop, step, steps_before, until
 
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Refused
@@ -18,8 +18,9 @@ from dbwatch.journal.fold import StepStatus
 from dbwatch.migration.chain import Chain
 from dbwatch.postgres.session import Session
 from dbwatch.window import survey
+from dbwatch.window.abort import AbortPlan
 from dbwatch.window.conductor import Conductor
-from dbwatch.window.intents import Abort, PauseBackfill, ResumeBackfill, RunStep, Signal, SignOff, StopOurs
+from dbwatch.window.intents import Abort, Note, PauseBackfill, ResumeBackfill, RunStep, Signal, SignOff, StopOurs
 from dbwatch.window.opening import enter
 
 LONG = ("preview", "add", "deploy", "fill", "complete", "same", "nobody", "drop")
@@ -467,3 +468,30 @@ async def test_a_session_can_be_ended_when_the_window_is_closed_and_that_is_told
         assert "was terminated; not journalled: the window is closed" in answer.text
         with pytest.raises(psycopg.OperationalError):
             await victim.execute("SELECT 1")
+
+
+async def test_no_step_begins_while_the_way_back_is_being_confirmed(
+    shop18: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan that was shown is compared with what is there now: what began meanwhile would not be in it."""
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "deploy")
+        shown, aborting, go = await conductor.plan_abort(), conductor.driver.aborting, asyncio.Event()
+        plan = aborting.plan
+
+        async def planned() -> AbortPlan:
+            await go.wait()
+            return await plan()
+
+        monkeypatch.setattr(aborting, "plan", planned)
+        await conductor.submit(Note("somebody says something"))
+        confirming = asyncio.create_task(conductor.submit(Abort(shown.digest, conductor.state.database)))
+        await eventually(lambda: asyncio.sleep(0, aborting.confirming))
+        for intent in (SignOff("deploy", "it is out"), RunStep("fill"), Abort(shown.digest, conductor.state.database)):
+            answer = await conductor.submit(intent)
+            assert not answer.taken, answer.text
+        go.set()
+        assert (await confirming).taken
+        await end_of_abort(conductor)
+        assert conductor.state.abort.equal
+        assert conductor.state.step("fill").attempt == 0

@@ -49,6 +49,8 @@ class Aborting:
         self._drawing = asyncio.Lock()
         self._on_paper = ""
         self._going_back = False  # from the confirmation on, before the journal has it
+        self.confirming = False
+        """One is being compared with what is there now: until it begins, or is refused, nothing else may begin."""
         self.rollback = Rollback(reversible=True, estimate_s=None)
         """What an abort would mean now."""
 
@@ -117,9 +119,16 @@ class Aborting:
 
     async def confirm(self, digest: str, confirmation: str, asked_by: str = "") -> Answer:
         """Begins the plan that was shown under *digest*, here or to *asked_by*. Raises as `plan`."""
-        state = self._ground.store.state
-        if self._under_way():
+        if self._under_way() or self.confirming:  # two confirm it at once, each at a desk of their own
             return Answer(False, "an abort is under way")
+        self.confirming = True
+        try:
+            return await self._confirmed(digest, confirmation, asked_by)
+        finally:
+            self.confirming = False
+
+    async def _confirmed(self, digest: str, confirmation: str, asked_by: str) -> Answer:
+        state = self._ground.store.state
         if not state.open:
             return Answer(False, "the window is closed")
         if confirmation != state.database:
@@ -135,8 +144,6 @@ class Aborting:
                 return Answer(False, f"{stopped}the way back has changed meanwhile; look at it again")
             if plan.prediction is not None and plan.prediction.blind:  # our own work held the lock; now it can be told
                 plan = replace(plan, prediction=later.prediction)
-        if self._under_way():  # two confirmed it at once, each at a desk of their own
-            return Answer(False, "an abort is under way")
         self.begin(plan, asked_by)
         return Answer(True, "the abort has begun")
 

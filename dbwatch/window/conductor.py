@@ -200,6 +200,7 @@ class Conductor:
         self._driving = False
         self._trouble = str(error)
         self.work.halt()
+        self.driver.stop_trying()
         self._hub.touch()
 
     async def _heartbeat(self) -> None:

@@ -64,6 +64,8 @@ class Driver:
     @property
     def busy(self) -> str:
         """What of ours runs now, in plain words; empty: nothing."""
+        if self.aborting.confirming:
+            return "the way back"
         if self._retrying:
             return f"another try of the rows that {self._retrying} set aside"
         return (gates.running_words(self.state) or "the last step's end") if self.work.under_way else ""
@@ -115,6 +117,7 @@ class Driver:
             case "stop":
                 return await self._stop_ours()
             case "abort":
+                self.stop_trying()
                 return await self.aborting.confirm(request.digest, self.state.database, request.actor)
             case other:
                 return Answer(False, f"this version does not know what {other!r} is")
@@ -150,6 +153,7 @@ class Driver:
             case intents.StopOurs():
                 return await self._stop_ours()
             case intents.Abort(digest=digest, confirmation=confirmation):
+                self.stop_trying()
                 return await self.aborting.confirm(digest, confirmation)
             case intents.CloseWindow(confirmation=confirmation):
                 return await self._close(confirmation)
@@ -228,6 +232,7 @@ class Driver:
             nonlocal before
             if refused := gates.refusal(state, self.ground.runbook, step) or gates.unconfirmed(state, step):
                 raise Refused(refused)
+            self._require_no_way_back()
             before = state.step(step.id)
             return [ev.StepStarted(step.id, before.attempt + 1, list(heads))]
 
@@ -258,9 +263,14 @@ class Driver:
             refused = gates.sign_off_refusal(state, self.ground.runbook, step)
             if refused := refused or ("" if known.status is StepStatus.UNKNOWN else gates.unconfirmed(state, step)):
                 raise Refused(refused)
+            self._require_no_way_back()
             return [ev.StepDone(step.id, known.attempt or 1, note or "signed off", self._since_last(state))]
 
         await self._store.append(sign)
+
+    def _require_no_way_back(self) -> None:
+        if self.aborting.confirming:
+            raise Refused("the way back is being confirmed just now", next="see what becomes of it")
 
     async def _decide(self, step_id: str, took_effect: bool, note: str) -> Answer:
         """A person looked how a step ended of which the database does not tell."""
@@ -369,11 +379,16 @@ class Driver:
         if not what:
             return Answer(False, "nothing of ours is running")
         if self._trying is not None:
-            self._trying.cancel()
+            self.stop_trying()
         else:
             self.work.halt()
         await self._store.record(ev.WorkStopped(what))
         return Answer(True, f"stopping {what}; nothing else changes")
+
+    def stop_trying(self) -> None:
+        """Ends another try of rows in quarantine, where one is under way."""
+        if self._trying is not None:
+            self._trying.cancel()
 
     async def _close(self, name: str = "") -> Answer:
         if self.busy:

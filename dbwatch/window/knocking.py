@@ -23,7 +23,7 @@ from dbwatch.postgres.kept import Kept
 from dbwatch.postgres.queries import query
 from dbwatch.postgres.session import Connection, Role
 from dbwatch.steps.progress import MigrationProgress, started
-from dbwatch.steps.statement import Write, run_alone, run_together
+from dbwatch.steps.statement import Write, run_alone, run_together, unhurried
 from dbwatch.text import age, one_line
 from dbwatch.window.ground import Ground
 
@@ -171,7 +171,7 @@ class Knocking:
     ) -> None:
         ground, store = self._ground, self._ground.store
         fence = store.fence
-        limits = ground.limits.without_timeouts() if unlimited else ground.limits
+        limits = unhurried(statement, ground.limits) if unlimited else ground.limits
         session = await ground.connector.tagged(fence.tag).open(Role.WORKER, limits=limits)
         try:
             self._lookout.pid, self._lookout.seen = session.pid, ()

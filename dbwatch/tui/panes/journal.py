@@ -26,7 +26,7 @@ COLUMNS = (
 def tone(fact: ev.Fact) -> Tone:
     """How a line of the journal stands out."""
     match fact:
-        case ev.StepFailed() | ev.StepUnknown() | ev.AbortActionFailed() | ev.JournalRewound():
+        case ev.StepFailed() | ev.StepUnknown() | ev.AbortActionFailed() | ev.JournalRewound() | ev.JournalBroken():
             return "bad"
         case ev.AbortFinished():
             return "good" if fact.equal else "bad"
