@@ -34,7 +34,7 @@ async def begun(db: Database, spec: Spec = ONCE) -> Ledger:
     """A partitioned table u of 50,000 rows, some of them set."""
     ledger = await partitions(db, "a int, PRIMARY KEY (a, w)")
     backfill, scene = await ledger.backfill(spec)
-    scene.react = lambda told: scene.control.stop() if told.batches >= 20 else None
+    scene.react = lambda told: scene.control.stop() if told.batches >= 5 else None
     result = await backfill.run()
     assert result.outcome is State.STOPPED
     assert 0 < result.rows < 50_000
@@ -86,7 +86,7 @@ async def test_a_role_with_more_rights_goes_on_as_the_one_that_began(db: Databas
     async with filler(db) as connector:
         scene, plan = Scene(), await planned(connector, ONCE)
         backfill = Backfill(connector, plan, clock=SystemClock(), control=scene.control, progress=scene.see)
-        scene.react = lambda told: scene.control.stop() if told.batches >= 20 else None
+        scene.react = lambda told: scene.control.stop() if told.batches >= 5 else None
         assert (await backfill.run()).outcome is State.STOPPED
     result = await ledger.run(ONCE)
     assert (result.outcome, result.rows) == (State.DONE, 50_000)
@@ -113,7 +113,7 @@ async def test_a_partition_that_went_and_one_that_came_are_none_that_was_renamed
 async def stopped(db: Database, spec: Spec = PLAIN) -> Ledger:
     """The ledger's table, some rows of which are set."""
     ledger = await Ledger.make(db)
-    await go_until(ledger, spec, 20)
+    await go_until(ledger, spec, 3)
     return ledger
 
 
