@@ -26,7 +26,7 @@ from dbwatch.errors import Refused
 from dbwatch.journal.fence import Fence
 from dbwatch.postgres.session import Connector
 
-ONCE = replace(FILL, set="v = coalesce(v, 0) + 1", where="true", mode="once")
+ONCE = replace(FILL, set="v = coalesce(v, 0) + 1", where="true", mode="once", batch_time_ms=100)
 TIMES = "SELECT coalesce(v, 0), count(*) FROM u GROUP BY 1 ORDER BY 1"
 
 

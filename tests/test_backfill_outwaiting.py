@@ -49,27 +49,34 @@ async def analyzing_for_a_minute(db: Database) -> asyncio.Task[psycopg.AsyncCurs
     return await analyzing(db)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 async def test_nothing_is_filled_while_an_analyze_of_the_table_runs(
-    any_db: Database, monkeypatch: pytest.MonkeyPatch, workers: int
+    any_db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await nothing_is_filled_meanwhile(any_db, monkeypatch, workers=1)
+
+
+async def test_nothing_is_filled_by_several_either(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await nothing_is_filled_meanwhile(db, monkeypatch, workers=2)
+
+
+async def nothing_is_filled_meanwhile(db: Database, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     monkeypatch.setattr(outwaiting, "MOST_S", 60.0)
-    ledger = await to_be_filled(any_db)
+    ledger = await to_be_filled(db)
     backfill, scene = await ledger.backfill(replace(FILL, workers=workers))
     running = asyncio.create_task(backfill.run())
     await scene.until(lambda p: p.batches >= 2)
-    analysis = await analyzing(any_db, "vacuum_cost_delay = 10", "vacuum_cost_limit = 15")
+    analysis = await analyzing(db, "vacuum_cost_delay = 10", "vacuum_cost_limit = 15")
     await scene.until(lambda p: WAITS in p.reason)
     await asyncio.sleep(0.3)  # what was sent before ends
     seen: list[int] = []
     while not analysis.done():
-        [(rows,)] = await any_db.sql("SELECT rows_done FROM dbwatch.backfill")
+        [(rows,)] = await db.sql("SELECT rows_done FROM dbwatch.backfill")
         seen.append(rows)
     result = await running
     assert (result.outcome, result.rows) == (State.DONE, 200_000)
     assert len(seen) > 2
     assert len(set(seen[:-1])) == 1, "the last one was asked for while it ended"
-    assert await any_db.sql(LEFT) == [(0,)]
+    assert await db.sql(LEFT) == [(0,)]
 
 
 async def test_one_that_takes_long_is_not_waited_for_to_its_end(

@@ -114,7 +114,7 @@ def assert_right(text: str, found: Outline) -> None:
             assert rest.strip(), (path, place)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(tables())
 def test_the_locator_finds_each_key_of_any_toml_on_a_line_that_holds_it(lines: list[str]) -> None:
     text = "\n".join(lines)
@@ -124,7 +124,7 @@ def test_the_locator_finds_each_key_of_any_toml_on_a_line_that_holds_it(lines: l
     assert_right(text, found)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(tables(), st.data())
 def test_the_locator_is_never_wrong_about_a_part_of_a_text(lines: list[str], data: st.DataObject) -> None:
     text = "\n".join(lines)

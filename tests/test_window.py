@@ -487,7 +487,8 @@ async def test_no_step_begins_while_the_way_back_is_being_confirmed(
         await conductor.submit(Note("somebody says something"))
         confirming = asyncio.create_task(conductor.submit(Abort(shown.digest, conductor.state.database)))
         await eventually(lambda: asyncio.sleep(0, aborting.confirming))
-        for intent in (SignOff("deploy", "it is out"), RunStep("fill"), Abort(shown.digest, conductor.state.database)):
+        again = Abort(shown.digest, conductor.state.database)
+        for intent in (SignOff("deploy", "it is out"), RunStep("fill"), StopOurs(), again):
             answer = await conductor.submit(intent)
             assert not answer.taken, answer.text
         go.set()

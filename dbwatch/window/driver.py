@@ -17,12 +17,12 @@ from dbwatch.journal.fold import Proposal, Request, StepStatus, WindowState
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
 from dbwatch.runbook.model import Manual, Migrate, Sql, Step
-from dbwatch.text import age
 from dbwatch.window import certificates, filling, gates, intents, restoring
 from dbwatch.window.aborting import Aborting
 from dbwatch.window.amending import Amending
 from dbwatch.window.ground import Ground
 from dbwatch.window.intents import Answer, Intent
+from dbwatch.window.steering import Steering
 from dbwatch.window.survey import Survey
 from dbwatch.window.work import Work
 
@@ -49,6 +49,7 @@ class Driver:
         self._touch = touch
         self._survey = Survey(ground)
         self.work = Work(ground, self._survey, touch, fenced)
+        self._steering = Steering(self._store, self.work)
         self.aborting = Aborting(ground, self._survey, self.work, snapshot, touch)
         self.amending = Amending(ground, self._survey.scripts.forget)
         self._granted: dict[int, ev.RequestAnswered] = {}
@@ -109,9 +110,9 @@ class Driver:
             return Answer(False, "it came too late to be sure that it is still wanted; ask again")
         match request.act:
             case "pause":
-                return await self._pause(request.step, request.actor)
+                return await self._steering.pause(request.step, request.actor)
             case "resume":
-                return await self._resume(request.step, request.actor)
+                return await self._steering.resume(request.step, request.actor)
             case "backfill":
                 return Answer(False, "an older dbwatch asked, which does not say whether to pause or to resume")
             case "stop":
@@ -139,15 +140,15 @@ class Driver:
             case intents.Amend(sha=sha):
                 return Answer(False, f"{self.busy} is running") if self.busy else await self.amending.amend(sha)
             case intents.PauseBackfill(step=step_id):
-                return await self._pause(step_id, self._store.actor)
+                return await self._steering.pause(step_id, self._store.actor)
             case intents.ResumeBackfill(step=step_id):
-                return await self._resume(step_id, self._store.actor)
+                return await self._steering.resume(step_id, self._store.actor)
             case intents.ChangeSpeed(faster=faster):
-                return await self._change_speed(faster)
+                return await self._steering.change_speed(faster)
             case intents.SetBatchTime(seconds=seconds):
-                return await self._set_batch_time(seconds)
+                return await self._steering.set_batch_time(seconds)
             case intents.OverrideSignal(signal=signal, seconds=seconds):
-                return await self._override(signal, seconds)
+                return await self._steering.override(signal, seconds)
             case intents.RetryRows(step=step_id, key=key):
                 return await self._retry(step_id, key)
             case intents.StopOurs():
@@ -295,62 +296,6 @@ class Driver:
 
     # --- our work while it runs
 
-    async def _pause(self, step_id: str, actor: str) -> Answer:
-        if why := self._does_not_fill(step_id):
-            return Answer(False, why)
-        if (because := self.work.hand.paused_because) is not None:
-            return Answer(True, f"{step_id} stands still already: {because}")
-        self.work.hand.pause(f"paused by {actor}")
-        await self._store.record(ev.StepNoted(step_id, f"paused by {actor}"))
-        return Answer(True, f"{step_id} pauses after this batch")
-
-    async def _resume(self, step_id: str, actor: str) -> Answer:
-        if why := self._does_not_fill(step_id):
-            return Answer(False, why)
-        if self.work.hand.paused_because is None:
-            return Answer(True, f"{step_id} is not paused: it goes on already")
-        self.work.hand.resume()
-        await self._store.record(ev.StepNoted(step_id, f"resumed by {actor}"))
-        return Answer(True, f"{step_id} goes on")
-
-    def _does_not_fill(self, step_id: str) -> str:
-        """Why the backfill *step_id* can be neither paused nor resumed now; empty where it can."""
-        running = self.state.running
-        if running is None or running.id != step_id:
-            return f"{step_id} does not run: it is {self.state.step(step_id).status}"
-        progress = self.work.backfill if self.work.backfilling else None
-        return f"no batch of {step_id} is under way" if progress is None or progress.state.ended else ""
-
-    async def _change_speed(self, faster: bool) -> Answer:
-        running, hand = self.state.running, self.work.hand
-        if running is None or not self.work.backfilling:
-            return Answer(False, "no backfill is running")
-        before, word = hand.level, "faster" if faster else "gentler"
-        (hand.faster if faster else hand.slower)()
-        if hand.level == before:
-            return Answer(False, f"it cannot go {word}")
-        await self._store.record(ev.StepNoted(running.id, f"{word} by hand: level {hand.level:+d}"))
-        return Answer(True, f"{running.id} goes {word} (level {hand.level:+d})")
-
-    async def _set_batch_time(self, seconds: float) -> Answer:
-        running, hand = self.state.running, self.work.hand
-        if running is None or not self.work.backfilling:
-            return Answer(False, "no backfill is running")
-        hand.aim(seconds)
-        said = f"a batch should take {seconds * 1000:.0f} ms"
-        await self._store.record(ev.StepNoted(running.id, f"{said}, says {self._store.actor}"))
-        return Answer(True, f"{running.id}: {said} from now on")
-
-    async def _override(self, signal: str, seconds: float) -> Answer:
-        running, hand = self.state.running, self.work.hand
-        if running is None or not self.work.backfilling:
-            return Answer(False, "no backfill is running")
-        hand.override(signal, seconds)
-        if not seconds:  # that it counts again is noted when it does
-            return Answer(True, f"{running.id} heeds {signal} again")
-        await self._store.record(ev.StepNoted(running.id, f"{self._store.actor} overrides {signal} for {age(seconds)}"))
-        return Answer(True, f"{running.id} goes on in spite of {signal} for {age(seconds)}")
-
     async def _retry(self, step_id: str, key: str | None) -> Answer:
         """Each row has a transaction of its own: what is done by the time that this is cut short stays done."""
         if self.busy:
@@ -378,6 +323,8 @@ class Driver:
             return Answer(True, "the proposal was taken back")
         if not what:
             return Answer(False, "nothing of ours is running")
+        if self.aborting.confirming:
+            return Answer(False, "the way back is being confirmed just now: see what becomes of it")
         if self._trying is not None:
             self.stop_trying()
         else:

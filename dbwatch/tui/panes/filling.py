@@ -114,7 +114,8 @@ def _alarms(progress: BackfillProgress) -> Iterator[Content]:
     for _, said in progress.warnings:
         yield line("heed", Content.styled(f"▲ {said}", WARN))
     if progress.remaining is not None:
-        yield line("pending", Content(f"{progress.remaining:,} rows, by the last scan"))
+        besides = " besides those set aside" if progress.quarantined else ""
+        yield line("pending", Content(f"{progress.remaining:,} rows{besides}, by the last scan"))
 
 
 def _batch(progress: BackfillProgress, history: str) -> Content:
