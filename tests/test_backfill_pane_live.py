@@ -229,6 +229,7 @@ async def test_the_way_back_ends_a_try_that_is_under_way(shop: Shop) -> None:
     await shop.db.sql("UPDATE users SET legacy_phone_field = repeat('9', 25) WHERE id BETWEEN 7 AND 40")
     async with driven(shop) as conductor:
         await steps_before(conductor, "complete")
+        await shop.db.sql("UPDATE users SET legacy_phone_field = 'x' WHERE id BETWEEN 7 AND 40")
         locker = await shop.db.foreign("app-1", autocommit=False)
         await locker.execute("SELECT FROM users WHERE id BETWEEN 7 AND 40 FOR UPDATE")  # half a second each
         trying = asyncio.create_task(conductor.submit(RetryRows("fill")))

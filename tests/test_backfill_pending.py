@@ -134,7 +134,8 @@ async def test_progress_tells_what_a_screen_needs(db: Database) -> None:
     walking = [p for p in scene.told if p.state is State.RUNNING and not p.checking]
     assert [p.rows_done for p in walking] == sorted(p.rows_done for p in walking)
     assert all(0 < p.fraction < 1 and p.rows_total_estimate == 6000 for p in walking)
-    assert all(p.rows_per_s > 0 and p.eta_s is not None and p.batch_ms > 0 for p in walking)
+    assert all(p.rows_per_s > 0 and p.batch_ms > 0 for p in walking), walking
+    assert all(p.eta_s is not None or p.fraction == 0.999 for p in walking), "unknown only past what was estimated"
     assert all(p.worker is not None and p.target_ms == pytest.approx(10) for p in walking)
     assert len(walking[-1].history) == walking[-1].batches
     assert (scene.told[-1].state, scene.told[-1].fraction, scene.told[-1].remaining) == (State.DONE, 1.0, 0)
