@@ -16,7 +16,6 @@ from servers import MAJORS, Database, Fleet, OwnServers, new_database
 
 from dbwatch.postgres.embedded import EmbeddedServer
 
-
 MEMORY = Path("/dev/shm")
 ROOM = 8 << 30
 """In bytes: what two workers' servers may fill together, with room to spare."""

@@ -14,7 +14,7 @@ import pytest
 from servers import Database
 from story import LEAVES_S, PATIENCE_S, Seat, dbwatch
 from terminal import Terminal, terminal
-from windows import small_shop
+from windows import driven, small_shop, steps_before
 
 from dbwatch.cli.typed import line_from
 from dbwatch.errors import Exit
@@ -26,8 +26,8 @@ CTRL_D = "\x04"
 async def seat(db18: Database, tmp_path: Path) -> AsyncIterator[Seat]:
     """A seat at a window that was driven as far as there is something for a person to take back."""
     seat = Seat.at(await small_shop(db18, tmp_path))
-    signed = ("--sign", "preview=read", "--sign", "deploy=out")
-    assert (await seat.run("run", str(seat.shop.runbook), "--headless", *signed)).code == Exit.REFUSED
+    async with driven(seat.shop) as conductor:
+        await steps_before(conductor, "fill")
     yield seat
     await seat.nobody_is_left()
 

@@ -14,6 +14,7 @@ import pytest
 from proxy import FaultProxy
 from servers import Database, eventually
 from test_journal import OPENED, joined, opened
+from windows import rewind
 
 from dbwatch.clock import SystemClock
 from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
@@ -196,17 +197,6 @@ async def test_a_window_that_the_database_lost_is_not_called_taken_over(db18: Da
 
 
 # A table that goes back
-
-
-async def rewind(db: Database, seq: int) -> None:
-    """The database as it was when the open window had *seq* events."""
-    await db.sql(
-        f"SET test.seq = {seq}",
-        "DELETE FROM dbwatch.event AS e USING dbwatch.window AS w WHERE w.closed_at IS NULL AND e.window_id = w.id"
-        " AND e.seq > current_setting('test.seq')::int",
-        "UPDATE dbwatch.window AS w SET last_seq = e.seq, head_hash = e.hash FROM dbwatch.event AS e"
-        " WHERE w.closed_at IS NULL AND e.window_id = w.id AND e.seq = current_setting('test.seq')::int",
-    )
 
 
 def rewinds(store: Store) -> list[ev.JournalRewound]:

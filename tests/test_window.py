@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from servers import Database, eventually
-from windows import Shop, abort, driven, end_of_abort, small_shop, step, steps_before, until
+from windows import Shop, abort, begin_abort, driven, end_of_abort, small_shop, step, steps_before, until
 
 from dbwatch.clock import SystemClock
 from dbwatch.errors import Refused
@@ -496,3 +496,34 @@ async def test_no_step_begins_while_the_way_back_is_being_confirmed(
         await end_of_abort(conductor)
         assert conductor.state.abort.equal
         assert conductor.state.step("fill").attempt == 0
+
+
+@pytest.mark.parametrize("begun", [RunStep("fill"), SignOff("deploy", "it is out")])
+async def test_what_begins_just_as_the_way_back_is_confirmed_does_not_run_beside_it(
+    shop18: Shop, begun: RunStep | SignOff
+) -> None:
+    """Its start is on its way into the journal by then, so nothing refuses it any more."""
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, str(begun.step))
+        shown = await conductor.plan_abort()
+        slow = await shop18.db.foreign("slow", autocommit=False)
+        await slow.execute("LOCK TABLE dbwatch.event IN SHARE MODE")
+        beginning = asyncio.create_task(conductor.submit(begun))
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'dbwatch.event'::regclass"
+        await eventually(lambda: shop18.db.sql(waiting))
+        confirming = asyncio.create_task(conductor.submit(Abort(shown.digest, conductor.state.database)))
+        await eventually(lambda: asyncio.sleep(0, conductor.driver.aborting.confirming))
+        await slow.rollback()
+        began, confirmed = await beginning, await confirming
+        if isinstance(begun, SignOff):
+            assert not confirmed.taken, "what was shown does not have it"
+            assert "look at it again" in confirmed.text
+        else:
+            assert "was not begun" in began.text
+            assert await shop18.db.sql("SELECT count(*) FROM users WHERE phone IS NOT NULL") == [(0,)]
+            assert conductor.state.step("fill").status is StepStatus.FAILED
+        if not confirmed.taken:
+            plan = await begin_abort(conductor)
+            assert any(a.step == "deploy" for a in plan.actions)
+        await end_of_abort(conductor)
+        assert conductor.state.abort.equal

@@ -159,6 +159,12 @@ class Store:
                 self._unwritable = ""  # it is not ours to write, and it was read
             await self.mirror.catch_up()
 
+    async def settle(self, *, within: float = 3.0) -> None:
+        """Waits until whatever is on its way into the journal is there or failed: then `state` tells. Raises
+        ServerSilent where that takes longer."""
+        async with self._line.in_turn(within):
+            pass
+
     async def renew(self, *, within: float = 3.0) -> None:
         """Renews the lease. Raises Fenced where our epoch is over, and as `Session.call` does."""
         async with self._line.in_turn(within):

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from dbwatch.errors import DbwatchError
+from dbwatch.errors import DbwatchError, ServerSilent
 from dbwatch.journal import company
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus, WindowState
@@ -53,6 +53,11 @@ class Aborting:
         """One is being compared with what is there now: until it begins, or is refused, nothing else may begin."""
         self.rollback = Rollback(reversible=True, estimate_s=None)
         """What an abort would mean now."""
+
+    @property
+    def began(self) -> bool:
+        """Whether an abort is under way, or is being confirmed just now."""
+        return self.confirming or self._going_back or self._ground.store.state.aborting
 
     @property
     def awaited(self) -> tuple[str, ...]:
@@ -119,10 +124,12 @@ class Aborting:
 
     async def confirm(self, digest: str, confirmation: str, asked_by: str = "") -> Answer:
         """Begins the plan that was shown under *digest*, here or to *asked_by*. Raises as `plan`."""
-        if self._under_way() or self.confirming:  # two confirm it at once, each at a desk of their own
+        if self.began:  # two confirm it at once, each at a desk of their own
             return Answer(False, "an abort is under way")
         self.confirming = True
         try:
+            with contextlib.suppress(ServerSilent):  # it may begin all the same; what has not begun by then never does
+                await self._ground.store.settle()
             return await self._confirmed(digest, confirmation, asked_by)
         finally:
             self.confirming = False
@@ -202,9 +209,6 @@ class Aborting:
         self._going_back = True
         self._work.begin(self._until_over(back.run(actions, first, working, plan, asked_by)))
         self._touch()
-
-    def _under_way(self) -> bool:
-        return self._going_back or self._ground.store.state.aborting
 
     async def _until_over(self, going_back: Coroutine[Any, Any, None]) -> None:
         try:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
 
 from dbwatch.backfill.retrying import Retried
-from dbwatch.errors import ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
+from dbwatch.errors import DbwatchError, Fenced, Refused
 from dbwatch.journal import events as ev
-from dbwatch.journal.fold import Proposal, Request, StepStatus, WindowState
+from dbwatch.journal.fold import Request, WindowState
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
-from dbwatch.runbook.model import Manual, Migrate, Sql, Step
-from dbwatch.window import certificates, filling, gates, intents, restoring
+from dbwatch.window import filling, gates, intents, restoring
 from dbwatch.window.aborting import Aborting
 from dbwatch.window.amending import Amending
 from dbwatch.window.ground import Ground
 from dbwatch.window.intents import Answer, Intent
 from dbwatch.window.steering import Steering
+from dbwatch.window.stepping import Stepping
 from dbwatch.window.survey import Survey
 from dbwatch.window.work import Work
 
@@ -51,12 +50,14 @@ class Driver:
         self.work = Work(ground, self._survey, touch, fenced)
         self._steering = Steering(self._store, self.work)
         self.aborting = Aborting(ground, self._survey, self.work, snapshot, touch)
+        self._stepping = Stepping(ground, self._survey, self.work, self.aborting)
         self.amending = Amending(ground, self._survey.scripts.forget)
         self._granted: dict[int, ev.RequestAnswered] = {}
         """By the request's seq, what was done about it: nothing is done twice for one wish."""
         self._retrying = ""
         """The step whose rows are tried again."""
         self._trying: asyncio.Task[Retried] | None = None
+        self._recovering = asyncio.Lock()
 
     @property
     def state(self) -> WindowState:
@@ -76,7 +77,15 @@ class Driver:
 
         Asks again where that cannot be found out yet: until then nothing but an abort may begin.
         """
-        while not self.work.under_way:
+        while not await self._recovered():
+            await self.ground.clock.sleep(RECOVER_S)
+
+    async def _recovered(self) -> bool:
+        """Whether nothing is under way in the journal that nobody carries out, after a look at what is."""
+        async with self._recovering:
+            carried_out = self.work.under_way or self._stepping.starting or self.aborting.confirming
+            if carried_out or not (self.state.aborting or self.state.running):
+                return True
             try:
                 if self.state.aborting:
                     self.aborting.go_on()
@@ -87,12 +96,16 @@ class Driver:
             except (DbwatchError, psycopg.Error) as error:
                 self.work.trouble = f"how the last step ended is not known yet: {describe(error)}"
                 self._touch()
-                await self.ground.clock.sleep(RECOVER_S)
-                continue
-            return
+                return False
+            return True
 
     async def heed(self) -> None:
-        """Does what others have asked for or confirmed since the journal was last read."""
+        """Does what others have asked for or confirmed since the journal was last read.
+
+        And goes on where the journal went back under us, to before a step or an abort of ours ended.
+        """
+        if self.state.open:
+            await self._recovered()
         for request in self.state.requests:
             if request.seq not in self._granted:  # else only the answer could not be written the last time
                 answer = await self._grant(request)
@@ -101,7 +114,7 @@ class Driver:
         proposal = self.state.proposal
         if proposal is not None and proposal.confirmed_by and not self.busy:
             try:
-                await self._begin(self.ground.runbook.step(proposal.step), proposal)
+                await self._stepping.confirmed(self.ground.runbook.step(proposal.step), proposal)
             except Refused as error:
                 await self._store.append(_withdrawal(proposal.seq, str(error)))
 
@@ -131,9 +144,11 @@ class Driver:
             case intents.RunStep(step=step_id, confirmation=name):
                 return await self._run_step(step_id, name)
             case intents.SignOff(step=step_id, note=note, confirmation=name):
-                return await self._sign_off(step_id, note, name)
+                if self.aborting.sign(step_id, note):
+                    return Answer(True, f"{step_id} signed off as undone")
+                return await self._stepping.sign_off(step_id, note, name)
             case intents.Decide(step=step_id, took_effect=took_effect, note=note):
-                return await self._decide(step_id, took_effect, note)
+                return await self._stepping.decide(step_id, took_effect, note)
             case intents.Decline(proposal=seq, why=why):
                 await self._store.append(_withdrawal(seq, why or "taken back"))
                 return Answer(True, "the proposal was taken back")
@@ -167,132 +182,13 @@ class Driver:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self.work.settled()), ENDS_WITHIN_S)
 
-    # --- steps
-
     async def _run_step(self, step_id: str | None, name: str = "") -> Answer:
         runbook = self.ground.runbook
         step = runbook.step(step_id) if step_id else gates.next_step(self.state, runbook)
         taken_back = step_id is None and self.state.abort is not None and self.state.abort.finished
         if step is None or taken_back:
             return await self._close(name)
-        if self.busy:
-            return Answer(False, f"{self.busy} is running")
-        if why := gates.refusal(self.state, runbook, step):
-            return Answer(False, why)
-        if isinstance(step, Manual):
-            return Answer(False, f"{step.id} is a person's step: do it, then sign it off with a note")
-        if why := await certificates.shortfall(self.ground, step):
-            return Answer(False, why)
-        if (wait := await self._not_yet(step, name, "")) is not None:
-            return wait
-        await self._start(step)
-        return Answer(True, f"{step.id} started")
-
-    async def _not_yet(self, step: Step, name: str, note: str) -> Answer | None:
-        """What has to be said before *step* may begin: the database's name, a second person's word; None: nothing."""
-        no_return = await self._survey.scripts.no_return()
-        beyond = no_return is not None and no_return[0] == step.id
-        if beyond and name != self.state.database:
-            assert no_return is not None
-            asked = "that is not the database's name" if name else "type the database's name to go on"
-            return Answer(False, f"past {step.id} there is no whole way back ({no_return[1]}): {asked}", True)
-        if step.confirm is None:
-            return None
-        why = (
-            f"past it there is no whole way back: {no_return[1]}" if beyond and no_return else "the runbook asks for it"
-        )
-
-        def propose(state: WindowState) -> Sequence[ev.Fact]:
-            if refused := gates.refusal(state, self.ground.runbook, step):
-                raise Refused(refused)
-            if state.proposal is not None:
-                raise Refused(f"{state.proposal.step} waits for a second person's word already")
-            return [ev.ConfirmationAsked(step.id, why, note)]
-
-        await self._store.append(propose)
-        return Answer(True, f"{step.id} is proposed: it begins once a navigator has typed the database's name")
-
-    async def _begin(self, step: Step, proposal: Proposal) -> None:
-        """Begins a step that a second person has confirmed. Raises Refused where it cannot begin any more."""
-        if why := await certificates.shortfall(self.ground, step):
-            raise Refused(why)
-        if isinstance(step, Manual):
-            await self._signed(step, proposal.note)
-        else:
-            await self._start(step)
-
-    async def _start(self, step: Step) -> None:
-        if isinstance(step, Migrate) and self.ground.project is None:  # raises where the files are elsewhere
-            raise Refused("the runbook names no Alembic project", next='write alembic = "alembic.ini" at its top')
-        if isinstance(step, Migrate | Sql):
-            await self.aborting.on_paper()
-        heads = tuple(sorted(await self._survey.heads())) if step.kind == "migrate" else ()
-        before = self.state.step(step.id)
-
-        def start(state: WindowState) -> Sequence[ev.Fact]:
-            nonlocal before
-            if refused := gates.refusal(state, self.ground.runbook, step) or gates.unconfirmed(state, step):
-                raise Refused(refused)
-            self._require_no_way_back()
-            before = state.step(step.id)
-            return [ev.StepStarted(step.id, before.attempt + 1, list(heads))]
-
-        try:
-            await self._store.append(start)
-        except (ConnectionLost, ServerSilent):
-            self.work.begin(self.work.withdraw(step.id, before.attempt + 1))
-            raise
-        self.work.begin_step(step, before.attempt + 1, replace(before, heads_before=heads))
-
-    async def _sign_off(self, step_id: str, note: str, name: str) -> Answer:
-        if self.aborting.sign(step_id, note):
-            return Answer(True, f"{step_id} signed off as undone")
-        step = self.ground.runbook.step(step_id)
-        if refused := gates.sign_off_refusal(self.state, self.ground.runbook, step):
-            return Answer(False, refused)
-        unknown = self.state.step(step_id).status is StepStatus.UNKNOWN
-        if not unknown and (why := await certificates.shortfall(self.ground, step)):
-            return Answer(False, why)
-        if not unknown and (wait := await self._not_yet(step, name, note)) is not None:
-            return wait
-        await self._signed(step, note)
-        return Answer(True, f"{step_id} signed off")
-
-    async def _signed(self, step: Step, note: str) -> None:
-        def sign(state: WindowState) -> Sequence[ev.Fact]:
-            known = state.step(step.id)
-            refused = gates.sign_off_refusal(state, self.ground.runbook, step)
-            if refused := refused or ("" if known.status is StepStatus.UNKNOWN else gates.unconfirmed(state, step)):
-                raise Refused(refused)
-            self._require_no_way_back()
-            return [ev.StepDone(step.id, known.attempt or 1, note or "signed off", self._since_last(state))]
-
-        await self._store.append(sign)
-
-    def _require_no_way_back(self) -> None:
-        if self.aborting.confirming:
-            raise Refused("the way back is being confirmed just now", next="see what becomes of it")
-
-    async def _decide(self, step_id: str, took_effect: bool, note: str) -> Answer:
-        """A person looked how a step ended of which the database does not tell."""
-
-        def decided(state: WindowState) -> Sequence[ev.Fact]:
-            known = state.step(step_id)
-            if known.status is not StepStatus.UNKNOWN:
-                raise Refused(f"{step_id} is {known.status}: there is nothing to decide")
-            said = f"decided by {self._store.actor}: {note}"
-            if took_effect:
-                return [ev.StepDone(step_id, known.attempt, f"it took effect, {said}", 0.0)]
-            return [ev.StepFailed(step_id, known.attempt, f"it did not take effect, {said}", 0.0, again=True)]
-
-        await self._store.append(decided)
-        return Answer(True, f"{step_id}: decided that it {'took' if took_effect else 'did not take'} effect")
-
-    def _since_last(self, state: WindowState) -> float:
-        """Seconds since the step before ended, or the window opened: what a person's step took at most."""
-        instants = [step.ended_at for step in state.steps.values() if step.ended_at is not None]
-        since = max(instants, default=state.opened_at)
-        return max(0.0, (self.ground.clock.now() - since).total_seconds()) if since else 0.0
+        return Answer(False, f"{self.busy} is running") if self.busy else await self._stepping.run(step, name)
 
     # --- our work while it runs
 

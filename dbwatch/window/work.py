@@ -229,15 +229,15 @@ class Work:
                 self._touch()
             await kit.clock.sleep(ASK_AGAIN_S)
 
-    async def withdraw(self, step_id: str, attempt: int) -> None:
-        """The answer to a step's start was lost, and it was not begun: says so, if its start is in the journal."""
-        why = "it was not begun: the answer to its start was lost"
+    async def withdraw(self, step_id: str, attempt: int, why: str) -> None:
+        """The step was not begun, because of *why*: says so, if its start is in the journal."""
         store = self._ground.store
 
         def withdrawn(state: WindowState) -> list[ev.Fact]:
             known = state.step(step_id)
             mine = known.status is StepStatus.RUNNING and known.attempt == attempt
-            return [ev.StepFailed(step_id, attempt, why, 0.0, again=True)] if mine else []
+            said = f"it was not begun: {why}"
+            return [ev.StepFailed(step_id, attempt, said, 0.0, again=True)] if mine else []
 
         while True:
             try:
