@@ -47,6 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # some thousand tests stay to the end: no collection need look at them
+    gc.set_threshold(20_000, 10, 10)  # as in a command's process
 
 
 @pytest.fixture(scope="session")

@@ -303,6 +303,7 @@ def _step_back() -> None:
 
 def main() -> None:
     """The entry point: runs one command and leaves with its exit code."""
+    gc.set_threshold(20_000, 10, 10)  # what is imported stays: to look through it again and again takes a sixth of that
     debug = "--debug" in sys.argv[1:]
     words = [word for word in sys.argv[1:] if word != "--debug"]
     asked = partial(app, words, result_action="return_value", exit_on_error=False, print_error=False)
