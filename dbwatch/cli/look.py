@@ -9,6 +9,7 @@ from dbwatch.cli.output import say
 from dbwatch.clock import SystemClock
 from dbwatch.errors import DbwatchError, Exit
 from dbwatch.journal import rights, rows, schema
+from dbwatch.journal.chain import broken_link
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.rows import WindowRow
 from dbwatch.monitor.export import to_json
@@ -61,28 +62,34 @@ def summary(shot: Snapshot) -> list[str]:
 
 def status(dsn: str, *, as_json: bool) -> int:
     """Prints where the window stands. Raises CannotConnect, and Refused where the role may not read that."""
-    row, state = asyncio.run(_window(Connector(dsn)))
+    row, state, broken = asyncio.run(_window(Connector(dsn)))
     if row is None:
         say(json.dumps({"window": None}) if as_json else "no window was ever open here")
         return Exit.OK
     runbook = _runbook(row)
     if as_json:
-        say(json.dumps(status_json(row, state, runbook), ensure_ascii=False))
+        say(json.dumps(status_json(row, state, runbook, broken), ensure_ascii=False))
     else:
-        say("\n".join(status_lines(row, state, runbook)))
+        say("\n".join(status_lines(row, state, runbook, broken)))
     return Exit.OK
 
 
-async def _window(connector: Connector) -> tuple[WindowRow | None, WindowState]:
+async def _window(connector: Connector) -> tuple[WindowRow | None, WindowState, int | None]:
+    """The window's row, the fold of its events, and the first event found that does not follow from the one before."""
     session = await connector.open(Role.JOURNAL)
     try:
         await rights.require_reading(session)
         if not await schema.present(session):
-            return None, WindowState()
+            return None, WindowState(), None
         row = await rows.find_open(session) or await rows.find_last(session)
         if row is None:
-            return None, WindowState()
-        return row, fold(await rows.read_events(session, row.id))
+            return None, WindowState(), None
+        head = await rows.read_head(session, row.id)
+        events = await rows.read_events(session, row.id)
+        broken = broken_link(events)
+        if broken is None and head is not None and head.head_hash not in {event.hash for event in events}:
+            broken = len(events) + 1
+        return row, fold(events), broken
     finally:
         await session.close()
 
@@ -100,7 +107,7 @@ def _steps(state: WindowState, runbook: Runbook | None) -> list[tuple[str, str]]
     return [(step.id, phase.name) for phase in runbook.phase for step in phase.step]
 
 
-def status_json(row: WindowRow, state: WindowState, runbook: Runbook | None) -> dict[str, object]:
+def status_json(row: WindowRow, state: WindowState, runbook: Runbook | None, broken: int | None) -> dict[str, object]:
     """Where the window stands, for a program. Pure."""
     steps = []
     for step_id, phase in _steps(state, runbook):
@@ -134,6 +141,7 @@ def status_json(row: WindowRow, state: WindowState, runbook: Runbook | None) -> 
         "driver": row.driver,
         "epoch": row.epoch,
         "lease_left_s": round(float(row.lease_left_s), 1),
+        "broken": broken,
         "steps": steps,
         "abort": abort,
     }
@@ -149,11 +157,13 @@ _MARKS = {
 }
 
 
-def status_lines(row: WindowRow, state: WindowState, runbook: Runbook | None) -> list[str]:
+def status_lines(row: WindowRow, state: WindowState, runbook: Runbook | None, broken: int | None) -> list[str]:
     """Where the window stands, for a person. Pure."""
     opened = SystemClock().now() - row.opened_at
     how = f"closed: {state.outcome}" if row.closed else f"open for {clock(opened.total_seconds())}"
     lines = [f"{row.title}: {how}, driven by {row.driver} (epoch {row.epoch})"]
+    if broken is not None:
+        lines.append(f"the journal was edited: event {broken} does not follow from the one before it, or is gone")
     if row.driver == BY_HAND and not row.closed:
         lines.append(f"it was taken back by hand, or is about to be: {NOW_CLOSE}")
     for step_id, phase in _steps(state, runbook):
