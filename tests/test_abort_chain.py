@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from alembic_projects import USERS, AlembicProject, column, table
 from servers import Database
-from windows import PATIENCE_S, Shop, abort, driven, step
+from windows import PATIENCE_S, Shop, abort, begin_abort, driven, end_of_abort, step
 
 from dbwatch.window.abort import ActionKind
 from dbwatch.window.intents import RunStep
@@ -175,3 +175,27 @@ async def test_what_a_downgrade_makes_in_another_way_is_foretold(db18: Database,
         plan = await abort(conductor)
         assert plan.prediction.left == ("column public.orders.note", "index public.o")
         assert not plan.prediction.equal
+
+
+async def test_rows_that_a_downgrade_committed_by_themselves_are_written_again_only_if_a_person_wants_that(
+    db18: Database, tmp_path: Path
+) -> None:
+    project = AlembicProject(tmp_path / "project")
+    counts = 'with op.get_context().autocommit_block():\n    op.execute("UPDATE counter SET n = n + 1")\n'
+    up, down = column("phone")
+    project.revision("r1", up, counts + down)
+    await db18.sql("CREATE TABLE counter (n int)", "INSERT INTO counter VALUES (0)")
+    shop = await window(db18, tmp_path, project, "r1")
+    async with driven(shop) as conductor:
+        await step(conductor, "to_r1")
+        report = await db18.foreign("reports", autocommit=False)
+        await report.execute("SELECT FROM users")
+        await begin_abort(conductor)
+        await end_of_abort(conductor)
+        [said] = conductor.state.abort.differences
+        assert "UPDATE counter SET n = n + 1 commits by itself, and may have taken effect" in said
+        assert await db18.sql("SELECT n FROM counter") == [(1,)]
+        await report.rollback()
+        await abort(conductor)
+        assert conductor.state.abort.equal
+    assert await db18.sql("SELECT n FROM counter") == [(2,)]

@@ -35,6 +35,11 @@ with op.get_context().autocommit_block():
     op.execute("UPDATE users SET old = 'refilled'")
     op.create_index('users_old', 'users', ['old'], postgresql_concurrently=True)
 """
+COUNTED = """
+with op.get_context().autocommit_block():
+    op.execute("UPDATE counter SET n = n + 1")
+op.execute("ALTER TABLE other ADD COLUMN b text")
+"""
 NO_OLD = """
 with op.get_context().autocommit_block():
     op.drop_index('users_old', 'users', postgresql_concurrently=True)
@@ -89,6 +94,20 @@ async def test_a_lock_behind_a_statement_that_committed_is_waited_out(
     assert outcome.ok, outcome.failure
     assert outcome.attempts > 1
     assert diff(before, await schema(db)) == ()
+
+
+async def test_rows_that_a_downgrade_committed_by_themselves_are_not_written_again(
+    db: Database, project: AlembicProject
+) -> None:
+    await db.sql("CREATE TABLE counter (n int)", "INSERT INTO counter VALUES (0)", "CREATE TABLE other (id int)")
+    project.revision("r1", "pass", COUNTED)
+    assert (await go(db, job(project))).ok
+    report = await db.foreign("reports", autocommit=False)
+    await report.execute("SELECT FROM other")
+    outcome = await go(db, job(project, DOWN, BASE, resume=True, lock_timeout_ms=100, attempts=5))
+    assert not outcome.ok
+    assert outcome.alone == ("UPDATE counter SET n = n + 1",)
+    assert await db.sql("SELECT n FROM counter") == [(1,)]
 
 
 async def test_what_makes_things_again_goes_on_too_and_builds_a_broken_index_anew(

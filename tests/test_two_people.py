@@ -325,6 +325,8 @@ async def test_an_amendment_takes_what_was_proposed_before_back(shop: Shop, monk
         assert (await driver.submit(Amend(driver.feed().frame.window.edited_sha))).taken  # type: ignore[union-attr]
         answer = await navigator.submit(Confirm(proposal.seq, shop.db.name))
         assert (answer.taken, "not open any more" in answer.text) == (False, True)
+        told = [sentence(e.fact) for e in navigator.events if isinstance(e.fact, ev.ConfirmationRefused)]
+        assert ["the runbook was amended" in one for one in told] == [True]
         assert driver.state.step("add").status is StepStatus.PENDING
         assert (await driver.submit(RunStep("add"))).taken, "it can be proposed again"
 

@@ -41,16 +41,18 @@ def may_retry(
 ) -> bool:
     """Whether attempt number *attempt* (from 1) of *attempts* may be made again.
 
-    Only after a lock, and only if the heads and the schema are seen to be what they were before it, or the next
-    attempt can *resume* where this one stopped; and not where something was sent that commits by itself, *alone*, which
-    neither of the two would show. *version*, schema and name of the version table, does not count:
+    Only after a lock, and not where something was sent that commits by itself, *alone*, and that neither heads nor
+    schema would show; and only if these are seen to be what they were before it, or the next attempt can *resume* where
+    this one stopped. *version*, schema and name of the version table, does not count:
     Alembic makes it before its first revision.
     """
     if not in_the_way(failure) or attempt >= attempts:
         return False
+    if alone:
+        return False
     if resume:
         return True
-    if alone or None in (before.heads, after.heads) or before.heads != after.heads:
+    if None in (before.heads, after.heads) or before.heads != after.heads:
         return False
     return (
         before.fingerprint is not None

@@ -89,7 +89,8 @@ async def amend(ground: Ground, book: LoadedRunbook) -> None:
     def amended(state: WindowState) -> Sequence[ev.Fact]:
         if refused := gates.amendment_refusal(state, ground.runbook, book.runbook):
             raise Refused(refused, next="undo that part of the edit")
-        return [ev.RunbookAmended(book.sha, shown, book.text)]
+        taken_back = [ev.ConfirmationRefused(p.step, p.seq, "the runbook was amended") for p in [state.proposal] if p]
+        return [*taken_back, ev.RunbookAmended(book.sha, shown, book.text)]
 
     await ground.store.append(amended)
     ground.book = book

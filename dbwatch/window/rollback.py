@@ -28,6 +28,7 @@ from dbwatch.postgres.session import describe
 from dbwatch.runbook.model import Migrate
 from dbwatch.steps.progress import MigrationProgress
 from dbwatch.steps.statement import NotBegun, alone
+from dbwatch.text import one_line
 from dbwatch.window import restoring
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.backward import Nudged, Scribe
@@ -308,6 +309,12 @@ class Rollbacker:
         if outcome.failure is not None:
             if outcome.failure.cause is Cause.FENCED:
                 raise Fenced(outcome.failure.message)
+            if outcome.alone:  # not begun again by itself, neither here nor by whoever called
+                raise DbwatchError(
+                    outcome.failure.message,
+                    why=f"{one_line(outcome.alone[0], 100)} commits by itself, and may have taken effect",
+                    next="look whether it has; A goes on, and would send it again",
+                )
             if lost(outcome.failure):
                 raise ConnectionLost(outcome.failure.message)
             raise DbwatchError(outcome.failure.message)
