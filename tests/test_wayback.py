@@ -26,6 +26,7 @@ from dbwatch.runbook.model import Runbook
 from dbwatch.steps.kinds import EXECUTORS, RECOVERIES
 from dbwatch.window import effects, gates, wayback
 from dbwatch.window.abort import AbortPlan, Action, ActionKind, Blocker
+from dbwatch.window.aborting import verdict
 from dbwatch.window.counting import Counter, told
 from dbwatch.window.descent import WHY_NOT
 from dbwatch.window.prediction import Prediction
@@ -358,6 +359,19 @@ def test_a_statement_that_nothing_takes_back_is_the_point_of_no_return() -> None
     assert first(with_sql("UPDATE users SET legacy = 'x'", 'rollback = "load the backup"')) == ""
     assert first(with_sql("ALTER TABLE users DROP legacy"), same="users.legacy") == "same"
     assert first(runbook()) == ""
+
+
+def test_a_statement_that_was_rolled_back_has_not_passed_the_point_of_no_return() -> None:
+    book, started = with_sql("UPDATE users SET legacy = 'x'"), ev.StepStarted("same", 1)
+
+    def reversible(*facts: ev.Fact) -> bool:
+        window = state(*facts)
+        return verdict(wayback.plan(situation(window, runbook=book)), ("same", "for good"), book, window).reversible
+
+    assert reversible()
+    assert not reversible(started)
+    assert reversible(started, ev.StepFailed("same", 1, "rolled back", 1.0, again=True))
+    assert not reversible(started, ev.StepUnknown("same", 1, "cut off"))
 
 
 def test_a_person_undoes_also_what_nobody_knows_to_have_taken_effect() -> None:

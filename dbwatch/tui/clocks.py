@@ -7,8 +7,8 @@ from datetime import datetime
 from textual.content import Content
 
 from dbwatch import text
-from dbwatch.journal.fold import StepStatus
 from dbwatch.tui.say import BAD, GOOD, WARN
+from dbwatch.window import gates
 from dbwatch.window.feed import WindowView
 
 
@@ -34,9 +34,9 @@ def time_spent(view: WindowView, narrow: bool) -> Content:
 
 
 def past_no_return(view: WindowView) -> bool:
-    """Whether the step after which there is no way back has begun."""
+    """Whether the step after which there is no way back may have done anything."""
     step = view.rollback.no_return
-    return step is not None and view.state.step(step).status not in (StepStatus.PENDING, StepStatus.WAIVED)
+    return step is not None and gates.may_have_done(view.state, view.runbook, step)
 
 
 def way_back(view: WindowView, narrow: bool) -> Content:

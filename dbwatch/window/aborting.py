@@ -13,10 +13,11 @@ import psycopg
 from dbwatch.errors import DbwatchError, ServerSilent
 from dbwatch.journal import company
 from dbwatch.journal import events as ev
-from dbwatch.journal.fold import StepStatus, WindowState
+from dbwatch.journal.fold import WindowState
 from dbwatch.monitor.samples import Snapshot
 from dbwatch.postgres.session import describe
-from dbwatch.runbook.model import Migrate
+from dbwatch.runbook.model import Migrate, Runbook
+from dbwatch.window import gates
 from dbwatch.window.abort import AbortPlan, Action
 from dbwatch.window.feed import Rollback
 from dbwatch.window.ground import Ground
@@ -83,7 +84,7 @@ class Aborting:
                 try:
                     async with self._drawing:
                         plan = await self._draw()
-                    self.rollback = verdict(plan, await self._survey.scripts.no_return(), state)
+                    self.rollback = verdict(plan, await self._survey.scripts.no_return(), self._ground.runbook, state)
                     laid = company.lay_way_back(
                         store.window, store.epoch, plan.seq, plan_text(plan), verdict_text(self.rollback)
                     )
@@ -222,10 +223,10 @@ class Aborting:
         return await self._signed[step_id]
 
 
-def verdict(plan: AbortPlan, where: tuple[str, str] | None, state: WindowState) -> Rollback:
+def verdict(plan: AbortPlan, where: tuple[str, str] | None, runbook: Runbook, state: WindowState) -> Rollback:
     """What an abort would mean, from its plan and the first step past which there is no way back. Pure."""
     no_return, why = where or (None, "")
-    passed = no_return is not None and state.step(no_return).status not in (StepStatus.PENDING, StepStatus.WAIVED)
+    passed = no_return is not None and gates.may_have_done(state, runbook, no_return)
     reasons: Iterable[str] = (*plan.obstacles, *([why] if passed else []))
     reason = next(iter(reasons), "")
     return Rollback(reversible=not reason, estimate_s=plan.estimate_s, reason=reason, no_return=no_return)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dbwatch.journal.fold import StepStatus, WindowState
-from dbwatch.runbook.model import Backfill, Manual, Runbook, Step
+from dbwatch.runbook.model import Backfill, Manual, Runbook, Sql, Step
 
 OVER = (StepStatus.DONE, StepStatus.WAIVED)
 
@@ -11,6 +11,12 @@ OVER = (StepStatus.DONE, StepStatus.WAIVED)
 def next_step(state: WindowState, runbook: Runbook) -> Step | None:
     """The first step that is not over; None where all are."""
     return next((s for s in runbook.steps() if state.step(s.id).status not in OVER), None)
+
+
+def may_have_done(state: WindowState, runbook: Runbook, step_id: str) -> bool:
+    """Whether the step may have done anything; a statement that failed was rolled back."""
+    rolled_back = (StepStatus.FAILED,) if any(isinstance(s, Sql) and s.id == step_id for s in runbook.steps()) else ()
+    return state.step(step_id).status not in (StepStatus.PENDING, StepStatus.WAIVED, *rolled_back)
 
 
 def refusal(state: WindowState, runbook: Runbook, step: Step) -> str:
