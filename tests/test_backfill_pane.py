@@ -14,8 +14,10 @@ from dbwatch.backfill.signals import PAUSING
 from dbwatch.backfill.walk import Walk
 from dbwatch.journal import events as ev
 from dbwatch.tui.bars import BEYOND, TARGET, bars
+from dbwatch.tui.columns import fit
 from dbwatch.tui.dialogs.batch_time import read
 from dbwatch.tui.dialogs.override import MEANS, ranked
+from dbwatch.tui.panes.aside import aside_sheet
 from dbwatch.tui.panes.filling import progress_lines
 from dbwatch.window.feed import Aside, AsideRow, Foretold, Frame
 from dbwatch.window.intents import OverrideSignal, RetryRows, SetBatchTime
@@ -225,6 +227,14 @@ async def test_after_another_try_the_list_is_read_anew() -> None:
         await at.press("r", "y")
         await later(at, 0.1)
         await wait_for(lambda: "no row of it is set aside" in at.text)
+
+
+def test_a_key_is_shown_whole_where_there_is_room_for_its_reason_too() -> None:
+    for keys, width in ((("7", "8"), 20), (("7", "x" * 30), 30), (("0b7c6f6e-9d0e-4c0e-8f57-0123456789ab",), 36)):
+        rows = tuple(AsideRow(key, key, "22001", "too long") for key in keys)
+        columns = aside_sheet(replace(ff.ASIDE, rows=rows), "").columns
+        assert fit(columns, 80)[0].width == width
+        assert len(fit(columns, 80)) == 3, "nothing had to go"
 
 
 async def test_enter_tells_all_about_a_row_that_was_set_aside() -> None:
