@@ -96,7 +96,7 @@ async def test_a_finished_one_of_an_earlier_window_does_not_count_as_this_window
 async def test_in_mode_once_an_unfinished_one_of_anybody_is_gone_on_with(db: Database) -> None:
     ledger = await Ledger.make(db)
     backfill, scene = await ledger.backfill()
-    scene.react = lambda p: scene.control.stop() if p.batches == 2 else None
+    scene.react = lambda p: scene.control.stop() if p.batches >= 2 else None
     await backfill.run()
     window = uuid4()
     await db.sql(WINDOW.format(window, 1))

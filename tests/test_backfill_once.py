@@ -68,7 +68,7 @@ async def test_an_owner_that_was_taken_over_loses_the_batch_it_is_in(db: Databas
 async def test_a_stopped_run_is_gone_on_with_where_it_stood(db: Database) -> None:
     ledger = await Ledger.make(db)
     backfill, scene = await ledger.backfill()
-    scene.react = lambda p: scene.control.stop() if p.batches == 2 else None
+    scene.react = lambda p: scene.control.stop() if p.batches >= 2 else None
     stopped = await backfill.run()
     assert (stopped.outcome, stopped.batches, stopped.pending) == (State.STOPPED, 2, None)
     assert (await ledger.row())[0] == "stopped"
@@ -148,7 +148,7 @@ async def test_a_walk_goes_by_keys_of_any_exact_type_on_15(db15: Database, key: 
 async def _walk(database: Database, key: str, columns: str, rows: str) -> None:
     ledger = await Ledger.make(database, rows.format(i="generate_series(1, 2500) AS i"), key=key, columns=columns)
     backfill, scene = await ledger.backfill()
-    scene.react = lambda p: scene.control.stop() if p.batches == 2 else None
+    scene.react = lambda p: scene.control.stop() if p.batches >= 2 else None
     assert (await backfill.run()).outcome is State.STOPPED
     result = await ledger.run()
     assert (result.outcome, result.rows) == (State.DONE, 2500)

@@ -106,7 +106,7 @@ async def test_what_was_filled_whole_is_brought_back_exactly(any_db: Database) -
 async def test_what_was_stopped_in_the_middle_is_brought_back_exactly(db: Database) -> None:
     before = await users(db)
     scene = Scene()
-    scene.react = lambda p: scene.control.stop() if p.batches == 3 else None
+    scene.react = lambda p: scene.control.stop() if p.batches >= 3 else None
     result = await fill(db, scene=scene)
     assert result.outcome is State.STOPPED
     assert 0 < result.rows < 4000
@@ -270,7 +270,7 @@ async def test_of_several_columns_each_keeps_what_it_held_first(db: Database) ->
     scene = Scene()
 
     def write(told: object) -> None:
-        if scene.told[-1].batches == 8:
+        if scene.told[-1].batches >= 1:
             scene.react = lambda _: None
             with psycopg.connect(db.dsn, autocommit=True) as connection:
                 connection.execute("UPDATE users SET a = 'theirs' WHERE id = 1 AND b = 'B'")
