@@ -33,9 +33,10 @@ from story import (
     sign_off,
 )
 from terminal import Terminal, terminal
-from windows import attended, small_shop, until
+from windows import attended, driven, small_shop, step, steps_before, until
 
 from dbwatch.journal import events as ev
+from dbwatch.journal.fold import StepState, fold
 from dbwatch.postgres.embedded import EmbeddedServer
 from dbwatch.window.intents import Confirm, Decline
 
@@ -80,8 +81,8 @@ async def edit_of_a_user(seat: Seat) -> Report:
 
 async def code_is_due(seat: Seat) -> None:
     """Brings the window to where the column and its index are there, and nothing is filled."""
-    ahead = await seat.run("run", str(seat.shop.runbook), "--headless", "--sign", "preview=read")
-    assert ahead.code == 4, ahead.out + ahead.err
+    async with driven(seat.shop) as conductor:
+        await steps_before(conductor, "deploy")
 
 
 async def waiting(seat: Seat, role: str, event: str = "%") -> None:
@@ -96,11 +97,9 @@ async def waiting(seat: Seat, role: str, event: str = "%") -> None:
     await eventually(waits, within=PATIENCE_S)
 
 
-async def steps(seat: Seat) -> dict[str, dict[str, Any]]:
-    """The steps as `dbwatch status --json` tells them, by their ids."""
-    told = await seat.run("status", seat.shop.db.dsn, "--json")
-    assert told.code == 0, told.err
-    return {step["id"]: step for step in json.loads(told.out)["steps"]}
+async def known(seat: Seat, step: str) -> StepState:
+    """What the journal says of a step."""
+    return fold(await journal(seat.shop.db)).step(step)
 
 
 async def attempts(seat: Seat, step: str) -> list[int]:
@@ -120,7 +119,7 @@ async def test_a_killed_backfill_goes_on_from_its_cursor(seat: Seat) -> None:
         driver.kill(signal.SIGKILL)
         assert (await driver.ended()).code == -signal.SIGKILL
     await seat.nobody_is_left()
-    assert (await steps(seat))["fill"]["status"] == "running"
+    assert (await known(seat, "fill")).status == "running"
     filled = await column(seat.shop.db, FILLED)
     assert 0 < int(filled[0]) < LOCKED
     assert await column(seat.shop.db, "SELECT rows_done FROM dbwatch.backfill") == filled
@@ -172,7 +171,7 @@ async def test_a_killed_index_build_is_told_and_taken_back(seat: Seat) -> None:
         await screen.until("not safe to run again: A", PATIENCE_S)
         screen.press("q")
         assert await seconds_to_leave(screen) < LEAVES_S
-    assert "idx_users_phone" in (await steps(seat))["add"]["text"]
+    assert "idx_users_phone" in (await known(seat, "add")).text
     way_back = await seat.run("abort", str(seat.shop.runbook), "--confirm", seat.shop.db.name)
     assert way_back.code == 0, way_back.out + way_back.err
     assert await seat.shop.dump() == before
@@ -271,7 +270,7 @@ async def test_a_dropped_line_takes_only_the_screen_away(seat: Seat) -> None:
         await reports.rollback()
         assert await screen.ended(PATIENCE_S) == 0
     await seat.nobody_is_left()
-    assert (await steps(seat))["add"]["status"] == "done"
+    assert (await known(seat, "add")).status == "done"
     assert await column(seat.shop.db, "SELECT lease_until <= clock_timestamp() FROM dbwatch.window") == [True]
     async with seat.screen() as screen:
         await screen.until("✓ add", PATIENCE_S)
@@ -313,12 +312,11 @@ async def test_sigterm_ends_a_waiting_migration_and_gives_the_terminal_back(seat
         await ended_by_sigterm(seat, screen)
     await seat.nobody_is_left()
     assert await seat.shop.dump() == before
-    add = (await steps(seat))["add"]
-    assert (add["status"], add["attempt"]) == ("failed", 1)
+    add = await known(seat, "add")
+    assert (add.status, add.attempt) == ("failed", 1)
     await reports.rollback()
-    ahead = await seat.run("run", str(seat.shop.runbook), "--headless")
-    assert ahead.code == 4
-    assert (await steps(seat))["add"]["status"] == "done"
+    async with driven(seat.shop) as conductor:
+        await step(conductor, "add")
 
 
 async def test_sigterm_ends_a_backfill_between_two_batches(seat: Seat) -> None:
@@ -330,9 +328,9 @@ async def test_sigterm_ends_a_backfill_between_two_batches(seat: Seat) -> None:
         await waiting(seat, "worker")
         await ended_by_sigterm(seat, screen)
     await seat.nobody_is_left()
-    fill = (await steps(seat))["fill"]
-    assert (fill["status"], fill["attempt"]) == ("failed", 1)
-    assert "it goes on from there" in fill["text"]
+    fill = await known(seat, "fill")
+    assert (fill.status, fill.attempt) == ("failed", 1)
+    assert "it goes on from there" in fill.text
     assert await column(seat.shop.db, "SELECT rows_done FROM dbwatch.backfill") == await column(seat.shop.db, FILLED)
     await editor.rollback()
 
@@ -453,9 +451,8 @@ async def test_a_stopped_server_lets_go_of_its_driver_in_the_middle_of_a_migrati
     await reports.rollback()
     await seat.nobody_is_left()
     assert await seat.shop.dump() == before
-    ahead = await seat.run("run", str(seat.shop.runbook), "--headless")
-    assert ahead.code == 4, ahead.out + ahead.err
-    assert (await steps(seat))["add"]["status"] == "done"
+    async with driven(seat.shop) as conductor:
+        await step(conductor, "add")
 
 
 async def test_a_restarted_server_is_live_again_at_once(own_seat: tuple[Seat, EmbeddedServer]) -> None:
@@ -525,7 +522,8 @@ async def test_without_a_screen_it_stops_where_a_person_is_needed(seat: Seat) ->
     assert first.code == 4
     assert "preview is a person's step" in first.err
     assert "--sign preview=NOTE" in first.err
-    assert {step["status"] for step in (await steps(seat)).values()} == {"pending"}
+    told = json.loads((await seat.run("status", seat.shop.db.dsn, "--json")).out)
+    assert {step["status"] for step in told["steps"]} == {"pending"}
     beyond = await seat.run("run", str(seat.shop.runbook), "--headless", *SIGNED)
     assert (beyond.code, "past drop there is no whole way back" in beyond.err) == (4, True)
     assert beyond.err.rstrip().endswith("; say --confirm DBNAME")
@@ -562,7 +560,7 @@ async def test_without_a_screen_a_step_waits_for_a_second_persons_word(seat: Sea
     assert ended.code == 4
     assert ("deploy is a person's step" in ended.err) == agrees
     assert any("add not confirmed: not at noon" in line for line in told_lines(ended.out)) != agrees
-    assert (await steps(seat))["add"]["status"] == ("done" if agrees else "pending")
+    assert (await known(seat, "add")).status == ("done" if agrees else "pending")
 
 
 def told_lines(printed: str) -> list[str]:
@@ -575,7 +573,7 @@ async def test_a_check_that_does_not_hold_ends_it_with_1(seat: Seat) -> None:
     ended = await seat.run("run", str(seat.shop.runbook), "--headless", *SIGNED)
     assert ended.code == 1
     assert "the query gave 0, expected 5" in ended.out
-    assert (await steps(seat))["complete"]["status"] == "failed"
+    assert (await known(seat, "complete")).status == "failed"
 
 
 async def test_sigint_stops_what_runs_and_says_130(seat: Seat) -> None:
@@ -594,8 +592,8 @@ async def test_sigint_stops_what_runs_and_says_130(seat: Seat) -> None:
 async def test_the_way_back_without_a_screen_wants_the_name_and_the_persons_part(seat: Seat) -> None:
     before, runbook = await seat.shop.dump(), str(seat.shop.runbook)
     assert (await seat.run("abort", runbook, "--dry-run")).code == 4  # no window is open
-    driven = await seat.run("run", runbook, "--headless", *SIGNED[:4])
-    assert driven.code == 4
+    async with driven(seat.shop, "wei@bastion") as conductor:
+        await steps_before(conductor, "nobody")
     after = await seat.shop.dump()
 
     shown = await seat.run("abort", runbook, "--dry-run")
