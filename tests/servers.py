@@ -53,6 +53,15 @@ SETTINGS = {
 MAJORS = tuple(VERSIONS)
 
 
+def turns(*variants: T) -> list[tuple[int, T]]:
+    """Parameters for a test that uses `any_db` (indirect): all *variants* on 15, on 18, and on 13, which has no TID
+    Range Scan; on each other major one, in turn."""
+    whole = (13, 15, 18)
+    others = [major for major in MAJORS if major not in whole]
+    in_turn = [(major, variants[n % len(variants)]) for n, major in enumerate(others)]
+    return [(major, variant) for major in whole for variant in variants] + in_turn
+
+
 def server_binaries(major: int) -> Binaries:
     """Binaries of *major*: this machine's if it has them, else npm's. Skips or fails the test where there are none."""
     try:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from ledger import QUICK, WORKER_WAITS, Ledger, run_elsewhere, wait_for
 from proxy import FaultProxy
-from servers import Database, eventually
+from servers import Database, eventually, turns
 
 from dbwatch.backfill import row, walker
 from dbwatch.backfill.batch import BatchSession
@@ -36,7 +36,7 @@ async def finished(ledger: Ledger, spec: Spec = SIDE, rows: int = 20_000) -> Non
     assert await ledger.database.sql(COUNTED) == [(result.rows, result.batches)]
 
 
-@pytest.mark.parametrize("walk", [Walk.AUTO, Walk.KEYSET, Walk.STRIPES])
+@pytest.mark.parametrize(("any_db", "walk"), turns(Walk.AUTO, Walk.KEYSET, Walk.STRIPES), indirect=["any_db"])
 async def test_each_row_is_filled_once_by_several_at_a_time(any_db: Database, walk: Walk) -> None:
     ledger = await Ledger.make(any_db, ROWS)
     backfill, scene = await ledger.backfill(replace(SIDE, walk=walk))

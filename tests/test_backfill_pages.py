@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from ledger import Ledger, planned
-from servers import Database
+from servers import Database, turns
 
 from dbwatch.backfill import final, quarantine, retrying
 from dbwatch.backfill.cursor import Cursor
@@ -107,7 +107,7 @@ async def test_it_is_so_while_rows_are_moved_removed_and_added(db: Database) -> 
     assert await db.sql(LEFT) == [(0,)]
 
 
-@pytest.mark.parametrize("walk", [Walk.AUTO, Walk.STRIPES, Walk.PAGES])
+@pytest.mark.parametrize(("any_db", "walk"), turns(Walk.AUTO, Walk.STRIPES, Walk.PAGES), indirect=["any_db"])
 async def test_rows_with_null_in_their_key_are_filled_too(any_db: Database, walk: Walk) -> None:
     ledger = await table(
         any_db,
@@ -189,7 +189,7 @@ async def poisoned(db: Database, how: str) -> Ledger:
     return Ledger(db)
 
 
-@pytest.mark.parametrize("how", KEYLESS)
+@pytest.mark.parametrize(("any_db", "how"), turns(*KEYLESS), indirect=["any_db"])
 async def test_a_poison_row_without_a_key_is_set_aside_under_its_version(any_db: Database, how: str) -> None:
     ledger = await poisoned(any_db, how)
     result = await ledger.run(FILL)
@@ -322,7 +322,7 @@ async def partitions(db: Database, columns: str) -> Ledger:
     return Ledger(db)
 
 
-@pytest.mark.parametrize("columns", ["a int, PRIMARY KEY (a, w)", "a int"], ids=["with a key", "without"])
+@pytest.mark.parametrize(("any_db", "columns"), turns("a int, PRIMARY KEY (a, w)", "a int"), indirect=["any_db"])
 async def test_a_partitioned_table_is_walked_partition_by_partition(any_db: Database, columns: str) -> None:
     ledger = await partitions(any_db, columns.replace("PRIMARY KEY (a, w)", "UNIQUE (a, w)"))
     found = await ledger.plan(replace(FILL, where="u.v IS NULL"))
