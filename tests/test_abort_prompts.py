@@ -16,6 +16,7 @@ from story import LEAVES_S, PATIENCE_S, Seat, dbwatch
 from terminal import Terminal, terminal
 from windows import driven, small_shop, steps_before
 
+from dbwatch.cli.signals import Signals
 from dbwatch.cli.typed import line_from
 from dbwatch.errors import Exit
 
@@ -108,3 +109,18 @@ async def test_a_line_is_read_as_the_terminal_edits_it_and_can_be_given_up(
     finally:
         os.close(person)
         os.close(command)
+
+
+async def test_without_a_screen_what_nohup_ignores_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signals = Signals(screen=False)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        assert not signals.hung_up.is_set()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)

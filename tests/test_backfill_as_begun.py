@@ -134,6 +134,19 @@ async def test_by_another_key_it_is_not_begun_anew(db: Database) -> None:
     assert await ledger.violations() == []
 
 
+async def test_in_other_words_it_is_not_begun_anew_nor_done_again(db: Database) -> None:
+    """What is typed again after a night has a blank more, and another case."""
+    ledger = await stopped(db)
+    other = replace(PLAIN, set=PLAIN.set.replace("=", " =  ").replace("v", "V"), where=f" {PLAIN.where.upper()} ")
+    with pytest.raises(Refused, match=r"was begun in other words.*go on with it"):
+        await ledger.run(other)
+    assert (await ledger.run()).rows == 3000
+    with pytest.raises(Refused, match=r"is done in other words.*--again"):
+        await ledger.run(other)
+    assert await ledger.violations() == []
+    assert (await ledger.run(replace(PLAIN, where="id < 0"))).outcome is State.DONE, "which means something else"
+
+
 async def test_two_by_two_keys_do_not_run_at_once(db18: Database) -> None:
     ledger = await Ledger.make(db18)
     await db18.sql("ALTER TABLE t ADD COLUMN other bigint GENERATED ALWAYS AS IDENTITY UNIQUE")

@@ -166,6 +166,8 @@ def test_the_bar_fits_its_width_and_says_why_it_is_slow() -> None:
     slow = replace(progress, state=State.THROTTLED, reason="replica r1 is 6.0 s behind")
     assert bar(slow, 200).endswith("throttled  replica r1 is 6.0 s behind")
     assert len(bar(slow, 79)) == 79
+    harmful = bar(replace(progress, blocked=2, delayed=3, delayed_worst_s=0.42), 200)
+    assert "2 wait for us  delayed 3, worst 0.4 s" in harmful
 
 
 async def test_what_ran_with_undo_is_brought_back_by_the_same_command(db18: Database) -> None:

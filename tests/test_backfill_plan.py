@@ -152,6 +152,7 @@ REFUSED = [
         {"table": "m", "set": "x = 1", "where": "x IS NULL", "mode": "once"},
         "does not say its value exactly",
     ),
+    ("", {"set": "phone = users.phone"}, "SET changes nothing"),
     (
         "CREATE TABLE g (id int GENERATED ALWAYS AS IDENTITY, k int PRIMARY KEY)",
         {"table": "g", "set": "id = 1", "where": "id IS NULL"},

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from uuid import UUID
 
+from dbwatch.backfill.fragments import spelled
 from dbwatch.backfill.plan import Plan
 from dbwatch.backfill.row import MADE_OF, OIDS, RESTORING, Row
 from dbwatch.errors import Refused
@@ -36,19 +37,28 @@ def resumed(plan: Plan, row: Row, *, again: bool) -> Row | None:
     )
 
 
-async def require_same_key(connection: Connection, plan: Plan) -> None:
-    """Raises Refused where rows were set already on a walk by another key, or are just now."""
+async def require_not_begun_otherwise(connection: Connection, plan: Plan, window: UUID | None) -> None:
+    """Raises Refused where rows were set already by the same words, spelled otherwise or on a walk by another key."""
     others = await connection.execute(
         query("backfill-otherwise", connection.info.server_version),
-        {"spec": plan.spec_json, "spec_hash": plan.spec_hash},
+        {"spec": plan.spec_json, "spec_hash": plan.spec_hash, "window": window},
     )
-    found = await others.fetchone()
-    if found is not None:
-        key = ",".join(json.loads(found[0])["key"])
+    now = json.loads(plan.spec_json)
+    async for text, done in others:
+        was = json.loads(text)
+        if any(spelled(part, was[part]) != spelled(part, now[part]) for part in ("set", "where")):
+            continue
+        key, how, look = ",".join(was["key"]), *(("is done", "see") if done else ("was begun", "go on with"))
+        if was["key"] != now["key"]:
+            raise Refused(
+                f"the backfill of {plan.table} {how} by another key",
+                why=f"only its cursor, which goes by ({one_line(key)}), tells which rows it has set",
+                next=f"{look} it: --key {one_line(key)}; --again begins anew, with every row",
+            )
         raise Refused(
-            f"the backfill of {plan.table} was begun by another key",
-            why=f"only its cursor, which goes by ({one_line(key)}), tells which rows it has set",
-            next=f"go on with it: --key {one_line(key)}; --again begins anew, with every row",
+            f"the backfill of {plan.table} {how} in other words",
+            why=f"it sets {one_line(was['set'])!r} where {one_line(was['where'])!r}, which means the same",
+            next=f"{look} it: write it as then; --again begins anew, with every row",
         )
 
 

@@ -105,7 +105,7 @@ async def claim(
             if plan.spec.mode == "once":
                 mine = begun.resumed(plan, rows[0], again=again) if rows and not rows[0].finished else mine
                 if mine is None and not again:
-                    await begun.require_same_key(connection, plan)
+                    await begun.require_not_begun_otherwise(connection, plan, window)
             elif mine is not None and mine.finished and step_id is not None and mine.step_id != step_id:
                 mine = None
             if mine is None or (mine.finished and again):

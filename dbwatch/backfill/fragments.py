@@ -13,6 +13,7 @@ from dbwatch.errors import UsageError
 from dbwatch.text import one_line
 
 _COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
+_CONSTANTS = {"SCONST", "USCONST", "BCONST", "XCONST", "UIDENT"}
 _CALM = frozenset(
     {"btrim", "char_length", "concat", "concat_ws", "decode", "encode", "initcap", "left", "length", "lower", "lpad"}
     | {"ltrim", "md5", "overlay", "position", "regexp_replace", "repeat", "replace", "reverse", "right", "rpad"}
@@ -38,6 +39,8 @@ class Fragments:
     stays_pending: str | None
     """WHERE as it will stand after SET: each assigned column replaced by its new value. Rows for which it is true
     remain pending however often they are set. None where that cannot be told from the text."""
+    changes_nothing: bool = False
+    """SET gives each column the value that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,25 @@ def read(table: str, assignments: str, where: str) -> Fragments:
         where_columns=_columns(clause),
         set_columns=frozenset().union(*(_columns(target) for target in update.target_list)),
         stays_pending=_after_set(assignments, update, where),
+        changes_nothing=all(_is_itself(target.res_target) for target in update.target_list),
     )
+
+
+def _is_itself(target: ast.ResTarget) -> bool:
+    """`column = column`, or `column = table.column`."""
+    plain = target.val.WhichOneof("node") == "column_ref" and not target.indirection
+    return plain and _last(target.val.column_ref) == target.name
+
+
+def spelled(what: str, fragment: str) -> str:
+    """*fragment*, which a sentence calls *what*, as any spelling of it reads: its words, with one blank between them,
+    in lower case where the server takes them so. Raises as `read`."""
+    return " ".join(token.text if _as_written(token) else token.text.lower() for token in _tokens(what, fragment))
+
+
+def _as_written(token: _Token) -> bool:
+    """Quoted names, and constants."""
+    return token.kind in _CONSTANTS or token.text.startswith('"')
 
 
 def read_condition(table: str, what: str, condition: str) -> None:

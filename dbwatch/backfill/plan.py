@@ -322,6 +322,12 @@ def _check_targets(spec: Spec, read: fragments.Fragments, target: Target, column
                 why="an UPDATE may set it to DEFAULT only",
                 next="leave it out of SET",
             )
+    if read.changes_nothing:
+        raise Refused(
+            "SET changes nothing",
+            why="it gives each column the value that it has",
+            next="say what the column is to hold",
+        )
     moving = [column for column in read.targets if column in target.divided_by]
     if moving:
         raise Refused(

@@ -64,7 +64,7 @@ async def _plan(ground: Ground) -> AbortPlan:
 
 async def _carry_out(book: LoadedRunbook, wish: Wish, plan: AbortPlan, undone: frozenset[str]) -> int:
     """Carries out *plan*, which was shown and confirmed; or goes on with an abort that was cut short."""
-    signals = Signals()
+    signals = Signals(screen=False)
     ground = await enter(book, SystemClock(), wish, tell)
     async with driving(ground) as conductor:
         teller = Teller(conductor)

@@ -238,6 +238,8 @@ def bar(progress: BackfillProgress, width: int) -> str:
         f"{count(progress.rows_per_s)}/s",
         f"{left(progress)} left" if progress.eta_s is not None else "",
         f"batch {progress.batch_ms:.0f} of {progress.target_ms:.0f} ms",
+        f"{progress.blocked} wait for us" if progress.blocked else "",
+        f"delayed {progress.delayed}, worst {progress.delayed_worst_s:.1f} s" if progress.delayed else "",
         f"{progress.quarantined:,} in quarantine" if progress.quarantined else "",
         f"{progress.differing:,} differ" if progress.differing else "",
         "final scan" if progress.checking and not progress.state.ended else "",

@@ -36,7 +36,7 @@ Journal = Annotated[
 
 @app.default
 def watch(dsn: Dsn = "", /) -> int:
-    """Watches a server: activity, locks, statements, indexes. Read only; needs no schema and writes nothing."""
+    """Watches a server: activity, locks, statements, indexes. Needs no schema, writes nothing; only C and K act."""
     from dbwatch.cli import watch as door
 
     return door.main(dsn)
@@ -120,14 +120,19 @@ def backfill(
     table: str,
     assignments: Annotated[str, Parameter(name="--set", help="As after SET in an UPDATE.")],
     where: Annotated[str, Parameter(help="As after WHERE: which rows are still to be done.")],
-    key: Annotated[str | None, Parameter(help="Columns to walk by; else the primary key.")] = None,
-    mode: Annotated[Literal["pending", "once"], Parameter(help="pending: SET makes WHERE untrue.")] = "pending",
+    key: Annotated[
+        str | None, Parameter(help="Columns of the unique index that names a row; else the primary key.")
+    ] = None,
+    mode: Annotated[
+        Literal["pending", "once"],
+        Parameter(help="pending: SET makes WHERE untrue. once: it stays true, and only the cursor tells what is done."),
+    ] = "pending",
     batch_time: Annotated[
         str,
         Parameter(help="What a batch should take; a third of it among others, a quarter while those hardly ever idle."),
     ] = "100ms",
     rows_per_second: Annotated[int | None, Parameter(help="Fill no more than so many.")] = None,
-    json: Annotated[bool, Parameter(help="JSON lines instead of a progress bar.")] = False,
+    json: Annotated[bool, Parameter(help="JSON lines though standard error is a terminal.")] = False,
     dry_run: Annotated[bool, Parameter(help="Only show the plan.")] = False,
     try_one: Annotated[
         bool,
@@ -136,7 +141,9 @@ def backfill(
             help="With --dry-run: carry one batch out and roll it back. Triggers do fire, and sequences do advance.",
         ),
     ] = False,
-    again: Annotated[bool, Parameter(help="Do it again though it was finished before.")] = False,
+    again: Annotated[
+        bool, Parameter(help="Do it again though it was finished before; in mode once, every row.")
+    ] = False,
     workers: Annotated[
         int | None,
         Parameter(
@@ -276,6 +283,8 @@ def abort(
     state_dir: Journal = None,
 ) -> int:
     """The way back: shows the abort plan, asks for the database's name, and carries it out.
+
+    A runbook that was edited meanwhile is taken as it is now, and a driver who is alive is fenced out.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def main(
 
 
 async def _run(book: LoadedRunbook, wish: Wish, signatures: dict[str, str], name: str) -> int:
-    signals = Signals()
+    signals = Signals(screen=False)
     ground = await enter(book, SystemClock(), wish, tell)
     async with driving(ground) as conductor:
         teller = Teller(conductor)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 
 class Signals:
-    """SIGTERM, SIGINT and SIGHUP as events of the loop, from now until `release`."""
+    """SIGTERM, SIGINT and SIGHUP as events of the loop; without a *screen* not what nohup has us ignore."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, screen: bool = True) -> None:
         self.ended = asyncio.Event()
         """SIGTERM or SIGINT came."""
         self.hung_up = asyncio.Event()
@@ -21,7 +21,8 @@ class Signals:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._set, self.ended)
         loop.add_signal_handler(signal.SIGINT, self._set, self.ended)
-        loop.add_signal_handler(signal.SIGHUP, self._set, self.hung_up)
+        if screen or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self._set, self.hung_up)
 
     def then(self, act: Callable[[], None]) -> None:
         """Calls *act* at the next signal, and at each after it."""

@@ -51,9 +51,9 @@ class Target(Spec):
     migrate_dsn: Exact | None = Field(default=None, repr=False)
     """A role of its own for DDL, used by Alembic."""
     lock_timeout: Timeout = 2.0
-    """How long a statement of ours may wait for a lock, and make others wait behind it."""
+    """How long a statement of ours may wait for a lock, others behind it; CONCURRENTLY and batches have their own."""
     statement_timeout: Timeout = 60.0
-    """How long a statement of ours may take."""
+    """How long a statement of ours may take, unless it commits by itself or takes something back."""
 
     @model_validator(mode="after")
     def _lock_timeout_can_fire(self) -> Target:

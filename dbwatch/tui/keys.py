@@ -77,11 +77,11 @@ COMMANDS: tuple[Command, ...] = (
         Group.WINDOW, _window(PauseBackfill), in_window(allowed.no_backfill), allowed.what_backfill, footer=3,
     ),
     Command(
-        "gentler", ("left_square_bracket",), "[", "gentler", "let the backfill take longer pauses",
+        "gentler", ("left_square_bracket",), "[", "gentler", "shorter batches of the backfill, and more rest",
         Group.WINDOW, _window(ChangeSpeed), in_window(allowed.no_speed), footer=9,
     ),
     Command(
-        "faster", ("right_square_bracket",), "]", "faster", "let the backfill take shorter pauses",
+        "faster", ("right_square_bracket",), "]", "faster", "longer batches, less rest: a row may be waited for longer",
         Group.WINDOW, _window(ChangeSpeed), in_window(allowed.no_speed), footer=9,
     ),
     Command(

@@ -101,7 +101,7 @@ def _plan(ahead: Ahead, width: int, now: float) -> Iterator[Content]:
 
 
 def _roughly(spec: Backfill) -> Iterator[Content]:
-    yield line("how", Content(f"by key in batches of about {spec.batch_time * 1000:.0f} ms, each committed"))
+    yield line("how", Content(f"in batches of about {spec.batch_time * 1000:.0f} ms, each committed"))
 
 
 def _starts(spec: Backfill, status: StepStatus, view: WindowView) -> str:
