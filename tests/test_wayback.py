@@ -372,6 +372,9 @@ def test_a_statement_that_was_rolled_back_has_not_passed_the_point_of_no_return(
     assert not reversible(started)
     assert reversible(started, ev.StepFailed("same", 1, "rolled back", 1.0, again=True))
     assert not reversible(started, ev.StepUnknown("same", 1, "cut off"))
+    assert not gates.may_have_done(state(), with_sql("ALTER SYSTEM SET work_mem = '8MB'"), "same")
+    failed = state(started, ev.StepFailed("same", 1, "stopped", 1.0, again=True))
+    assert gates.may_have_done(failed, with_sql("ALTER SYSTEM SET work_mem = '8MB'"), "same"), "it stands alone"
 
 
 def test_a_person_undoes_also_what_nobody_knows_to_have_taken_effect() -> None:

@@ -527,3 +527,23 @@ async def test_what_begins_just_as_the_way_back_is_confirmed_does_not_run_beside
             assert any(a.step == "deploy" for a in plan.actions)
         await end_of_abort(conductor)
         assert conductor.state.abort.equal
+
+
+async def test_what_is_stopped_before_it_has_begun_does_not_begin(shop18: Shop) -> None:
+    async with driven(shop18) as conductor:
+        await steps_before(conductor, "fill")
+        slow = await shop18.db.foreign("slow", autocommit=False)
+        await slow.execute("LOCK TABLE dbwatch.event IN SHARE MODE")
+        beginning = asyncio.create_task(conductor.submit(RunStep("fill")))
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'dbwatch.event'::regclass"
+        await eventually(lambda: shop18.db.sql(waiting))
+        assert conductor.feed().frame.window.busy == "the beginning of fill"
+        assert (await conductor.submit(RunStep("fill"))).text == "the beginning of fill is running"
+        stopping = asyncio.create_task(conductor.submit(StopOurs()))
+        await eventually(lambda: asyncio.sleep(0, conductor.work.unwanted))
+        await slow.rollback()
+        assert (await beginning).text.startswith("fill was not begun: it was stopped")
+        assert (await stopping).taken
+        assert conductor.state.step("fill").status is StepStatus.FAILED
+        assert await shop18.db.sql("SELECT count(*) FROM users WHERE phone IS NOT NULL") == [(0,)]
+        await step(conductor, "fill")

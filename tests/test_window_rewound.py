@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import pytest
+from alembic_projects import AlembicProject
 from servers import Database
-from windows import abort, driven, rewind, small_shop, step, steps_before, until
+from test_abort_chain import window
+from windows import (
+    PATIENCE_S,
+    Shop,
+    abort,
+    attended,
+    begin_abort,
+    driven,
+    end_of_abort,
+    rewind,
+    small_shop,
+    step,
+    steps_before,
+    until,
+)
 
 from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
 from dbwatch.window.conductor import Conductor
+from dbwatch.window.intents import RunStep, StopOurs
+
+COUNTS = 'with op.get_context().autocommit_block():\n    op.execute("UPDATE counter SET n = n + 1")\n'
+COLUMN, DROPPED = "op.add_column('users', sa.Column('phone', sa.Text))", "op.drop_column('users', 'phone')"
 
 
 def last(conductor: Conductor, kind: type[ev.Fact]) -> int:
@@ -54,3 +75,72 @@ async def test_an_abort_whose_end_was_lost_comes_to_it_again(db18: Database, tmp
         await until(conductor, lambda c: c.state.rewound and not c.state.open)
         assert conductor.state.abort.equal
         assert await shop.heads() == ["9a20"]
+
+
+async def test_what_is_asked_for_is_done_though_nobody_can_tell_how_the_last_step_ended(
+    db18: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = await small_shop(db18, tmp_path)
+    async with driven(shop) as driver, attended(shop) as navigator:
+        await steps_before(driver, "deploy")
+        asked = asyncio.Event()
+
+        async def never_known() -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(driver.work, "recover", never_known)
+        await rewind(shop.db, last(driver, ev.StepDone) - 1)
+        await asyncio.wait_for(asked.wait(), PATIENCE_S)
+        await until(navigator, lambda c: c.state.rewound)
+        answer = await navigator.submit(StopOurs())
+        assert "does not answer" not in answer.text
+        assert any(isinstance(e.fact, ev.RequestAnswered) for e in driver.events)
+
+
+async def test_rows_that_a_step_committed_by_themselves_are_not_written_again_by_whoever_finds_it_cut_off(
+    db18: Database, tmp_path: Path
+) -> None:
+    shop = await counted(db18, tmp_path, COUNTS + COLUMN, DROPPED)
+    report = await db18.foreign("reports", autocommit=False)
+    await report.execute("SELECT FROM users")
+    async with driven(shop) as conductor:
+        assert (await conductor.submit(RunStep("to_r1"))).taken
+        await asyncio.wait_for(conductor.work.settled(), PATIENCE_S)
+        await rewind(db18, last(conductor, ev.StepFailed) - 1)
+        await until(conductor, lambda c: c.state.rewound and c.state.running is None)
+        known = conductor.state.step("to_r1")
+        assert (known.status, known.again) == (StepStatus.FAILED, False)
+        assert "it was cut off while it ran; sent, and commits by itself: UPDATE counter SET n = n + 1" in known.text
+        await report.rollback()
+        assert not (await conductor.submit(RunStep("to_r1"))).taken
+    assert await db18.sql("SELECT n FROM counter") == [(1,)]
+
+
+async def test_rows_that_a_downgrade_committed_by_themselves_are_not_written_again_by_whoever_goes_on(
+    db18: Database, tmp_path: Path
+) -> None:
+    shop = await counted(db18, tmp_path, COLUMN, COUNTS + DROPPED)
+    async with driven(shop) as conductor:
+        await step(conductor, "to_r1")
+        report = await db18.foreign("reports", autocommit=False)
+        await report.execute("SELECT FROM users")
+        await begin_abort(conductor)
+        await end_of_abort(conductor)
+        await report.rollback()
+        before = last(conductor, ev.AbortFinished) - 1
+        await rewind(db18, before)  # the same driver remembers how its abort ended
+        await until(conductor, lambda c: c.state.rewound and not c.state.aborting)
+        assert "commits by itself" in conductor.state.abort.differences[0]
+        await rewind(db18, before - 1)  # before the action failed
+    async with driven(shop, "lin@b") as conductor:  # another one looks what was sent
+        await until(conductor, lambda c: not c.state.aborting)
+        assert "the downgrade was cut short: UPDATE counter" in conductor.state.abort.differences[0]
+    assert await db18.sql("SELECT n FROM counter") == [(1,)]
+
+
+async def counted(db: Database, folder: Path, up: str, down: str) -> Shop:
+    """A window of one migration, and a table that counts."""
+    project = AlembicProject(folder / "project").revision("r1", up, down)
+    await db.sql("CREATE TABLE counter (n int)", "INSERT INTO counter VALUES (0)")
+    return await window(db, folder, project, "r1")

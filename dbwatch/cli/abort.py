@@ -23,9 +23,9 @@ from dbwatch.window.abort import AbortPlan, ActionKind
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.driving import driving
 from dbwatch.window.ground import Ground
+from dbwatch.window.hindsight import FOR_ABORT
 from dbwatch.window.intents import SignOff
 from dbwatch.window.opening import Wish, enter, visit
-from dbwatch.window.rollback import FOR_ABORT
 from dbwatch.window.survey import Survey
 
 

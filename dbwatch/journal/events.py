@@ -111,6 +111,19 @@ class DdlSeen(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class SentAlone(Fact):
+    """A statement of a migrate step, or of its downgrade, that commits by itself and changes what no catalogue shows
+    (rows, roles): written before it is sent, for nobody can tell afterwards whether it was."""
+
+    kind: ClassVar[str] = "sent.alone"
+    step: str
+    attempt: int
+    """Below 0 on the way back, as in `DdlSeen`."""
+    revision: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepNoted(Fact):
     """Something worth keeping happened while the step ran: a retry, a pause of the backfill, a speed."""
 
@@ -335,9 +348,9 @@ class Foreign(Fact):
 KNOWN: dict[str, type[Fact]] = {
     cls.kind: cls
     for cls in (
-        WindowOpened, DriverTook, RunbookAmended, StepStarted, StepDone, StepFailed, StepUnknown, DdlSeen, StepNoted,
-        BackfillCertified, Noted, Marked, ConfirmationAsked, ConfirmationGiven, ConfirmationRefused, Requested,
-        RequestAnswered, SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionNoted,
+        WindowOpened, DriverTook, RunbookAmended, StepStarted, StepDone, StepFailed, StepUnknown, DdlSeen, SentAlone,
+        StepNoted, BackfillCertified, Noted, Marked, ConfirmationAsked, ConfirmationGiven, ConfirmationRefused,
+        Requested, RequestAnswered, SessionSignalled, WorkStopped, AbortConfirmed, AbortActionStarted, AbortActionNoted,
         AbortActionDone, AbortActionFailed, AbortFinished, JournalRewound, JournalBroken,
         WindowClosed,
     )

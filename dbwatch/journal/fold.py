@@ -51,6 +51,8 @@ class StepState:
     """An abort took it back."""
     certificate: ev.BackfillCertified | None = None
     """Of a backfill that is complete."""
+    alone: tuple[tuple[str, str], ...] = ()
+    """Revision and SQL of what its last attempt sent that commits by itself, and that no catalogue shows."""
 
 
 class ActionStatus(StrEnum):
@@ -172,8 +174,8 @@ def fold(events: Iterable[Event], state: WindowState | None = None) -> WindowSta
     return result
 
 
-_NEVER_LATE = (ev.DdlSeen, ev.JournalRewound, ev.JournalBroken)
-"""What is true whenever it is said: what we made, and that the journal went back or was edited."""
+_NEVER_LATE = (ev.DdlSeen, ev.SentAlone, ev.JournalRewound, ev.JournalBroken)
+"""What is true whenever it is said: what we made or sent, and that the journal went back or was edited."""
 
 
 def _after(state: WindowState, event: Event) -> WindowState:
@@ -198,7 +200,11 @@ def _after(state: WindowState, event: Event) -> WindowState:
         case ev.RunbookAmended() as fact:  # what was proposed before, and a word given for it, speak of another text
             return replace(state, runbook_sha=fact.runbook_sha, proposal=None)
         case ev.DdlSeen() as fact:
-            return replace(state, ddl=_ddl_after(state.ddl, fact))
+            state = replace(state, ddl=_ddl_after(state.ddl, fact))
+            unknown = fact.autocommit and not fact.known and not fact.done
+            return _sent_alone(state, fact) if unknown and fact.revision else state
+        case ev.SentAlone() as fact:
+            return _sent_alone(state, fact)
         case ev.JournalRewound():
             return replace(state, rewound=True)
         case ev.JournalBroken() as fact:
@@ -249,6 +255,13 @@ def _ddl_after(seen: tuple[ev.DdlSeen, ...], fact: ev.DdlSeen) -> tuple[ev.DdlSe
     if any(same(other) for other in seen):
         return tuple(fact if same(other) else other for other in seen)
     return (*seen, fact)
+
+
+def _sent_alone(state: WindowState, fact: ev.SentAlone | ev.DdlSeen) -> WindowState:
+    step = state.step(fact.step)
+    if step.attempt != fact.attempt:
+        return state
+    return _with_step(state, replace(step, alone=(*step.alone, (fact.revision, fact.sql))))
 
 
 def _with_step(state: WindowState, step: StepState) -> WindowState:

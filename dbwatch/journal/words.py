@@ -42,6 +42,8 @@ def sentence(fact: ev.Fact) -> str:
             return f"{where}: {'done' if fact.done else 'sent'}{', commits by itself' * fact.autocommit}: {fact.sql}"
         case ev.Noted():
             return fact.text
+        case ev.SentAlone():
+            return f"{fact.step} sends what commits by itself: {fact.sql}"
         case ev.Marked():
             return f"mark: {fact.text}"
         case ev.ConfirmationAsked():

@@ -247,8 +247,8 @@ class Hooks:
         self._n += 1
         link.n = self._n
         link.creates = [named for named in objects if named.action is Action.CREATE]
-        unkept = reading.known and not objects
         link.lasting = reading.lasting if autocommit else bool(_COMMITS.match(statement))
+        unkept = reading.known and not objects and not link.lasting
         started = StatementStarted(
             n=self._n,
             sql=plain(statement)[:_SQL_SHOWN],
@@ -260,7 +260,7 @@ class Hooks:
             receipt=0 if unkept else self._next_receipt(),
             lasting=link.lasting,
         )
-        self._answers.send(started, droppable=unkept and not link.lasting)
+        self._answers.send(started, droppable=unkept)
         if autocommit or _COMMITS.match(statement):
             self._kept(None if autocommit else self._ask.kept_within_s)
             self._check(dbapi, link)

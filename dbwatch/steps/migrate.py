@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from dbwatch.errors import DbwatchError, Fenced
-from dbwatch.journal.events import DdlSeen, Fact, StepNoted
+from dbwatch.journal.events import DdlSeen, Fact, SentAlone, StepNoted
 from dbwatch.migration import events as me
 from dbwatch.migration import runner
 from dbwatch.migration.events import Cause, Direction, Outcome
@@ -135,9 +135,17 @@ async def recover(spec: Migrate, kit: Kit) -> step.Outcome:
     if not chain.steps and not chain.trouble:
         return Done(f"found at {', '.join(now) or 'base'} after it was cut off", now)
     left = await kit.left_behind()
-    why = "it was cut off while it ran; "
-    why += "nothing of it was committed" if now == kit.previous.heads_before else f"it got to {', '.join(now)}"
-    return Failed(why + (f"; left behind: {', '.join(left)}" if left else ""), again=not left)
+    alone = [sql for revision, sql in kit.previous.alone if revision in chain.steps]
+    parts = ["it was cut off while it ran"]
+    if now != kit.previous.heads_before:
+        parts.append(f"it got to {', '.join(now)}")
+    elif not alone:
+        parts.append("nothing of it was committed")
+    if alone:
+        parts.append(f"sent, and commits by itself: {'; '.join(one_line(sql, 200) for sql in alone)}")
+    if left:
+        parts.append(f"left behind: {', '.join(left)}")
+    return Failed("; ".join(parts), again=not left and not alone)
 
 
 class _Scribe:
@@ -181,7 +189,11 @@ class _Scribe:
     async def keep(self, events: Sequence[me.Event]) -> None:
         """Journals *events*. Raises as `Store.record` does, and DbwatchError where they can be kept nowhere."""
         facts = [fact for event in events if (fact := self._fact(event)) is not None]
-        if facts and not await self._kit.record(*facts) and any(isinstance(fact, DdlSeen) for fact in facts):
+        if (
+            facts
+            and not await self._kit.record(*facts)
+            and any(isinstance(fact, DdlSeen | SentAlone) for fact in facts)
+        ):
             raise DbwatchError(
                 "neither the journal nor its local copy can be written",
                 why="nothing is committed that an abort would not know of",
@@ -211,6 +223,8 @@ class _Scribe:
                     [_plain(asdict(o)) for o in e.objects],
                 )
                 return self._sent[e.n]
+            case me.StatementStarted() as e if e.lasting and e.revision:
+                return SentAlone(self._spec.id, self._kit.attempt, e.revision, e.sql)
             case me.StatementDone() as e if e.n in self._sent:
                 seen = self._sent[e.n]
                 made = [_plain(asdict(o)) for o in e.objects]

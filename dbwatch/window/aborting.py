@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -50,6 +51,8 @@ class Aborting:
         self._drawing = asyncio.Lock()
         self._on_paper = ""
         self._going_back = False  # from the confirmation on, before the journal has it
+        self._ended: tuple[datetime, ev.AbortFinished] | None = None
+        """When the abort was confirmed that did not reach its end here, and how it ended."""
         self.confirming = False
         """One is being compared with what is there now: until it begins, or is refused, nothing else may begin."""
         self.rollback = Rollback(reversible=True, estimate_s=None)
@@ -127,15 +130,6 @@ class Aborting:
         """Begins the plan that was shown under *digest*, here or to *asked_by*. Raises as `plan`."""
         if self.began:  # two confirm it at once, each at a desk of their own
             return Answer(False, "an abort is under way")
-        self.confirming = True
-        try:
-            with contextlib.suppress(ServerSilent):  # it may begin all the same; what has not begun by then never does
-                await self._ground.store.settle()
-            return await self._confirmed(digest, confirmation, asked_by)
-        finally:
-            self.confirming = False
-
-    async def _confirmed(self, digest: str, confirmation: str, asked_by: str) -> Answer:
         state = self._ground.store.state
         if not state.open:
             return Answer(False, "the window is closed")
@@ -144,6 +138,18 @@ class Aborting:
         plan = self._shown.get(digest)
         if plan is None:
             return Answer(False, "that way back was not shown by this dbwatch; look at it again")
+        self.confirming = True
+        try:
+            if self._work.beginning:  # it is in the journal now, or it never begins
+                with contextlib.suppress(ServerSilent):
+                    await self._ground.store.settle()
+            return await self._confirmed(plan, asked_by)
+        finally:
+            self.confirming = False
+
+    async def _confirmed(self, plan: AbortPlan, asked_by: str) -> Answer:
+        if not self._ground.store.state.open:
+            return Answer(False, "the window is closed")
         held = await self._hold_still()
         if plan.seq != self._ground.store.state.seq:
             later = await self.plan()
@@ -159,7 +165,8 @@ class Aborting:
         """Ends a migrate step that runs: it could commit more while the plan is compared with what is there now. Which
         one; empty: none."""
         running = self._ground.store.state.running
-        if running is None or not isinstance(self._ground.runbook.step(running.id), Migrate):
+        migrates = running is not None and isinstance(self._ground.runbook.step(running.id), Migrate)
+        if running is None or not migrates or not self._work.under_way:
             return ""
         self._work.halt()
         with contextlib.suppress(TimeoutError):
@@ -175,19 +182,23 @@ class Aborting:
         """Goes on where an earlier driver's abort was cut short: it was confirmed already.
 
         Not by a journal that was edited, for nobody may have confirmed what it says: the abort ends where it stands,
-        and a person looks at the way back from there.
+        and a person looks at the way back from there. Nor where it has ended here short of its aim, and only the
+        journal has lost that.
         """
         abort = self._ground.store.state.abort
         assert abort is not None
+        end = self._ended[1] if self._ended is not None and self._ended[0] == abort.confirmed_at else None
         if broken := self._ground.store.broken:
-            self._work.begin(self._leave_off(broken))
+            why = f"it does not go on: event {broken} of the journal was edited, and with it perhaps what was confirmed"
+            end = ev.AbortFinished(False, [why], 0.0)
+        if end is not None:
+            self._work.begin(self._leave_off(end))
             return
         first = next((n for n, a in enumerate(abort.actions) if a.status != "done"), len(abort.actions))
         self._roll_back(tuple(Action.of(a.body) for a in abort.actions), first, None, None)
 
-    async def _leave_off(self, broken: int) -> None:
-        why = f"it does not go on: event {broken} of the journal was edited, and with it perhaps what was confirmed"
-        await self._ground.store.record(ev.AbortFinished(False, [why], 0.0), when=lambda state: state.aborting)
+    async def _leave_off(self, end: ev.AbortFinished) -> None:
+        await self._ground.store.record(end, when=lambda state: state.aborting)
 
     def _roll_back(
         self,
@@ -216,6 +227,10 @@ class Aborting:
             await going_back
         finally:
             self._going_back = False
+            abort, events = self._ground.store.state.abort, reversed(self._ground.store.events)
+            if abort is not None and abort.finished and not abort.equal:
+                end = next(e.fact for e in events if isinstance(e.fact, ev.AbortFinished))
+                self._ended = abort.confirmed_at, end
 
     async def _until_signed(self, step_id: str) -> str:
         self._signed[step_id] = asyncio.get_running_loop().create_future()

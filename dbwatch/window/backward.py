@@ -10,7 +10,7 @@ from typing import Protocol
 
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError
-from dbwatch.journal.events import AbortActionNoted, DdlSeen, Fact
+from dbwatch.journal.events import AbortActionNoted, DdlSeen, Fact, SentAlone
 from dbwatch.migration import events as me
 from dbwatch.migration.ddl import Named
 from dbwatch.steps import progress as shown
@@ -70,6 +70,8 @@ class Scribe:
                 )
                 self._sent[e.n] = seen
                 return seen
+            case me.StatementStarted() as e if e.lasting and e.revision:
+                return SentAlone(self._step, self._attempt, e.revision, e.sql)
             case me.StatementDone() as e if e.n in self._sent:
                 seen = self._sent[e.n]
                 made = [_plain(o) for o in e.objects]

@@ -152,6 +152,7 @@ class Conductor:
             ("the monitor", self._poller.run),
             ("the heartbeat", self._heartbeat),
             ("the ear for the others", self._heed),
+            ("the look after what is under way", lambda: self.driver.look_after(lambda: self._driving)),
             ("the view of the way back", lambda: self.driver.aborting.assess(lambda: self._driving)),
             ("the look at the runbook", lambda: self.driver.amending.watch(self._hub.touch)),
         )

@@ -52,8 +52,8 @@ class Driver:
         self.aborting = Aborting(ground, self._survey, self.work, snapshot, touch)
         self._stepping = Stepping(ground, self._survey, self.work, self.aborting)
         self.amending = Amending(ground, self._survey.scripts.forget)
-        self._granted: dict[int, ev.RequestAnswered] = {}
-        """By the request's seq, what was done about it: nothing is done twice for one wish."""
+        self._granted: dict[Request, ev.RequestAnswered] = {}
+        """What was done about each: nothing is done twice for one wish."""
         self._retrying = ""
         """The step whose rows are tried again."""
         self._trying: asyncio.Task[Retried] | None = None
@@ -68,6 +68,8 @@ class Driver:
         """What of ours runs now, in plain words; empty: nothing."""
         if self.aborting.confirming:
             return "the way back"
+        if self.work.beginning:
+            return f"the beginning of {self.work.beginning}"
         if self._retrying:
             return f"another try of the rows that {self._retrying} set aside"
         return (gates.running_words(self.state) or "the last step's end") if self.work.under_way else ""
@@ -80,11 +82,19 @@ class Driver:
         while not await self._recovered():
             await self.ground.clock.sleep(RECOVER_S)
 
+    async def look_after(self, driving: Callable[[], bool]) -> None:
+        """The same now and then, for a journal that went back under us to before a step or an abort of ours ended."""
+        while True:
+            await self.ground.clock.sleep(RECOVER_S)
+            if driving() and self.state.open:
+                await self._recovered()
+
     async def _recovered(self) -> bool:
         """Whether nothing is under way in the journal that nobody carries out, after a look at what is."""
         async with self._recovering:
-            carried_out = self.work.under_way or self._stepping.starting or self.aborting.confirming
-            if carried_out or not (self.state.aborting or self.state.running):
+            ours = self.state.epoch == self._store.epoch and not self.work.leaving.is_set()
+            carried_out = self.work.under_way or self.work.beginning or self.aborting.confirming
+            if not ours or carried_out or not (self.state.aborting or self.state.running):
                 return True
             try:
                 if self.state.aborting:
@@ -100,17 +110,12 @@ class Driver:
             return True
 
     async def heed(self) -> None:
-        """Does what others have asked for or confirmed since the journal was last read.
-
-        And goes on where the journal went back under us, to before a step or an abort of ours ended.
-        """
-        if self.state.open:
-            await self._recovered()
+        """Does what others have asked for or confirmed since the journal was last read."""
         for request in self.state.requests:
-            if request.seq not in self._granted:  # else only the answer could not be written the last time
+            if request not in self._granted:  # else only the answer could not be written the last time
                 answer = await self._grant(request)
-                self._granted[request.seq] = ev.RequestAnswered(request.seq, answer.taken, answer.text)
-            await self._store.record(self._granted[request.seq])
+                self._granted[request] = ev.RequestAnswered(request.seq, answer.taken, answer.text)
+            await self._store.record(self._granted[request])
         proposal = self.state.proposal
         if proposal is not None and proposal.confirmed_by and not self.busy:
             try:

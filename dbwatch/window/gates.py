@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dbwatch.journal.fold import StepStatus, WindowState
 from dbwatch.runbook.model import Backfill, Manual, Runbook, Sql, Step
+from dbwatch.steps.statement import alone
 
 OVER = (StepStatus.DONE, StepStatus.WAIVED)
 
@@ -14,8 +15,9 @@ def next_step(state: WindowState, runbook: Runbook) -> Step | None:
 
 
 def may_have_done(state: WindowState, runbook: Runbook, step_id: str) -> bool:
-    """Whether the step may have done anything; a statement that failed was rolled back."""
-    rolled_back = (StepStatus.FAILED,) if any(isinstance(s, Sql) and s.id == step_id for s in runbook.steps()) else ()
+    """Whether the step may have done anything; a statement that failed was rolled back, if it did not stand alone."""
+    in_transaction = any(isinstance(s, Sql) and s.id == step_id and not alone(s.sql) for s in runbook.steps())
+    rolled_back = (StepStatus.FAILED,) if in_transaction else ()
     return state.step(step_id).status not in (StepStatus.PENDING, StepStatus.WAIVED, *rolled_back)
 
 

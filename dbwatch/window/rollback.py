@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -18,14 +18,13 @@ from psycopg import errors
 from dbwatch.backfill.progress import BackfillProgress
 from dbwatch.errors import CannotConnect, ConnectionLost, DbwatchError, Fenced, Refused, ServerSilent
 from dbwatch.journal import events as ev
-from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import StepStatus
 from dbwatch.migration import runner
 from dbwatch.migration.events import Cause, Direction, Failed
 from dbwatch.migration.mend import Mend
 from dbwatch.migration.request import Job, Project
 from dbwatch.postgres.session import describe
-from dbwatch.runbook.model import Migrate
+from dbwatch.runbook.model import Migrate, Sql
 from dbwatch.steps.progress import MigrationProgress
 from dbwatch.steps.statement import NotBegun, alone
 from dbwatch.text import one_line
@@ -33,6 +32,7 @@ from dbwatch.window import restoring
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.backward import Nudged, Scribe
 from dbwatch.window.ground import Ground
+from dbwatch.window.hindsight import FOR_ABORT, fenced_already, foreseen_of, sent_alone
 from dbwatch.window.knocking import ATTEMPTS, Knocking, Lookout
 from dbwatch.window.prediction import Prediction
 from dbwatch.window.survey import Survey
@@ -41,8 +41,6 @@ T = TypeVar("T")
 
 STOP_S = 15.0
 """How long our cancelled work may take to end: the whole ladder from cancel to kill."""
-FOR_ABORT = "abort"
-"""The reason for which a driver takes the wheel whose first act is to take everything back."""
 STUCK_S = 10.0
 """How long a locked relation may keep the look at where an abort stopped waiting."""
 AWAY_S = 600.0
@@ -231,7 +229,10 @@ class Rollbacker:
                 await asyncio.wait({self._working}, timeout=1.0)
         known = self._ground.store.state.step(action.step)
         if known.status is StepStatus.RUNNING:
-            fact = ev.StepFailed(action.step, known.attempt, "stopped by the abort", 0.0, again=False, stopped=True)
+            step, why = self._ground.runbook.step(action.step), "stopped by the abort"
+            fact: ev.Fact = ev.StepFailed(action.step, known.attempt, why, 0.0, again=False, stopped=True)
+            if isinstance(step, Sql) and alone(step.sql):
+                fact = ev.StepUnknown(action.step, known.attempt, f"{why}, and nobody heard how it ended")
             await self._ground.store.record(fact)
         return f"{action.step} has ended"
 
@@ -279,6 +280,9 @@ class Rollbacker:
         assert isinstance(step, Migrate)
         to, barrier = await self._survey.reach(frozenset(action.heads))
         if await self._survey.heads() != to:
+            applied = await self._survey.applied()
+            if sent := sent_alone(self._ground.store.events, action.step, applied):
+                raise _committed_by_itself("the downgrade was cut short", sent)
             await self._go_down(project, action.step, to)
         if barrier:
             raise DbwatchError(f"stopped {barrier}", next="rollback.md says what is left to do by hand")
@@ -309,14 +313,10 @@ class Rollbacker:
         if outcome.failure is not None:
             if outcome.failure.cause is Cause.FENCED:
                 raise Fenced(outcome.failure.message)
-            if outcome.alone:  # not begun again by itself, neither here nor by whoever called
-                raise DbwatchError(
-                    outcome.failure.message,
-                    why=f"{one_line(outcome.alone[0], 100)} commits by itself, and may have taken effect",
-                    next="look whether it has; A goes on, and would send it again",
-                )
             if lost(outcome.failure):
                 raise ConnectionLost(outcome.failure.message)
+            if outcome.alone:
+                raise _committed_by_itself(outcome.failure.message, outcome.alone[0])
             raise DbwatchError(outcome.failure.message)
 
     async def _compare(self, action: Action) -> str:
@@ -341,20 +341,13 @@ class Rollbacker:
         return f"removed {', '.join(gone)}" if gone else "nothing was left behind"
 
 
-def fenced_already(events: Sequence[Event], epoch: int) -> bool:
-    """Whether *epoch* was taken for an abort and nothing was begun in it: no work of ours is left to fence out. Pure.
-
-    So a process that enters a window to abort it does not take a second epoch, and its plan told the truth.
-    """
-    since = [event.fact for event in events if event.epoch == epoch]
-    took = next((fact for fact in since if isinstance(fact, ev.DriverTook)), None)
-    return took is not None and took.reason == FOR_ABORT and not any(isinstance(f, ev.StepStarted) for f in since)
-
-
-def foreseen_of(events: Sequence[Event]) -> Prediction | None:
-    """What was shown before the abort that was confirmed last. Pure."""
-    confirmed = next((e.fact for e in reversed(events) if isinstance(e.fact, ev.AbortConfirmed)), None)
-    return Prediction.of(confirmed.prediction) if confirmed is not None and confirmed.prediction else None
+def _committed_by_itself(what: str, sql: str) -> DbwatchError:
+    """Nothing that is tried again by itself."""
+    return DbwatchError(
+        what,
+        why=f"{one_line(sql, 100)} commits by itself, and may have taken effect",
+        next="look whether it has; A goes on, and would send it again",
+    )
 
 
 _GONE = (errors.UndefinedObject, errors.UndefinedTable, errors.UndefinedColumn, errors.DuplicateTable)

@@ -23,8 +23,6 @@ class Stepping:
     def __init__(self, ground: Ground, survey: Survey, work: Work, aborting: Aborting) -> None:
         self._ground, self._store = ground, ground.store
         self._survey, self._work, self._aborting = survey, work, aborting
-        self.starting = False
-        """A step's start is on its way into the journal: nobody need find out how that step ended."""
 
     @property
     def _state(self) -> WindowState:
@@ -36,11 +34,12 @@ class Stepping:
             return Answer(False, why)
         if isinstance(step, Manual):
             return Answer(False, f"{step.id} is a person's step: do it, then sign it off with a note")
-        if why := await certificates.shortfall(self._ground, step):
-            return Answer(False, why)
-        if (wait := await self._not_yet(step, name, "")) is not None:
-            return wait
-        await self._start(step)
+        with self._work.begins(step.id):
+            if why := await certificates.shortfall(self._ground, step):
+                return Answer(False, why)
+            if (wait := await self._not_yet(step, name, "")) is not None:
+                return wait
+            await self._start(step)
         return Answer(True, f"{step.id} started")
 
     async def _not_yet(self, step: Step, name: str, note: str) -> Answer | None:
@@ -69,12 +68,13 @@ class Stepping:
 
     async def confirmed(self, step: Step, proposal: Proposal) -> None:
         """Begins a step that a second person has confirmed. Raises Refused where it cannot begin any more."""
-        if why := await certificates.shortfall(self._ground, step):
-            raise Refused(why)
-        if isinstance(step, Manual):
-            await self._signed(step, proposal.note)
-        else:
-            await self._start(step)
+        with self._work.begins(step.id):
+            if why := await certificates.shortfall(self._ground, step):
+                raise Refused(why)
+            if isinstance(step, Manual):
+                await self._signed(step, proposal.note)
+            else:
+                await self._start(step)
 
     async def _start(self, step: Step) -> None:
         if isinstance(step, Migrate) and self._ground.project is None:  # raises where the files are elsewhere
@@ -88,17 +88,12 @@ class Stepping:
             nonlocal before
             if refused := gates.refusal(state, self._ground.runbook, step) or gates.unconfirmed(state, step):
                 raise Refused(refused)
-            self._require_no_way_back()
+            self._require_wanted()
             before = state.step(step.id)
             return [ev.StepStarted(step.id, before.attempt + 1, list(heads))]
 
-        self.starting, confirmed = True, "an abort was confirmed just then"
         try:
             await self._store.append(start)
-            if self._aborting.began:  # it was confirmed while our start was on its way: what runs is the way back
-                await self._work.withdraw(step.id, before.attempt + 1, confirmed)
-                raise Refused(f"{step.id} was not begun", why=confirmed)
-            self._work.begin_step(step, before.attempt + 1, replace(before, heads_before=heads))
         except (ConnectionLost, ServerSilent):
             withdrawing = self._work.withdraw(step.id, before.attempt + 1, "the answer to its start was lost")
             if self._aborting.began:
@@ -106,8 +101,10 @@ class Stepping:
             else:
                 self._work.begin(withdrawing)
             raise
-        finally:
-            self.starting = False
+        if why := self._unwanted:  # since its start was sent
+            await self._work.withdraw(step.id, before.attempt + 1, why)
+            raise Refused(f"{step.id} was not begun", why=why)
+        self._work.begin_step(step, before.attempt + 1, replace(before, heads_before=heads))
 
     async def sign_off(self, step_id: str, note: str, name: str) -> Answer:
         """A person has done *step_id*, or knows that it took effect."""
@@ -115,12 +112,14 @@ class Stepping:
         if refused := gates.sign_off_refusal(self._state, self._ground.runbook, step):
             return Answer(False, refused)
         unknown = self._state.step(step_id).status is StepStatus.UNKNOWN
-        if not unknown and (why := await certificates.shortfall(self._ground, step)):
-            return Answer(False, why)
-        if not unknown and (wait := await self._not_yet(step, name, note)) is not None:
-            return wait
-        await self._signed(step, note)
-        return Answer(True, f"{step_id} signed off")
+        with self._work.begins(step_id):
+            if not unknown and (why := await certificates.shortfall(self._ground, step)):
+                return Answer(False, why)
+            if not unknown and (wait := await self._not_yet(step, name, note)) is not None:
+                return wait
+            await self._signed(step, note)
+        late = "; an abort was confirmed just then, which may not undo it: see" if self._aborting.began else ""
+        return Answer(True, f"{step_id} signed off{late}")
 
     async def _signed(self, step: Step, note: str) -> None:
         def sign(state: WindowState) -> Sequence[ev.Fact]:
@@ -128,14 +127,21 @@ class Stepping:
             refused = gates.sign_off_refusal(state, self._ground.runbook, step)
             if refused := refused or ("" if known.status is StepStatus.UNKNOWN else gates.unconfirmed(state, step)):
                 raise Refused(refused)
-            self._require_no_way_back()
+            self._require_wanted()
             return [ev.StepDone(step.id, known.attempt or 1, note or "signed off", self._since_last(state))]
 
         await self._store.append(sign)
 
-    def _require_no_way_back(self) -> None:
-        if self._aborting.confirming:
-            raise Refused("the way back is being confirmed just now", next="see what becomes of it")
+    @property
+    def _unwanted(self) -> str:
+        """Why what is about to begin is not to; empty where it is."""
+        if self._aborting.began:
+            return "an abort was being confirmed just then"
+        return "it was stopped" if self._work.unwanted else ""
+
+    def _require_wanted(self) -> None:
+        if why := self._unwanted:
+            raise Refused(why, next="see what becomes of it" if self._aborting.began else "n begins it again")
 
     async def decide(self, step_id: str, took_effect: bool, note: str) -> Answer:
         """A person looked how a step ended of which the database does not tell."""

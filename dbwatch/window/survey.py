@@ -134,6 +134,11 @@ class Survey:
         )
         return wayback.plan(situation)
 
+    async def applied(self) -> frozenset[str]:
+        """The revisions that the database has. Raises DbwatchError or psycopg.Error."""
+        chain, heads = await self.scripts.chain(), await self.heads()
+        return way.closure(chain, heads) if chain is not None else heads
+
     async def reach(self, heads: frozenset[str]) -> tuple[frozenset[str], str]:
         """How far down towards *heads* the database can go from where it is, and what is in the way; empty: nothing.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,10 @@ class Work:
         """Set: it ends because its driver leaves, not because a person wants it ended."""
         self.hand = Control()
         """A person's hand on the running backfill."""
+        self.beginning = ""
+        """The step that is about to begin, or is being signed off: the journal has it soon, or not; empty: none."""
+        self.unwanted = False
+        """That step was to be stopped before it began."""
         self.migration: MigrationProgress | None = None
         self.backfill: BackfillProgress | None = None
         self.backfill_step = ""
@@ -73,6 +78,15 @@ class Work:
             return f"after batch {self.backfill.batches:,}, {self.backfill.rows_done:,} rows so far"
         return self.migration.statement if self.migration is not None else ""
 
+    @contextmanager
+    def begins(self, step_id: str) -> Iterator[None]:
+        """Meanwhile the step is about to begin: how it ended is nobody's to find out, and `halt` means it, too."""
+        self.beginning, self.unwanted = step_id, False
+        try:
+            yield
+        finally:
+            self.beginning = ""
+
     def begin_step(self, step: Step, attempt: int, previous: StepState) -> None:
         """Carries *step* out behind; its start is in the journal already."""
         self.begin(self._step(step, self._kit(attempt, previous)))
@@ -89,7 +103,8 @@ class Work:
         return task
 
     def halt(self) -> None:
-        """Tells what runs to end: a batch is finished, a statement cancelled."""
+        """Tells what runs to end: a batch is finished, a statement cancelled; and what is about to, not to begin."""
+        self.unwanted = True
         self.stop.set()
         self.hand.stop()
 

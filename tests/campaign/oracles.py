@@ -17,7 +17,7 @@ from dbwatch.journal import events as ev
 from dbwatch.journal.chain import Event
 from dbwatch.journal.fold import StepStatus, WindowState, fold
 from dbwatch.journal.rows import event_of
-from dbwatch.window.rollback import foreseen_of
+from dbwatch.window.hindsight import foreseen_of
 
 _EVENTS = """
 SELECT seq, at, actor, epoch, kind, body, prev_hash, hash FROM dbwatch.event

@@ -25,7 +25,7 @@ from dbwatch.tui.say import BAD, FAINT, GOOD, WARN
 from dbwatch.window.abort import AbortPlan, Action, ActionKind
 from dbwatch.window.blockers import in_the_way
 from dbwatch.window.feed import WindowView
-from dbwatch.window.rollback import foreseen_of
+from dbwatch.window.hindsight import foreseen_of
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 OLD_S = 1.0
