@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import pytest
 import pytest_asyncio
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET = "correct-horse"
 WRONG = "battery-staple"
-_AT_ONCE = asyncio.Semaphore(3)
+_AT_ONCE: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+"""How many commands may run side by side, in each loop."""
 
 
 # The place
@@ -104,7 +106,7 @@ async def told(place: Place, *words: str, target: str = "") -> Ended:
     """`dbwatch ...` to its end, in the folder, with no terminal."""
     own = {"TARGET": target or place.db.dsn, "XDG_STATE_HOME": str(place.folder / "state")}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    async with _AT_ONCE:
+    async with _AT_ONCE.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(3)):
         process = await asyncio.create_subprocess_exec(
             *dbwatch(*words), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env={**clean, **own}, cwd=place.folder
         )

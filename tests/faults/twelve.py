@@ -146,8 +146,9 @@ async def answers_lost(place: Place, after: Collection[int] = (1, 3, 4)) -> tupl
     lost_after = set(after)
 
     def lose(progress: BackfillProgress) -> None:
-        if progress.state is State.RUNNING and progress.batches in lost_after:
-            lost_after.discard(progress.batches)
+        due = {batches for batches in lost_after if batches <= progress.batches}  # several may come in one message
+        if progress.state is State.RUNNING and due:
+            lost_after.difference_update(due)
             proxy.drop_answer_to(BATCH)
 
     scene.react = lose
