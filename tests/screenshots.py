@@ -181,27 +181,29 @@ async def _sees_a_lock(story: Story) -> None:
 
 
 async def _sees_the_backfill(story: Story, other: Story) -> None:
-    """It runs a while, gentler than planned: rows, what it does to others' statements, and its rate over time."""
+    """It runs, and then a while gentler: rows, what an abort would mean, its rate over time, others' statements."""
     await story.until("n run fill", "wide")
     await story.look("7")
-    await story.act("b", *"[[[[")
-    await story.until(r"3\d\.\d %")
+    await story.act("b")
+    await story.until(r"[1-5]\d\.\d %[\s\S]*in stripes")
     await story.take("backfill")
-    await story.look("question_mark")
-    await story.until("Panes")
-    await story.take("help")
-    await story.look("escape", "4")
-    await story.until(r"\d+ statements since")
-    await story.take("statements")
+    await story.act(*"[[[[")
+    await story.look("1", "A")
+    await story.until("Type the database's name to begin")
+    await story.take("abort")
+    await story.look("escape")
     await other.act("M")
     await other.until("Mark this moment", "wide")
     await other.act(*"v0.8.1 is out", "enter")
     await story.look("8")
-    await story.until(r"Fill\w* +7\d%|Backfill +7\d%")
+    await story.until("★")
     await story.take("charts")
-    await story.look("1", "A")
-    await story.until("Type the database's name to begin")
-    await story.take("abort")
+    await story.look("4")
+    await story.until(r"\d+ statements since")
+    await story.take("statements")
+    await story.look("question_mark")
+    await story.until("Panes")
+    await story.take("help")
     await story.look("escape")
 
 
