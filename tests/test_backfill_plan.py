@@ -113,6 +113,15 @@ async def test_triggers_that_will_fire_are_named(db: Database) -> None:
     assert "each row fires: touch" in (await planned(connector, PHONE)).notes
 
 
+async def test_a_set_that_changes_nothing_may_fire_what_does(db18: Database) -> None:
+    connector = await users(db18)
+    await db18.sql(
+        "CREATE FUNCTION fills() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.phone := NEW.legacy; RETURN NEW; END'",
+        "CREATE TRIGGER fills BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION fills()",
+    )
+    assert (await planned(connector, replace(PHONE, set="phone = phone"))).notes
+
+
 @pytest.mark.parametrize("spec", [PHONE, replace(PHONE, key="id")], ids=["chosen", "named"])
 async def test_the_next_edge_is_read_from_the_index_without_sorting(db: Database, spec: Spec) -> None:
     """The key is selected as text; sorting by that text would be another order, and the whole table each time."""

@@ -9,6 +9,7 @@ from dbwatch.migration.events import Cause, Failed, StatementStarted
 from dbwatch.migration.fingerprint import Fingerprint, Item
 from dbwatch.migration.grammar import plain, read
 from dbwatch.migration.retry import Seen, may_retry, pause_s, sent_alone
+from dbwatch.steps.migrate import sent_alone as journalled_alone
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,19 @@ def test_what_commits_by_itself_and_leaves_the_schema_as_it_was_is_not_sent_agai
     assert not may_retry(LOCK, 1, 3, same, same, VERSION, alone=True)
     assert not may_retry(LOCK, 1, 3, same, same, VERSION, alone=True, resume=True)
     assert may_retry(LOCK, 1, 3, same, same, VERSION, resume=True)
+
+
+def test_a_password_that_is_sent_alone_is_not_journalled() -> None:
+    for sql, told in (
+        ("ALTER ROLE app PASSWORD 'it''s secret' VALID UNTIL '2027-01-01'", "PASSWORD '***' VALID UNTIL '2027-01-01'"),
+        ("CREATE ROLE app LOGIN password  $p$secret$p$", "password  '***'"),
+        ("ALTER ROLE app PASSWORD NULL", "PASSWORD NULL"),
+    ):
+        fact = journalled_alone("s", 1, _started(1, sql))
+        assert fact is not None
+        assert "secret" not in fact.sql
+        assert told in fact.sql
+    assert journalled_alone("s", 1, _started(1, "UPDATE alembic_version SET x = 1", None)) is None
 
 
 def _started(n: int, sql: str, revision: str | None = "r1", *, known: bool = True) -> StatementStarted:

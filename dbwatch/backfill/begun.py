@@ -44,22 +44,30 @@ async def require_not_begun_otherwise(connection: Connection, plan: Plan, window
         {"spec": plan.spec_json, "spec_hash": plan.spec_hash, "window": window},
     )
     now = json.loads(plan.spec_json)
-    async for text, done in others:
+    otherwise = "" if window else "; --again begins anew, with every row"  # which no runbook can say
+    async for text, ceiling, done in others:
         was = json.loads(text)
-        if any(spelled(part, was[part]) != spelled(part, now[part]) for part in ("set", "where")):
+        if spelled(was["set"], was["where"]) != spelled(now["set"], now["where"]) or _other_column(plan, ceiling):
             continue
         key, how, look = ",".join(was["key"]), *(("is done", "see") if done else ("was begun", "go on with"))
         if was["key"] != now["key"]:
             raise Refused(
                 f"the backfill of {plan.table} {how} by another key",
                 why=f"only its cursor, which goes by ({one_line(key)}), tells which rows it has set",
-                next=f"{look} it: --key {one_line(key)}; --again begins anew, with every row",
+                next=f"{look} it: --key {one_line(key)}{otherwise}",
             )
         raise Refused(
             f"the backfill of {plan.table} {how} in other words",
             why=f"it sets {one_line(was['set'])!r} where {one_line(was['where'])!r}, which means the same",
-            next=f"{look} it: write it as then; --again begins anew, with every row",
+            next=f"{look} it: write it as then{otherwise}",
         )
+
+
+def _other_column(plan: Plan, ceiling: str | None) -> bool:
+    """Whether what was set then was another table's, or a column's that is gone: nothing of it is there any more."""
+    tops = json.loads(ceiling) if ceiling else None
+    was = tops.get(MADE_OF) if isinstance(tops, dict) else None
+    return was is not None and any(was[part] != plan.made_of[part] for part in ("table", "set"))
 
 
 def require_whole(plan: Plan, rows: Sequence[Row]) -> None:

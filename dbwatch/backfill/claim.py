@@ -173,7 +173,7 @@ async def _prepare(connection: Connection, spec: str, fence: Fence | None) -> No
     for name, value in settings.items():
         await connection.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), sql.Literal(value)))
     await connection.execute(
-        "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)", [_LOCK, crc32(_keyless(spec).encode()) - 2**31]
+        "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)", [_LOCK, crc32(_of_table(spec).encode()) - 2**31]
     )
     if fence is None:
         return
@@ -187,11 +187,10 @@ _LOCK = 0x6462_6266
 """The class of our advisory locks: `dbbf` in ASCII."""
 
 
-def _keyless(spec: str) -> str:
-    """*spec*, as `Plan.spec_json`, without its key."""
+def _of_table(spec: str) -> str:
+    """Of *spec*, as `Plan.spec_json`, what all backfills of its table in its mode have in common."""
     body = json.loads(spec or "{}")
-    body.pop("key", None)
-    return json.dumps(body, sort_keys=True)
+    return json.dumps([body.get("table"), body.get("mode")])
 
 
 async def _take(

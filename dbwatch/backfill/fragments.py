@@ -13,7 +13,6 @@ from dbwatch.errors import UsageError
 from dbwatch.text import one_line
 
 _COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
-_CONSTANTS = {"SCONST", "USCONST", "BCONST", "XCONST", "UIDENT"}
 _CALM = frozenset(
     {"btrim", "char_length", "concat", "concat_ws", "decode", "encode", "initcap", "left", "length", "lower", "lpad"}
     | {"ltrim", "md5", "overlay", "position", "regexp_replace", "repeat", "replace", "reverse", "right", "rpad"}
@@ -78,15 +77,14 @@ def _is_itself(target: ast.ResTarget) -> bool:
     return plain and _last(target.val.column_ref) == target.name
 
 
-def spelled(what: str, fragment: str) -> str:
-    """*fragment*, which a sentence calls *what*, as any spelling of it reads: its words, with one blank between them,
-    in lower case where the server takes them so. Raises as `read`."""
-    return " ".join(token.text if _as_written(token) else token.text.lower() for token in _tokens(what, fragment))
-
-
-def _as_written(token: _Token) -> bool:
-    """Quoted names, and constants."""
-    return token.kind in _CONSTANTS or token.text.startswith('"')
+def spelled(assignments: str, where: str) -> str:
+    """SET and WHERE as PostgreSQL's grammar understands them: other blanks, other case and other brackets are the same.
+    What it cannot read stays as it is."""
+    text = " ".join(("UPDATE t SET", assignments, "WHERE", where))
+    try:
+        return str(postgast.deparse(postgast.parse(text)))
+    except (postgast.PgQueryError, ValueError):
+        return text
 
 
 def read_condition(table: str, what: str, condition: str) -> None:

@@ -322,7 +322,7 @@ def _check_targets(spec: Spec, read: fragments.Fragments, target: Target, column
                 why="an UPDATE may set it to DEFAULT only",
                 next="leave it out of SET",
             )
-    if read.changes_nothing:
+    if read.changes_nothing and not target.update_triggers:
         raise Refused(
             "SET changes nothing",
             why="it gives each column the value that it has",

@@ -200,9 +200,7 @@ def _after(state: WindowState, event: Event) -> WindowState:
         case ev.RunbookAmended() as fact:  # what was proposed before, and a word given for it, speak of another text
             return replace(state, runbook_sha=fact.runbook_sha, proposal=None)
         case ev.DdlSeen() as fact:
-            state = replace(state, ddl=_ddl_after(state.ddl, fact))
-            unknown = fact.autocommit and not fact.known and not fact.done
-            return _sent_alone(state, fact) if unknown and fact.revision else state
+            return replace(state, ddl=_ddl_after(state.ddl, fact))
         case ev.SentAlone() as fact:
             return _sent_alone(state, fact)
         case ev.JournalRewound():
@@ -257,9 +255,9 @@ def _ddl_after(seen: tuple[ev.DdlSeen, ...], fact: ev.DdlSeen) -> tuple[ev.DdlSe
     return (*seen, fact)
 
 
-def _sent_alone(state: WindowState, fact: ev.SentAlone | ev.DdlSeen) -> WindowState:
+def _sent_alone(state: WindowState, fact: ev.SentAlone) -> WindowState:
     step = state.step(fact.step)
-    if step.attempt != fact.attempt:
+    if step.attempt != fact.attempt or (fact.revision, fact.sql) in step.alone:
         return state
     return _with_step(state, replace(step, alone=(*step.alone, (fact.revision, fact.sql))))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -107,7 +108,7 @@ def ended(outcome: Outcome) -> step.Outcome:
     if outcome.committed:
         parts.append(f"committed before: {', '.join(outcome.committed)}")
     if outcome.alone:
-        parts.append(f"sent, and commits by itself: {'; '.join(one_line(sql, 200) for sql in outcome.alone)}")
+        parts.append(_committed_by_themselves(outcome.alone))
     untouched = outcome.heads_before is None and not outcome.ddl  # it ended before it knew what to do
     if outcome.residue is None:
         parts.append("nothing was sent" if untouched else "what it left behind could not be read")
@@ -128,21 +129,27 @@ def _is_broken_index(difference: Difference) -> bool:
     return broken and item.name.rstrip("0123456789").endswith(("_ccnew", "_ccold"))
 
 
+def _committed_by_themselves(sent: Sequence[str]) -> str:
+    more = f"; and {len(sent) - 3:,} more" if len(sent) > 3 else ""
+    return f"sent, and commits by itself: {'; '.join(one_line(sql, 200) for sql in sent[:3])}{more}"
+
+
 async def recover(spec: Migrate, kit: Kit) -> step.Outcome:
     """The version table and the catalogue tell how it ended."""
     chain = await runner.inspect(project(kit), kit.connector, to=spec.to)
     now = tuple(sorted(chain.current))
-    if not chain.steps and not chain.trouble:
+    known = {revision.id for revision in chain.revisions}
+    alone = [sql for id, sql in kit.previous.alone if id in chain.steps or id not in known]
+    if not chain.steps and not chain.trouble and not alone:
         return Done(f"found at {', '.join(now) or 'base'} after it was cut off", now)
     left = await kit.left_behind()
-    alone = [sql for revision, sql in kit.previous.alone if revision in chain.steps]
     parts = ["it was cut off while it ran"]
     if now != kit.previous.heads_before:
         parts.append(f"it got to {', '.join(now)}")
     elif not alone:
         parts.append("nothing of it was committed")
     if alone:
-        parts.append(f"sent, and commits by itself: {'; '.join(one_line(sql, 200) for sql in alone)}")
+        parts.append(_committed_by_themselves(alone))
     if left:
         parts.append(f"left behind: {', '.join(left)}")
     return Failed("; ".join(parts), again=not left and not alone)
@@ -188,12 +195,10 @@ class _Scribe:
 
     async def keep(self, events: Sequence[me.Event]) -> None:
         """Journals *events*. Raises as `Store.record` does, and DbwatchError where they can be kept nowhere."""
-        facts = [fact for event in events if (fact := self._fact(event)) is not None]
-        if (
-            facts
-            and not await self._kit.record(*facts)
-            and any(isinstance(fact, DdlSeen | SentAlone) for fact in facts)
-        ):
+        heard = [(self._fact(event), sent_alone(self._spec.id, self._kit.attempt, event)) for event in events]
+        facts = [fact for both in heard for fact in both if fact is not None]
+        needed = any(isinstance(fact, DdlSeen | SentAlone) for fact in facts)
+        if facts and not await self._kit.record(*facts) and needed:
             raise DbwatchError(
                 "neither the journal nor its local copy can be written",
                 why="nothing is committed that an abort would not know of",
@@ -223,8 +228,6 @@ class _Scribe:
                     [_plain(asdict(o)) for o in e.objects],
                 )
                 return self._sent[e.n]
-            case me.StatementStarted() as e if e.lasting and e.revision:
-                return SentAlone(self._spec.id, self._kit.attempt, e.revision, e.sql)
             case me.StatementDone() as e if e.n in self._sent:
                 seen = self._sent[e.n]
                 made = [_plain(asdict(o)) for o in e.objects]
@@ -235,6 +238,16 @@ class _Scribe:
             case me.Committed(revision=revision):
                 return StepNoted(self._spec.id, f"committed {revision}")
         return None
+
+
+def sent_alone(step: str, attempt: int, event: me.Event) -> SentAlone | None:
+    """What is journalled where *event* says that something is sent that commits by itself; None where it does not."""
+    if isinstance(event, me.StatementStarted) and event.lasting and event.revision:
+        return SentAlone(step, attempt, event.revision, _PASSWORD.sub(r"\1'***'", event.sql))
+    return None
+
+
+_PASSWORD = re.compile(r"""(\bPASSWORD\s+)(?:E?'(?:[^'\\]|''|\\.)*'|\$(\w*)\$.*?\$\2\$)""", re.IGNORECASE | re.DOTALL)
 
 
 def _nothing() -> None:

@@ -227,10 +227,10 @@ class Aborting:
             await going_back
         finally:
             self._going_back = False
-            abort, events = self._ground.store.state.abort, reversed(self._ground.store.events)
-            if abort is not None and abort.finished and not abort.equal:
+            state, events = self._ground.store.state, reversed(self._ground.store.events)
+            if state.open and state.abort is not None and state.abort.finished and not state.abort.equal:
                 end = next(e.fact for e in events if isinstance(e.fact, ev.AbortFinished))
-                self._ended = abort.confirmed_at, end
+                self._ended = state.abort.confirmed_at, replace(end, found=None, undone=[])
 
     async def _until_signed(self, step_id: str) -> str:
         self._signed[step_id] = asyncio.get_running_loop().create_future()

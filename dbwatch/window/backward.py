@@ -10,10 +10,11 @@ from typing import Protocol
 
 from dbwatch.clock import Clock
 from dbwatch.errors import DbwatchError
-from dbwatch.journal.events import AbortActionNoted, DdlSeen, Fact, SentAlone
+from dbwatch.journal.events import AbortActionNoted, DdlSeen, Fact
 from dbwatch.migration import events as me
 from dbwatch.migration.ddl import Named
 from dbwatch.steps import progress as shown
+from dbwatch.steps.migrate import sent_alone
 from dbwatch.steps.progress import MigrationProgress
 from dbwatch.window.knocking import ATTEMPTS, Lookout
 
@@ -56,7 +57,8 @@ class Scribe:
 
     async def keep(self, events: Sequence[me.Event]) -> None:
         """Journals *events*. Raises as `Store.record` does, and DbwatchError where they can be kept nowhere."""
-        facts = [fact for event in events if (fact := self._fact(event)) is not None]
+        heard = [(self._fact(event), sent_alone(self._step, self._attempt, event)) for event in events]
+        facts = [fact for both in heard for fact in both if fact is not None]
         if facts and not await self._record(*facts):
             raise DbwatchError("neither the journal nor its local copy can be written", next="make room, and go on")
 
@@ -70,8 +72,6 @@ class Scribe:
                 )
                 self._sent[e.n] = seen
                 return seen
-            case me.StatementStarted() as e if e.lasting and e.revision:
-                return SentAlone(self._step, self._attempt, e.revision, e.sql)
             case me.StatementDone() as e if e.n in self._sent:
                 seen = self._sent[e.n]
                 made = [_plain(o) for o in e.objects]

@@ -121,7 +121,8 @@ class Driver:
             try:
                 await self._stepping.confirmed(self.ground.runbook.step(proposal.step), proposal)
             except Refused as error:
-                await self._store.append(_withdrawal(proposal.seq, str(error)))
+                with contextlib.suppress(Refused):  # its start was written before it was stopped
+                    await self._store.append(_withdrawal(proposal.seq, str(error)))
 
     async def _grant(self, request: Request) -> Answer:
         if self.ground.clock.now() - request.at > STALE:

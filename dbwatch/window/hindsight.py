@@ -35,8 +35,6 @@ def sent_alone(events: Sequence[Event], step: str, applied: frozenset[str]) -> s
         match event.fact:
             case ev.AbortConfirmed():
                 return ""
-            case ev.SentAlone() | ev.DdlSeen() as fact if fact.step == step and fact.attempt < 0:
-                unseen = isinstance(fact, ev.SentAlone) or (fact.autocommit and not fact.known)
-                if unseen and fact.revision in applied:
-                    return fact.sql
+            case ev.SentAlone() as fact if fact.step == step and fact.attempt < 0 and fact.revision in applied:
+                return fact.sql
     return ""

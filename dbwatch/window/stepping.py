@@ -57,6 +57,7 @@ class Stepping:
         )
 
         def propose(state: WindowState) -> Sequence[ev.Fact]:
+            self._require_wanted()
             if refused := gates.refusal(state, self._ground.runbook, step):
                 raise Refused(refused)
             if state.proposal is not None:
@@ -118,7 +119,7 @@ class Stepping:
             if not unknown and (wait := await self._not_yet(step, name, note)) is not None:
                 return wait
             await self._signed(step, note)
-        late = "; an abort was confirmed just then, which may not undo it: see" if self._aborting.began else ""
+        late = "; an abort was being confirmed just then: see whether it undoes this" if self._aborting.began else ""
         return Answer(True, f"{step_id} signed off{late}")
 
     async def _signed(self, step: Step, note: str) -> None:
@@ -147,6 +148,7 @@ class Stepping:
         """A person looked how a step ended of which the database does not tell."""
 
         def decided(state: WindowState) -> Sequence[ev.Fact]:
+            self._require_wanted()
             known = state.step(step_id)
             if known.status is not StepStatus.UNKNOWN:
                 raise Refused(f"{step_id} is {known.status}: there is nothing to decide")
@@ -155,7 +157,8 @@ class Stepping:
                 return [ev.StepDone(step_id, known.attempt, f"it took effect, {said}", 0.0)]
             return [ev.StepFailed(step_id, known.attempt, f"it did not take effect, {said}", 0.0, again=True)]
 
-        await self._store.append(decided)
+        with self._work.begins(step_id):
+            await self._store.append(decided)
         return Answer(True, f"{step_id}: decided that it {'took' if took_effect else 'did not take'} effect")
 
     def _since_last(self, state: WindowState) -> float:

@@ -81,11 +81,12 @@ class Work:
     @contextmanager
     def begins(self, step_id: str) -> Iterator[None]:
         """Meanwhile the step is about to begin: how it ended is nobody's to find out, and `halt` means it, too."""
-        self.beginning, self.unwanted = step_id, False
+        before = self.beginning
+        self.beginning, self.unwanted = step_id, self.unwanted and bool(before)
         try:
             yield
         finally:
-            self.beginning = ""
+            self.beginning = before
 
     def begin_step(self, step: Step, attempt: int, previous: StepState) -> None:
         """Carries *step* out behind; its start is in the journal already."""
@@ -111,6 +112,7 @@ class Work:
     async def end(self, within: float) -> None:
         """Ends what runs, for we leave; abandons it where it does not end within so many seconds."""
         self.leaving.set()
+        self.unwanted = True
         if self._task is None or self._task.done():
             return
         self.halt()

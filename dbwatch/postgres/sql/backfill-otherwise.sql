@@ -2,6 +2,7 @@
 -- counts in the window that it was done in, or outside of any.
 SELECT
     b.spec,
+    b.ceiling,
     b.status = 'done' AS done
 FROM dbwatch.backfill AS b
 WHERE
