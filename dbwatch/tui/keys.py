@@ -81,7 +81,7 @@ COMMANDS: tuple[Command, ...] = (
         Group.WINDOW, _window(ChangeSpeed), in_window(allowed.no_speed), footer=9,
     ),
     Command(
-        "faster", ("right_square_bracket",), "]", "faster", "longer batches, less rest: a row may be waited for longer",
+        "faster", ("right_square_bracket",), "]", "faster", "longer batches of the backfill, and less rest",
         Group.WINDOW, _window(ChangeSpeed), in_window(allowed.no_speed), footer=9,
     ),
     Command(
