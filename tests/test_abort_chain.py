@@ -14,6 +14,8 @@ from dbwatch.window.abort import ActionKind
 from dbwatch.window.intents import RunStep
 
 BARRIERS = {"missing": None, "raises": "raise RuntimeError('one way only')", "noop": "pass"}
+COUNTS = 'with op.get_context().autocommit_block():\n    op.execute("UPDATE counter SET n = n + 1")\n'
+COLUMN, DROPPED = "op.add_column('users', sa.Column('phone', sa.Text))", "op.drop_column('users', 'phone')"
 NOT_NAMED = "op.drop_constraint('named', 'users')"
 
 
@@ -27,6 +29,13 @@ async def window(db: Database, folder: Path, project: AlembicProject, *targets: 
         f'lock_timeout = "500ms"\n[[phase]]\nname = "up"\n{steps}'
     )
     return Shop(db, folder, runbook)
+
+
+async def counted(db: Database, folder: Path, up: str, down: str) -> Shop:
+    """A window of one migration, and a table that counts."""
+    project = AlembicProject(folder / "project").revision("r1", up, down)
+    await db.sql("CREATE TABLE counter (n int)", "INSERT INTO counter VALUES (0)")
+    return await window(db, folder, project, "r1")
 
 
 def tables(db: Database) -> str:
@@ -180,12 +189,7 @@ async def test_what_a_downgrade_makes_in_another_way_is_foretold(db18: Database,
 async def test_rows_that_a_downgrade_committed_by_themselves_are_written_again_only_if_a_person_wants_that(
     db18: Database, tmp_path: Path
 ) -> None:
-    project = AlembicProject(tmp_path / "project")
-    counts = 'with op.get_context().autocommit_block():\n    op.execute("UPDATE counter SET n = n + 1")\n'
-    up, down = column("phone")
-    project.revision("r1", up, counts + down)
-    await db18.sql("CREATE TABLE counter (n int)", "INSERT INTO counter VALUES (0)")
-    shop = await window(db18, tmp_path, project, "r1")
+    shop = await counted(db18, tmp_path, COLUMN, COUNTS + DROPPED)
     async with driven(shop) as conductor:
         await step(conductor, "to_r1")
         report = await db18.foreign("reports", autocommit=False)

@@ -9,7 +9,7 @@ from dbwatch.migration.events import Cause, Failed, StatementStarted
 from dbwatch.migration.fingerprint import Fingerprint, Item
 from dbwatch.migration.grammar import plain, read
 from dbwatch.migration.retry import Seen, may_retry, pause_s, sent_alone
-from dbwatch.steps.migrate import sent_alone as journalled_alone
+from dbwatch.steps.migrate import journalled_alone
 
 
 @pytest.mark.parametrize(

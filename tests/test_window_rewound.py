@@ -6,12 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from alembic_projects import AlembicProject
 from servers import Database
-from test_abort_chain import window
+from test_abort_chain import COLUMN, COUNTS, DROPPED, counted
 from windows import (
     PATIENCE_S,
-    Shop,
     abort,
     attended,
     begin_abort,
@@ -28,9 +26,6 @@ from dbwatch.journal import events as ev
 from dbwatch.journal.fold import StepStatus
 from dbwatch.window.conductor import Conductor
 from dbwatch.window.intents import RunStep, StopOurs
-
-COUNTS = 'with op.get_context().autocommit_block():\n    op.execute("UPDATE counter SET n = n + 1")\n'
-COLUMN, DROPPED = "op.add_column('users', sa.Column('phone', sa.Text))", "op.drop_column('users', 'phone')"
 
 
 def last(conductor: Conductor, kind: type[ev.Fact]) -> int:
@@ -137,10 +132,3 @@ async def test_rows_that_a_downgrade_committed_by_themselves_are_not_written_aga
         await until(conductor, lambda c: not c.state.aborting)
         assert "the downgrade was cut short: UPDATE counter" in conductor.state.abort.differences[0]
     assert await db18.sql("SELECT n FROM counter") == [(1,)]
-
-
-async def counted(db: Database, folder: Path, up: str, down: str) -> Shop:
-    """A window of one migration, and a table that counts."""
-    project = AlembicProject(folder / "project").revision("r1", up, down)
-    await db.sql("CREATE TABLE counter (n int)", "INSERT INTO counter VALUES (0)")
-    return await window(db, folder, project, "r1")

@@ -195,7 +195,7 @@ class _Scribe:
 
     async def keep(self, events: Sequence[me.Event]) -> None:
         """Journals *events*. Raises as `Store.record` does, and DbwatchError where they can be kept nowhere."""
-        heard = [(self._fact(event), sent_alone(self._spec.id, self._kit.attempt, event)) for event in events]
+        heard = [(self._fact(event), journalled_alone(self._spec.id, self._kit.attempt, event)) for event in events]
         facts = [fact for both in heard for fact in both if fact is not None]
         needed = any(isinstance(fact, DdlSeen | SentAlone) for fact in facts)
         if facts and not await self._kit.record(*facts) and needed:
@@ -240,7 +240,7 @@ class _Scribe:
         return None
 
 
-def sent_alone(step: str, attempt: int, event: me.Event) -> SentAlone | None:
+def journalled_alone(step: str, attempt: int, event: me.Event) -> SentAlone | None:
     """What is journalled where *event* says that something is sent that commits by itself; None where it does not."""
     if isinstance(event, me.StatementStarted) and event.lasting and event.revision:
         return SentAlone(step, attempt, event.revision, _PASSWORD.sub(r"\1'***'", event.sql))

@@ -14,7 +14,7 @@ from dbwatch.journal.events import AbortActionNoted, DdlSeen, Fact
 from dbwatch.migration import events as me
 from dbwatch.migration.ddl import Named
 from dbwatch.steps import progress as shown
-from dbwatch.steps.migrate import sent_alone
+from dbwatch.steps.migrate import journalled_alone
 from dbwatch.steps.progress import MigrationProgress
 from dbwatch.window.knocking import ATTEMPTS, Lookout
 
@@ -57,7 +57,7 @@ class Scribe:
 
     async def keep(self, events: Sequence[me.Event]) -> None:
         """Journals *events*. Raises as `Store.record` does, and DbwatchError where they can be kept nowhere."""
-        heard = [(self._fact(event), sent_alone(self._step, self._attempt, event)) for event in events]
+        heard = [(self._fact(event), journalled_alone(self._step, self._attempt, event)) for event in events]
         facts = [fact for both in heard for fact in both if fact is not None]
         if facts and not await self._record(*facts):
             raise DbwatchError("neither the journal nor its local copy can be written", next="make room, and go on")

@@ -137,7 +137,7 @@ class Stepping:
     def _unwanted(self) -> str:
         """Why what is about to begin is not to; empty where it is."""
         if self._aborting.began:
-            return "an abort was being confirmed just then"
+            return "an abort is being confirmed, or under way"
         return "it was stopped" if self._work.unwanted else ""
 
     def _require_wanted(self) -> None:
